@@ -1,0 +1,172 @@
+"""The signed contract of a federation's run: what is learned, how, and every number that may ever be sent.
+
+Central IT writes a draft in TOML; ``strategies.seal`` adds the manifest that the method needs; the coordinator signs the
+result.  A department approves a charter by its hash, and from then on refuses every request outside it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from commonroot.common import canonical
+from commonroot.common.backbone import BackboneSpec, Shapes
+from commonroot.common.errors import ConfigError
+from commonroot.common.manifest import Lane, Manifest, Term
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex64, Name, parse
+from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Method(_Frozen):
+    """Which strategy runs, by the name it is installed under, and its options (each strategy checks its own)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+    options: dict[str, bool | int | float | str] = {}
+
+
+class Training(_Frozen):
+    """How a department trains between two sums.
+
+    batch          rows per step
+    learning_rate  of SGD with momentum
+    gradient_clip  L2 bound on one step's gradient
+    update_clip    L2 bound on what a department adds to the backbone in one round, before weighting
+    weight_cap     rows beyond this many give a department no further weight; weights are √(rows / weight_cap)
+    seed           of the first backbone; each department mixes in a secret of its own for everything else
+    """
+
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 16
+    learning_rate: Positive = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    gradient_clip: Positive = 5.0
+    update_clip: Positive = 5.0
+    weight_cap: Annotated[int, Field(ge=1)] = 10_000
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+
+
+class Cohort(_Frozen):
+    """Who must take part.
+
+    floor  the fewest departments this charter accepts in an opened sum; never below the roster's ``survivors_min``
+    """
+
+    floor: Annotated[int, Field(ge=FEWEST_DEPARTMENTS)] = FEWEST_DEPARTMENTS
+
+
+class Timing(_Frozen):
+    """Every wait of a round is bounded by one of these; all in seconds.
+
+    gather   for enough departments to be present before a round opens
+    upload   from a round's opening until late uploads are left out
+    opening  from the survivor set's fixing until the round is given up
+    attempts rounds in a row that may come to nothing before the run stops
+    """
+
+    gather: Positive = 120.0
+    upload: Positive = 120.0
+    opening: Positive = 60.0
+    attempts: Annotated[int, Field(ge=1)] = 5
+
+
+class Draft(_Frozen):
+    """A charter as a person writes it."""
+
+    federation: Name
+    name: Name
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    method: Method
+    backbone: BackboneSpec
+    training: Training = Training()
+    cohort: Cohort = Cohort()
+    timing: Timing = Timing()
+
+    @classmethod
+    def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:
+        """Parse TOML.  Raises ConfigError that names the file and every wrong field at once."""
+        return model_from_toml(cls, text, path=path)
+
+
+Model = Any
+
+
+def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:
+    """A pydantic model from TOML; ConfigError names the file and every wrong field at once."""
+    try:
+        return kind.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
+
+
+class TermSpec(_Frozen):
+    """One row of the manifest, as it stands in the charter."""
+
+    name: str
+    shape: tuple[int, ...]
+    lane: Lane
+    bound: Positive
+
+    def term(self) -> Term:
+        """The checked term; ManifestError for private names and impossible shapes."""
+        return Term(self.name, self.shape, self.lane, self.bound)
+
+
+class Charter(Draft):
+    """A sealed charter: the draft plus everything that travels.
+
+    terms      what each department contributes to each round's sum
+    broadcast  the tensors that the coordinator sends to every department, in order
+    """
+
+    terms: Annotated[tuple[TermSpec, ...], Field(min_length=1)]
+    broadcast: Shapes
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The terms, checked."""
+        return Manifest(tuple(spec.term() for spec in self.terms))
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that name this charter; what a department approves."""
+        return tagged_hash("charter", canonical.dumps(self.model_dump(mode="json")))
+
+
+class SignedCharter(_Frozen):
+    """A charter under the coordinator's signature; what is exchanged as a file and over the link."""
+
+    charter: Charter
+    signature: Hex64
+
+    @classmethod
+    def sign(cls, charter: Charter, coordinator: Identity) -> SignedCharter:
+        """Sign with the coordinator's identity, the one the roster names."""
+        return cls(charter=charter, signature=coordinator.sign("charter", charter.digest).hex())
+
+    def check(self, coordinator: bytes) -> Charter:
+        """The charter, once the signature holds; BadSignature otherwise."""
+        verify(coordinator, "charter", self.charter.digest, bytes.fromhex(self.signature), who="the coordinator")
+        return self.charter
+
+    def to_json(self) -> bytes:
+        """Canonical JSON."""
+        return canonical.dumps(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> SignedCharter:
+        """Parse canonical JSON; Malformed for anything else."""
+        return parse(cls, data, what="the charter")

@@ -1,0 +1,295 @@
+"""Every way this project says no.
+
+UsageError   ours: the call, the configuration or the data is wrong; fix it and try again
+PeerError    theirs: the other side broke the protocol; stop, keep nothing, tell someone
+RoundLost    nobody's: too few departments answered; the next round may well succeed
+
+Codes never change meaning.  A message names what was expected and found, and never holds a tensor, a row, a share or a
+key.  Only the code of an error travels to the other side (see ``messages.Refusal``); its text stays where it was raised.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CommonrootError(Exception):
+    """The root of the tree: a code that machines read, a message and a hint that people read."""
+
+    code: ClassVar[str] = "CR00"
+    hint: ClassVar[str] = ""
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.advice = self.hint if hint is None else hint
+
+    def describe(self) -> dict[str, str]:
+        """The error as a flat record, for ``--json`` and logs."""
+        return {"code": self.code, "error": type(self).__name__, "message": str(self), "hint": self.advice}
+
+
+class UsageError(CommonrootError):
+    """Ours: the call, the configuration or the data is wrong."""
+
+    code = "CR01"
+    exit_code = 2
+
+
+class PeerError(CommonrootError):
+    """Theirs: the other side broke the protocol."""
+
+    code = "CR02"
+    hint = "the other side is faulty or hostile: keep the log of both sides before anything else"
+    exit_code = 3
+
+
+class RoundLost(CommonrootError):
+    """Nobody's: this round came to nothing and changed nothing."""
+
+    code = "CR03"
+    hint = "nothing was learned and the backbone is unchanged; the next round may well succeed"
+    exit_code = 4
+
+
+# -- ours ----------------------------------------------------------------------------------------------------------
+
+
+class ConfigError(UsageError):
+    """A configuration file or option has a wrong or missing field."""
+
+    code = "CR10"
+    hint = "see the commented example that `init` writes"
+
+
+class DataError(UsageError):
+    """A department's table does not fit its task; every problem is listed at once."""
+
+    code = "CR11"
+    hint = "run `commonroot department check` after mending the file"
+
+
+class NotApproved(UsageError):
+    """The charter that the coordinator wants to run was not approved by this department."""
+
+    code = "CR12"
+    hint = "read the charter, then `commonroot department approve DIR CHARTER.json`"
+
+
+class PortTaken(UsageError):
+    """The address to listen on is in use or may not be bound."""
+
+    code = "CR13"
+    hint = "stop the other program or choose another port"
+
+
+class ForeignState(UsageError):
+    """A folder belongs to another federation, department or layout version."""
+
+    code = "CR14"
+    hint = "point at the folder that `init` made for this federation"
+
+
+class StorageFull(UsageError):
+    """The disk refused a write; what was there before is intact."""
+
+    code = "CR15"
+    hint = "free some space and start again: nothing half-written was kept"
+
+
+class TooFewDepartments(UsageError):
+    """A sum over one or two departments would show one of them to the other."""
+
+    code = "CR16"
+    hint = "a federation needs at least three departments"
+
+
+class KeyFileError(UsageError):
+    """A key, certificate or roster file is missing, unreadable or of the wrong kind."""
+
+    code = "CR17"
+    hint = "keys are made by `init` and never copied between departments"
+
+
+class ManifestError(UsageError):
+    """Terms and tensors do not fit: a wrong shape, an unknown or a private name, a value that is no number."""
+
+    code = "CR18"
+    hint = "only what the manifest lists may be sent, in the shape it lists"
+
+
+class TrainingDiverged(UsageError):
+    """Local training produced values that are not numbers; nothing was sent."""
+
+    code = "CR19"
+    hint = "lower the learning rate in the charter, or look for extreme values in the data"
+
+
+class NodeRefused(UsageError):
+    """The coordinator's hub does not accept this node: its key is unknown, or already in use."""
+
+    code = "CR60"
+    hint = "ask central IT whether this department is in the current roster, and that it runs only once"
+
+
+class WrongAuthority(UsageError):
+    """The coordinator's certificate was not issued by the authority this department pinned."""
+
+    code = "CR61"
+    hint = "check the address and the CA certificate you were given"
+
+
+class ClockSkew(UsageError):
+    """This machine's clock and the coordinator's differ by more than node authentication allows."""
+
+    code = "CR62"
+    hint = "synchronise the clock (chrony or systemd-timesyncd) and start again"
+
+
+class Unreachable(UsageError):
+    """The coordinator does not answer."""
+
+    code = "CR63"
+    hint = "check address, port and firewall; the daemon goes on trying"
+
+
+# -- theirs --------------------------------------------------------------------------------------------------------
+
+
+class Malformed(PeerError):
+    """Bytes that no honest peer sends: cut short, trailing, out of order, out of range."""
+
+    code = "CR20"
+
+
+class BadSignature(PeerError):
+    """A signature does not verify under the key that the roster names."""
+
+    code = "CR21"
+
+
+class WrongVersion(PeerError):
+    """The peer speaks another version of the protocol."""
+
+    code = "CR22"
+    hint = "upgrade so that all sides run the same version"
+
+
+class WrongFederation(PeerError):
+    """The message is of another roster, epoch or charter than the one this side pinned."""
+
+    code = "CR23"
+
+
+class StaleRound(PeerError):
+    """A round number that was already used, with different contents, or lies beyond what the roster permits."""
+
+    code = "CR24"
+
+
+class BadCohort(PeerError):
+    """The cohort is too small, not inside the roster, or leaves out the department asked."""
+
+    code = "CR25"
+
+
+class OutsideCharter(PeerError):
+    """The request asks for something that the approved charter does not permit."""
+
+    code = "CR26"
+
+
+class SecondSurvivorSet(PeerError):
+    """The coordinator asked this department to open two different survivor sets for one round."""
+
+    code = "CR27"
+    hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"
+
+
+class TooFewSurvivors(PeerError):
+    """The survivor set is smaller than the roster's floor, or not inside the cohort."""
+
+    code = "CR28"
+
+
+class BadBox(PeerError):
+    """A sealed box does not open under this round's transcript."""
+
+    code = "CR29"
+
+
+class BadShare(PeerError):
+    """A committee member's shares do not reconstruct what was committed to."""
+
+    code = "CR30"
+
+
+class CommitmentMismatch(PeerError):
+    """The two ends of an edge committed to different pairwise secrets."""
+
+    code = "CR31"
+
+
+class NearbySurvivorSet(PeerError):
+    """One broadcast was to be opened for two survivor sets so close that their difference would show somebody."""
+
+    code = "CR32"
+    hint = "the coordinator must wait for the departments that are missing, or move on to a new backbone"
+
+
+class UnknownRound(PeerError):
+    """A request about a round that this side never took part in."""
+
+    code = "CR33"
+
+
+class BroadcastMismatch(PeerError):
+    """The broadcast received is not the one whose hash the coordinator signed."""
+
+    code = "CR34"
+
+
+class ResultMismatch(PeerError):
+    """The result the coordinator announces is not of the survivor set that this department opened."""
+
+    code = "CR35"
+    hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"
+
+
+class WrongSize(PeerError):
+    """A payload is not exactly as long as the manifest says."""
+
+    code = "CR36"
+
+
+# -- nobody's ------------------------------------------------------------------------------------------------------
+
+
+class NotEnoughUploads(RoundLost):
+    """Fewer departments than the floor uploaded before the deadline."""
+
+    code = "CR40"
+
+
+class NotEnoughShares(RoundLost):
+    """Fewer committee members than the opening quorum answered before the deadline."""
+
+    code = "CR41"
+
+
+class SumRejected(RoundLost):
+    """The opened sum lies outside the range that honest departments can produce."""
+
+    code = "CR42"
+    hint = "some department sent garbage; the round is lost, the backbone is not"
+
+
+def all_errors() -> dict[str, type[CommonrootError]]:
+    """Every error class by code; the codes are unique, and a test holds them to it."""
+    found: dict[str, type[CommonrootError]] = {}
+    todo: list[type[CommonrootError]] = [CommonrootError]
+    while todo:
+        kind = todo.pop()
+        todo.extend(kind.__subclasses__())
+        found[kind.code] = kind
+    return found

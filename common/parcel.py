@@ -1,0 +1,37 @@
+"""What travels over a link, whatever the link is: a kind, a head, and a body.
+
+The head is one encoded message of ``messages``; the body is the bulk that belongs to it (a backbone, a masked vector),
+empty for most kinds.  Flower links, the in-memory network of a simulation and the wire audit all carry exactly this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+#: Coordinator to department.
+CHARTER: Final = "charter"  # head: the signed charter; asks whether it is approved
+ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast
+OPEN: Final = "open"  # head: messages.Open
+RUN_CLOSE: Final = "run-close"  # head: messages.RunClose, body: the final broadcast
+#: Department to coordinator.
+READY: Final = "ready"  # empty: the charter is approved and the data fits it
+MASKED: Final = "masked"  # head: messages.Masked, body: the masked vector
+SHARES: Final = "shares"  # head: messages.Shares
+CLOSED: Final = "closed"  # empty: the final backbone was taken over
+REFUSAL: Final = "refusal"  # head: messages.Refusal
+
+TO_DEPARTMENT: Final = frozenset({CHARTER, ROUND_OPEN, OPEN, RUN_CLOSE})
+TO_COORDINATOR: Final = frozenset({READY, MASKED, SHARES, CLOSED, REFUSAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it."""
+
+    kind: str
+    head: bytes = b""
+    body: bytes | bytearray | memoryview = field(default=b"", repr=False)
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.body)

@@ -1,0 +1,189 @@
+"""Who is enrolled, with which keys, under whose signature.
+
+The enrolment authority (an offline Ed25519 key) signs the roster; departments pin the authority's public key when they
+are set up and the roster's hash when they join.  Nothing a coordinator says at run time can change who is in a sum or
+how many must survive it: those parameters stand here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from commonroot.common import canonical
+from commonroot.common.errors import ConfigError, Malformed, TooFewDepartments, WrongFederation
+from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
+
+#: The complete mask graph is meant for federations up to this size; see docs/adr for larger ones.
+MOST_DEPARTMENTS = 32
+FEWEST_DEPARTMENTS = 3
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Member(_Frozen):
+    """One department, as it asked to be enrolled: its own signature stands under its agreement and node keys.
+
+    name       unique in the federation
+    identity   Ed25519 public key, 32 bytes hex
+    agreement  X25519 public key for this epoch, 32 bytes hex
+    node_key   the Flower node's NIST EC public key, one OpenSSH line without comment
+    signature  by ``identity`` over all of the above
+    """
+
+    name: Name
+    identity: Hex32
+    agreement: Hex32
+    node_key: Annotated[str, Field(max_length=1024)]
+    signature: Hex64
+
+    @classmethod
+    def signed(cls, name: str, identity: Identity, agreement: bytes, node_key: str) -> Member:
+        """A department's enrolment request."""
+        facts = {"name": name, "identity": identity.public.hex(), "agreement": agreement.hex(), "node_key": node_key}
+        signature = identity.sign("enrolment", canonical.dumps(facts))
+        return cls(**facts, signature=signature.hex())
+
+    def check(self) -> None:
+        """Raise BadSignature unless the department itself signed this entry."""
+        facts = self.model_dump(exclude={"signature"})
+        verify(
+            bytes.fromhex(self.identity),
+            "enrolment",
+            canonical.dumps(facts),
+            bytes.fromhex(self.signature),
+            who=f"department {self.name!r}",
+        )
+
+
+class Parameters(_Frozen):
+    """The numbers the argument of the secure sum rests on.  Signed, never chosen by the coordinator at run time.
+
+    colluders       t_c, departments that may collude with the coordinator
+    opening_quorum  tau = ⌊(m + t_c)/2⌋ + 1 committee members must answer
+    survivors_min   u_min ≥ max(3, t_c + 2) contributions in any opened sum
+    rounds_max      a round number beyond this is refused
+    """
+
+    colluders: Annotated[int, Field(ge=0)]
+    opening_quorum: Annotated[int, Field(ge=2)]
+    survivors_min: Annotated[int, Field(ge=3)]
+    rounds_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+
+    @classmethod
+    def for_size(cls, departments: int, colluders: int | None = None, *, survivors_min: int | None = None) -> Parameters:
+        """The parameters of ``docs/adr`` for a complete graph of ``departments``.
+
+        Without ``colluders``, one is tolerated from four departments on.  Three departments cannot both hide one from
+        a colluding peer and lose one at opening, so there the default is none.
+        """
+        if departments < FEWEST_DEPARTMENTS:
+            raise TooFewDepartments(f"a federation of {departments} was asked for: one would see the other's update")
+        if departments > MOST_DEPARTMENTS:
+            raise ConfigError(f"{departments} departments: this version sums over at most {MOST_DEPARTMENTS}")
+        if colluders is None:
+            colluders = 1 if departments >= 4 else 0
+        if not 0 <= colluders <= departments - 2:
+            raise ConfigError(f"{colluders} colluders among {departments} departments leave nothing to hide")
+        floor = max(FEWEST_DEPARTMENTS, colluders + 2)
+        least = floor if survivors_min is None else survivors_min
+        if not floor <= least <= departments:
+            raise ConfigError(f"survivors_min must lie in [{floor}, {departments}], not {least}")
+        return cls(colluders=colluders, opening_quorum=(departments + colluders) // 2 + 1, survivors_min=least)
+
+
+class Roster(_Frozen):
+    """The signed content.  Departments are numbered by their position, from 0, in every message of this epoch."""
+
+    federation: Name
+    epoch: Annotated[int, Field(ge=1, le=2**31)]
+    coordinator: Hex32
+    parameters: Parameters
+    departments: tuple[Member, ...]
+    expires: Annotated[int, Field(ge=0, description="seconds since 1970, UTC")]
+
+    @field_validator("departments")
+    @classmethod
+    def _sizes(cls, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        if len(members) > MOST_DEPARTMENTS:
+            raise ValueError(f"at most {MOST_DEPARTMENTS} departments")
+        for field in ("name", "identity", "agreement", "node_key"):
+            twice = [value for value, n in Counter(getattr(m, field) for m in members).items() if n > 1]
+            if twice:
+                raise ValueError(f"two departments share one {field.replace('_', ' ')}: {twice[0]}")
+        return members
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Roster:
+        m, p = len(self.departments), self.parameters
+        if m < FEWEST_DEPARTMENTS:
+            raise TooFewDepartments(f"the roster lists {m} departments: one would see the other's update")
+        if p.opening_quorum != (m + p.colluders) // 2 + 1 or p.opening_quorum > m:
+            raise ValueError(f"opening_quorum must be ⌊(m + t_c)/2⌋ + 1 for {m} departments")
+        if not max(FEWEST_DEPARTMENTS, p.colluders + 2) <= p.survivors_min <= m:
+            raise ValueError("survivors_min must be at least max(3, t_c + 2) and at most the number of departments")
+        return self
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that name this roster in every transcript."""
+        return tagged_hash("roster", canonical.dumps(self.model_dump(mode="json")))
+
+    def index_of(self, identity: bytes) -> int:
+        """The position of a department by its identity key.  Raises WrongFederation where it is not listed."""
+        for at, member in enumerate(self.departments):
+            if member.identity == identity.hex():
+                return at
+        raise WrongFederation(f"this department's identity is not in epoch {self.epoch} of {self.federation!r}")
+
+
+class SignedRoster(_Frozen):
+    """The roster with the enrolment authority's signature; what is exchanged as a file."""
+
+    roster: Roster
+    signature: Hex64
+
+    @classmethod
+    def sign(cls, roster: Roster, authority: Identity) -> SignedRoster:
+        """Sign a roster, after checking that every department signed its own entry."""
+        for member in roster.departments:
+            member.check()
+        return cls(roster=roster, signature=authority.sign("roster", roster.digest).hex())
+
+    def check(self, authority: bytes) -> Roster:
+        """The roster, once the authority's and every department's signatures hold; BadSignature otherwise."""
+        verify(authority, "roster", self.roster.digest, bytes.fromhex(self.signature), who="the enrolment authority")
+        for member in self.roster.departments:
+            member.check()
+        return self.roster
+
+    def to_json(self) -> bytes:
+        """Canonical JSON."""
+        return canonical.dumps(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> SignedRoster:
+        """Parse canonical JSON; Malformed for anything else."""
+        return parse(cls, data, what="the roster")
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(kind: type[M], data: bytes, *, what: str) -> M:
+    """A model from canonical JSON; Malformed, naming the fields that are wrong, for anything else."""
+    value: Any = canonical.loads(data, what=what)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        raise Malformed(f"{what} is not valid: {fields}") from error
