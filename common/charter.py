@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -98,7 +98,7 @@ class Draft(_Frozen):
         return model_from_toml(cls, text, path=path)
 
 
-Model = Any
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:

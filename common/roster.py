@@ -80,7 +80,9 @@ class Parameters(_Frozen):
     rounds_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
 
     @classmethod
-    def for_size(cls, departments: int, colluders: int | None = None, *, survivors_min: int | None = None) -> Parameters:
+    def for_size(
+        cls, departments: int, colluders: int | None = None, *, survivors_min: int | None = None
+    ) -> Parameters:
         """The parameters of ``docs/adr`` for a complete graph of ``departments``.
 
         Without ``colluders``, one is tolerated from four departments on.  Three departments cannot both hide one from

@@ -1,8 +1,8 @@
 """The few cryptographic operations everything else is built from.
 
 All derivations carry a versioned label, all signatures are bound to the kind of thing they sign, and randomness is an
-argument of whoever needs it.  Primitives are those of the `cryptography` package: Ed25519 (RFC 8032), X25519 (RFC 7748),
-HKDF-SHA-256 (RFC 5869), AES-256-GCM (NIST SP 800-38D).
+argument of whoever needs it.  Primitives are those of the `cryptography` package: Ed25519 (RFC 8032), X25519
+(RFC 7748), HKDF-SHA-256 (RFC 5869), AES-256-GCM (NIST SP 800-38D).
 """
 
 from __future__ import annotations
