@@ -6,6 +6,7 @@ network around them from installed code (``client/model.py``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -40,7 +41,7 @@ class BackboneSpec(BaseModel):
         """Every tensor by name, in packing order: ``layers.0.weight`` (out, in), ``layers.0.bias`` (out,) …"""
         sizes = (self.inputs, *self.widths)
         out: list[tuple[str, tuple[int, ...]]] = []
-        for at, (wide_in, wide_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for at, (wide_in, wide_out) in enumerate(itertools.pairwise(sizes)):
             out += [(f"layers.{at}.weight", (wide_out, wide_in)), (f"layers.{at}.bias", (wide_out,))]
         return tuple(out)
 

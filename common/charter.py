@@ -1,7 +1,7 @@
 """The signed contract of a federation's run: what is learned, how, and every number that may ever be sent.
 
-Central IT writes a draft in TOML; ``strategies.seal`` adds the manifest that the method needs; the coordinator signs the
-result.  A department approves a charter by its hash, and from then on refuses every request outside it.
+Central IT writes a draft in TOML; ``strategies.seal`` adds the manifest that the method needs; the coordinator signs
+the result.  A department approves a charter by its hash, and from then on refuses every request outside it.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ UsageError   ours: the call, the configuration or the data is wrong; fix it and 
 PeerError    theirs: the other side broke the protocol; stop, keep nothing, tell someone
 RoundLost    nobody's: too few departments answered; the next round may well succeed
 
-Codes never change meaning.  A message names what was expected and found, and never holds a tensor, a row, a share or a
-key.  Only the code of an error travels to the other side (see ``messages.Refusal``); its text stays where it was raised.
+Codes never change meaning.  A message names what was expected and found, and never holds a tensor, a row, a share or
+a key.  Only the code of an error travels to the other side (see ``messages.Refusal``); its text stays where it was
+raised.
 """
 
 from __future__ import annotations
