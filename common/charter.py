@@ -71,12 +71,16 @@ class Timing(_Frozen):
     gather   for enough departments to be present before a round opens
     upload   from a round's opening until late uploads are left out
     opening  from the survivor set's fixing until the round is given up
+    absence  a department that the hub has not seen for this long is not waited for any longer
+    closing  from the last round until departments that have not taken the final backbone are left to fetch it later
     attempts rounds in a row that may come to nothing before the run stops
     """
 
     gather: Positive = 120.0
     upload: Positive = 120.0
     opening: Positive = 60.0
+    absence: Positive = 10.0
+    closing: Positive = 600.0
     attempts: Annotated[int, Field(ge=1)] = 5
 
 

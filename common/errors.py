@@ -263,6 +263,13 @@ class WrongSize(PeerError):
     code = "CR36"
 
 
+class Refused(PeerError):
+    """The other side answered with a refusal; its code says why."""
+
+    code = "CR37"
+    hint = "the refusing side's own log says more"
+
+
 # -- nobody's ------------------------------------------------------------------------------------------------------
 
 

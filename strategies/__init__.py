@@ -1,0 +1,76 @@
+"""Every installed method by name, and the step from a draft to a sealed charter.
+
+A charter names its method; what runs is the code that each side installed.  ``seal`` derives the manifest from it, and
+``check_sealed`` lets a department derive the same manifest again before it approves anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import ValidationError
+
+from commonroot.common.charter import Charter, Draft, TermSpec
+from commonroot.common.errors import ConfigError, OutsideCharter
+from commonroot.strategies.averaging import AveragedBackbone
+from commonroot.strategies.base import LocalResult, Phase, Strategy
+from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
+from commonroot.strategies.local import Local
+from commonroot.strategies.personal import FedPer, FedRep
+
+__all__ = ["STRATEGIES", "LocalResult", "Phase", "Strategy", "build", "check_sealed", "seal"]
+
+STRATEGIES: Final = MappingProxyType(
+    {kind.name: kind for kind in (FedAvg, FedAvgFineTune, FedPer, FedRep, Local)},
+)
+
+
+def build(draft: Draft) -> Strategy:
+    """The draft's strategy with its options checked.
+
+    Raises ConfigError for a method that is not installed, or naming every wrong option at once.
+    """
+    method = draft.method
+    kind = STRATEGIES.get(method.name)
+    if kind is None:
+        raise ConfigError(f"no method {method.name!r}; {_nearest(method.name, STRATEGIES)}")
+    try:
+        strategy: AveragedBackbone = kind.model_validate(method.options)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            option = ".".join(map(str, problem["loc"])) or "options"
+            unknown = problem["type"] == "extra_forbidden"
+            lines.append(f"  {option}: {_nearest(option, kind.model_fields) if unknown else problem['msg']}")
+        raise ConfigError(f"method {method.name!r} has {len(lines)} wrong option(s):\n" + "\n".join(lines)) from error
+    if not isinstance(strategy, Strategy):  # a registry of this module's own making: a defect, not a user's mistake
+        raise TypeError(f"{kind.__name__} is not a strategy")
+    return strategy
+
+
+def seal(draft: Draft) -> Charter:
+    """The draft with everything that its method may ever send or broadcast."""
+    strategy = build(draft)
+    terms = tuple(TermSpec(name=t.name, shape=t.shape, lane=t.lane, bound=t.bound) for t in strategy.terms(draft))
+    fields = {name: getattr(draft, name) for name in Draft.model_fields}
+    return Charter(**fields, terms=terms, broadcast=strategy.broadcast(draft))
+
+
+def check_sealed(charter: Charter) -> None:
+    """Raise OutsideCharter unless the method installed here derives exactly this charter from its own draft.
+
+    A coordinator could otherwise add a term, widen a bound or broadcast a tensor that the named method does not need.
+    """
+    derived = seal(charter)
+    if derived.terms != charter.terms:
+        raise OutsideCharter(f"the charter's terms are not those of method {charter.method.name!r} as installed here")
+    if derived.broadcast != charter.broadcast:
+        raise OutsideCharter(f"the charter's broadcast is not that of method {charter.method.name!r} as installed here")
+
+
+def _nearest(word: str, known: object) -> str:
+    names = sorted(map(str, known))  # type: ignore[call-overload]
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"

@@ -1,0 +1,68 @@
+"""``department up``: the resident node, the session and the learner in one process, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from commonroot.client.folder import DepartmentFolder
+from commonroot.client.learner import DepartmentLearner
+from commonroot.client.session import Session
+from commonroot.client.store import DepartmentStore
+from commonroot.common.errors import ConfigError
+from commonroot.common.roster import Roster
+from commonroot.console import event_printer, stop_on_signals
+
+
+def open_session(
+    folder: DepartmentFolder,
+    roster: Roster,
+    store: DepartmentStore,
+    on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+    random: Callable[[int], bytes] = os.urandom,
+) -> Session:
+    """The session of a folder: what the daemon runs behind a Flower node and a simulation runs in memory."""
+    secret = folder.secret()
+    return Session(
+        roster=roster,
+        identity=folder.identity(),
+        secret=secret,
+        store=store,
+        learner=DepartmentLearner(folder.root, folder.config.name, folder.data, secret),
+        approved=folder.approved,
+        random=random,
+        on_event=on_event,
+    )
+
+
+def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
+    """Serve until stopped by a signal (or ``stop``).
+
+    Raises DataError, KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the
+    coordinator is not the pinned one or does not know this department.
+    """
+    import torch
+
+    from commonroot.client.node import FlowerNode
+
+    torch.set_num_threads(1)  # departments of one machine must not fight over its cores
+    stop = stop or threading.Event()
+    stop_on_signals(stop)
+    folder = DepartmentFolder(root)
+    roster = folder.roster()
+    if roster.expires < time.time():
+        raise ConfigError("the roster has expired", hint="ask central IT for a new one and `department join` it")
+    store = DepartmentStore(root, federation=folder.config.federation, department=folder.config.name, owner=True)
+    tell = event_printer(as_json)
+    try:
+        session = open_session(folder, roster, store, tell)
+        tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
+        node = FlowerNode(folder.config.coordinator, folder.ca, folder.node_key)
+        node.serve(session.handle, stop, on_state=lambda state: tell("link", {"state": state}))
+    finally:
+        store.close()
+    tell("down", {})

@@ -1,0 +1,106 @@
+"""A department's folder: its configuration, keys, roster and approved charters, each in its one place.
+
+department.toml         who this is, which coordinator, which data
+ca.pem                  the federation's certificate authority, as handed over by central IT
+keys/                   identity, node and training secrets (0600); the agreement key until the epoch is set up
+request.json            what central IT needs for enrolment; holds public keys only
+roster.json             the signed roster this department joined
+charters/HASH.json      approved charters
+state.db, blobs/        protocol state, heads, ledger
+predictors/             chosen models, newest last
+report.json             alone against federated, for this department's eyes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from commonroot.client.data import DataConfig
+from commonroot.common.charter import Charter, SignedCharter, model_from_toml
+from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.common.roster import Hex32, Name, Roster, SignedRoster
+from commonroot.common.secure_sum.primitives import Identity
+from commonroot.files import read_bytes, read_secret, read_text
+
+
+class DepartmentConfig(BaseModel):
+    """``department.toml``.
+
+    authority    the enrolment authority's Ed25519 public key, 32 bytes hex; signs every roster
+    coordinator  host:port of the public listener
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    federation: Name
+    name: Name
+    coordinator: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
+    authority: Hex32
+    data: DataConfig | None = None
+
+
+class DepartmentFolder:
+    """Paths and checked readers.  Raises ConfigError, KeyFileError, Malformed or BadSignature naming the file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / "department.toml").is_file():
+            raise ConfigError(
+                f"{root} is not a department's folder: it has no department.toml",
+                hint="make one with `commonroot department init`",
+            )
+        text = read_text(root / "department.toml", what="the configuration")
+        self.config: DepartmentConfig = model_from_toml(DepartmentConfig, text, path=str(root / "department.toml"))
+
+    @property
+    def ca(self) -> Path:
+        """The pinned certificate authority."""
+        return self.root / "ca.pem"
+
+    @property
+    def node_key(self) -> Path:
+        """The Flower node's private key."""
+        return self.root / "keys" / "node.key"
+
+    @property
+    def data(self) -> DataConfig:
+        """The data section; its paths are relative to the folder.  ConfigError where it is missing."""
+        if self.config.data is None:
+            raise ConfigError(f"{self.root / 'department.toml'} has no [data] section")
+        return self.config.data
+
+    def identity(self) -> Identity:
+        """The signing identity."""
+        return Identity(read_secret(self.root / "keys" / "identity.key"))
+
+    def secret(self) -> bytes:
+        """32 bytes that only this department holds: all its training randomness comes from them."""
+        return read_secret(self.root / "keys" / "training.key")
+
+    def roster(self) -> Roster:
+        """The roster this department joined, its signatures checked again."""
+        path = self.root / "roster.json"
+        if not path.is_file():
+            raise KeyFileError(f"{path} is missing", hint="`commonroot department join DIR ROSTER.json`")
+        roster = SignedRoster.from_json(read_bytes(path, what="the roster")).check(bytes.fromhex(self.config.authority))
+        self.require_federation(roster.federation)
+        return roster
+
+    def require_federation(self, name: str) -> None:
+        """Raise ConfigError where something is of another federation than this folder."""
+        if name != self.config.federation:
+            raise ConfigError(f"{self.root} is of federation {self.config.federation!r}, not {name!r}")
+
+    def charter_path(self, digest: bytes) -> Path:
+        """Where an approved charter lies."""
+        return self.root / "charters" / f"{digest.hex()}.json"
+
+    def approved(self, digest: bytes) -> Charter | None:
+        """The approved charter of that hash, or None."""
+        path = self.charter_path(digest)
+        if not path.is_file():
+            return None
+        return SignedCharter.from_json(read_bytes(path, what="the charter")).charter

@@ -1,0 +1,476 @@
+"""A department's end of the link: a resident Flower node inside the department's own process.
+
+No process per message, no SuperNode, and no code ever fetched: of what a run of Flower's carries, only the parcel is
+read.  The node asks the hub for messages over one outgoing TLS connection, hands each parcel to the department's
+handler and sends back what it returns.  The hub may be down, restarted or slow for as long as it likes; the node goes
+on trying until it is told to stop.  Only at the very first connection are there errors to raise, because then somebody
+is watching and a wrong certificate or key will not mend itself.
+
+This file holds everything on the department's side that knows Flower's inside (see docs/adr).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import fcntl
+import json
+import logging
+import os
+import platform
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx
+from flwr.app.metadata import Metadata
+from flwr.common.serde import metadata_from_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from commonroot.client.node_key import load_node_key
+from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
+from commonroot.common.parcel import REFUSAL, Parcel
+from commonroot.flower import Announced, Envelope, Sealed, VersionStamp, quiet
+
+_log = logging.getLogger(__name__)
+_Q = TypeVar("_Q")
+_A = TypeVar("_A")
+
+Handler = Callable[[Parcel], Parcel]
+
+#: Seconds; the smallest the hub accepts.  It forgets a node after twice this without a sign of life.
+HEARTBEAT_INTERVAL: Final = 10
+#: How often we really send one, so that several may be lost.
+_BEAT: Final = 4.0
+#: For a hub that does not keep us waiting: how often to ask soon after a message, and at the most when idle.
+_EAGER, _IDLE, _EAGER_FOR = 0.06, 2.0, 15.0
+#: An answer that took this long means that the hub holds the question until there is a message.
+_HELD: Final = 0.5
+#: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
+_SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
+_REQUEST_TIMEOUT: Final = 30.0
+
+JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
+
+
+class _Stopped(Exception):
+    """We were told to stop."""
+
+
+class _Rejected(Exception):
+    """The hub does not know us (any more), or not in this role."""
+
+
+class _Dropped(Exception):
+    """This message is withdrawn; there is nobody to answer."""
+
+
+class FlowerNode:
+    """One department on the federation's hub.
+
+    ``address`` is ``host:port``, the host being one that the server certificate names.  ``on_state`` hears "joined",
+    "unreachable", "refused" and "left" whenever that changes.  ``patience`` is how many seconds a first connection may
+    be refused before :class:`NodeRefused` is raised: a node that was killed elsewhere keeps its place for 20 s.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        ca_path: Path,
+        node_private_key_path: Path,
+        *,
+        on_state: Callable[[str], None] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self._address = address
+        self._key_path = node_private_key_path
+        self._key = load_node_key(node_private_key_path)
+        self._public = public_key_to_bytes(self._key.public_key())
+        self._tls = _trusting(ca_path)
+        self._on_state = on_state
+        self._patience = patience
+        self._state = ""
+        self._known = False  # whether this hub has ever taken us
+        self._busy = threading.Lock()
+
+    def serve(self, handle: Handler, stop: threading.Event) -> None:
+        """Answer parcels until ``stop`` is set, then leave properly.
+
+        The handler may be given the same parcel twice and answers it alike.  What it raises stays here: the other side
+        gets an empty refusal, the log the name of the exception's class.
+
+        Raises  WrongAuthority, NodeRefused, ClockSkew: only before the hub has taken this node for the first time
+        """
+        quiet()
+        with _session(self._key_path) as session, self._client() as client:
+            call = _Caller(client, stop, self._say)
+            try:
+                while True:
+                    node_id = self._join(call, session, stop)
+                    try:
+                        self._attend(call, node_id, handle, stop)
+                    except _Rejected:
+                        _log.warning("the hub lost this node; joining again")
+            except _Stopped:
+                session.forget()
+                self._say(LEFT)
+
+    # -- joining ---------------------------------------------------------------------------------------------------
+
+    def _join(self, call: _Caller, session: _Session, stop: threading.Event) -> int:
+        """Become active on the hub, however long it takes."""
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_INTERVAL)
+        deadline = time.monotonic() + self._patience
+        pause = 0.25
+        while True:
+            # The hub still counts a node as online that was killed.  If that was us, and nobody else can have been,
+            # we may sign it off in its name instead of waiting until the hub believes it.
+            if session.node_id is not None:
+                self._leave(call, session.node_id)
+                session.forget()
+            try:
+                node_id = call(call.client.ActivateNode, request, first=not self._known).node_id
+                session.remember(node_id)
+                self._known = True
+                self._say(JOINED)
+                return node_id
+            except _Rejected as refusal:
+                self._say(REFUSED)
+                if not self._known:
+                    _check_clock(refusal)
+                    if time.monotonic() > deadline:
+                        raise NodeRefused(
+                            "the hub does not let this node in: its key is not registered, or it is running elsewhere"
+                        ) from refusal
+            if stop.wait(pause):
+                raise _Stopped
+            pause = min(1.5 * pause, 3.0)
+
+    def _leave(self, call: _Caller, node_id: int) -> None:
+        try:
+            call.client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+        except (httpx.HTTPError, ValueError):
+            _log.debug("could not sign off; the hub will notice")
+
+    # -- attending -------------------------------------------------------------------------------------------------
+
+    def _attend(self, call: _Caller, node_id: int, handle: Handler, stop: threading.Event) -> None:
+        """Ask for messages and answer them, until we are stopped or the hub no longer knows us."""
+        over, rejected = threading.Event(), threading.Event()
+        pulse = threading.Thread(
+            target=self._beat, args=(call, node_id, stop, over, rejected), name="commonroot-pulse", daemon=True
+        )
+        pulse.start()
+        question = PullMessagesRequest(node=Node(node_id=node_id))
+        last_message = -_EAGER_FOR
+        try:
+            while not rejected.is_set():
+                asked = time.monotonic()
+                answer = call(call.client.PullMessages, question)
+                now = time.monotonic()
+                if answer.messages_list:
+                    with self._busy:
+                        self._answer(
+                            call,
+                            node_id,
+                            metadata_from_proto(answer.messages_list[0].metadata),
+                            answer.message_object_trees[0],
+                            handle,
+                        )
+                    last_message = time.monotonic()
+                elif now - asked < _HELD and stop.wait(_pause(now - asked, now - last_message)):
+                    raise _Stopped
+            raise _Rejected
+        except _Stopped:
+            over.set()
+            pulse.join(_REQUEST_TIMEOUT)
+            self._leave(call, node_id)
+            raise
+        finally:
+            over.set()
+            pulse.join(_REQUEST_TIMEOUT)
+
+    def _beat(
+        self,
+        call: _Caller,
+        node_id: int,
+        stop: threading.Event,
+        over: threading.Event,
+        rejected: threading.Event,
+    ) -> None:
+        """Signs of life, on a thread of their own: training takes long."""
+        request = SendNodeHeartbeatRequest(node=Node(node_id=node_id), heartbeat_interval=HEARTBEAT_INTERVAL)
+        due = time.monotonic() + _BEAT
+        while not over.is_set():
+            if stop.wait(0.25):
+                # Signing off makes the hub answer the question it holds, so the other thread hears of it at once.
+                if self._busy.acquire(timeout=0.0):
+                    self._busy.release()
+                    self._leave(call, node_id)
+                return
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + _BEAT * random.uniform(0.9, 1.1)
+            try:
+                if not call.client.SendNodeHeartbeat(request).success:
+                    rejected.set()
+                    return
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.UNAUTHORIZED:
+                    rejected.set()
+                    return
+            except (httpx.HTTPError, ValueError):
+                continue  # the other thread notices and says so
+
+    def _answer(
+        self, call: _Caller, node_id: int, message: Metadata, tree: ObjectTree, handle: Handler
+    ) -> None:
+        """Fetch one parcel, have it handled, and send the reply."""
+        node = Node(node_id=node_id)
+
+        def fetch(object_id: str) -> bytes:
+            return call.fetch(PullObjectRequest(node=node, run_id=message.run_id, object_id=object_id))
+
+        try:
+            try:
+                parcel = Announced(tree).fetch(fetch)
+            except Malformed:
+                _log.warning("a message that is no parcel")
+                reply = Parcel(REFUSAL)
+            else:
+                call(
+                    call.client.ConfirmMessageReceived,
+                    ConfirmMessageReceivedRequest(
+                        node=node, run_id=message.run_id, message_object_id=message.message_id
+                    ),
+                )
+                reply = _handled(handle, parcel)
+                del parcel
+            self._reply(call, node, message, reply)
+        except _Dropped:
+            _log.info("a message was withdrawn before it was answered")
+
+    def _reply(self, call: _Caller, node: Node, message: Metadata, reply: Parcel) -> None:
+        now = time.time()
+        metadata = Metadata(
+            run_id=message.run_id,
+            message_id="",
+            src_node_id=message.dst_node_id,
+            dst_node_id=message.src_node_id,
+            reply_to_message_id=message.message_id,
+            group_id=message.group_id,
+            created_at=now,
+            ttl=message.created_at + message.ttl - now,  # what is left of the question's
+            message_type=message.message_type,
+        )
+        envelope = Envelope(Sealed(reply), metadata)
+        answer = call(
+            call.client.PushMessages,
+            PushMessagesRequest(
+                node=node,
+                messages_list=[envelope.announcement],
+                message_object_trees=[envelope.tree],
+                clientapp_runtime_list=[0.0],
+            ),
+        )
+        for object_id, content in envelope.contents(set(answer.objects_to_push)):
+            call(
+                call.client.PushObject,
+                PushObjectRequest(
+                    node=node,
+                    run_id=message.run_id,
+                    object_id=object_id,
+                    object_content=content,
+                    session_id=answer.session_id,
+                ),
+            )
+
+    def _client(self) -> FleetHttpClient:
+        # RuntimeVersionHttpInterceptor ends the process over a version it does not like; VersionStamp does not.
+        return FleetHttpClient(
+            f"https://{self._address}",
+            interceptors=[VersionStamp("SuperNode"), NodeAuthHttpInterceptor(self._key, self._key.public_key())],
+            verify=self._tls,
+            timeout=_REQUEST_TIMEOUT,
+        )
+
+    def _say(self, state: str) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        if self._on_state is not None:
+            self._on_state(state)
+
+
+class _Caller:
+    """Requests to the hub that outlast its absence: connection errors and 5xx are tried again until we are stopped."""
+
+    def __init__(self, client: FleetHttpClient, stop: threading.Event, say: Callable[[str], None]) -> None:
+        self.client = client
+        self._stop = stop
+        self._say = say
+
+    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False) -> _A:
+        """One request.
+
+        Raises  _Stopped; _Rejected: the hub refuses this node; _Dropped: it refuses this request;
+                WrongAuthority: only if ``first``
+        """
+        pause = 0.1
+        while True:
+            if self._stop.is_set():
+                raise _Stopped
+            try:
+                answer = call(request)
+                if pause > 0.1:
+                    self._say(JOINED)
+                return answer
+            except httpx.TransportError as error:
+                failed_tls = _tls_failure(error)
+                if first and failed_tls is not None:
+                    raise WrongAuthority(f"the coordinator's certificate: {failed_tls}") from error
+                self._say(UNREACHABLE)
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                if status == httpx.codes.UNAUTHORIZED or request.__class__ is ActivateNodeRequest and status < 500:
+                    raise _Rejected from error
+                if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+                    raise _Dropped from error
+            except ValueError as error:  # an answer that is no protobuf: something else sits at this address
+                _log.debug("an answer that is none of Flower's: %s", type(error).__name__)
+                self._say(UNREACHABLE)
+            self._stop.wait(pause * random.uniform(0.8, 1.2))
+            pause = min(2 * pause, 3.0)
+
+    def fetch(self, request: PullObjectRequest) -> bytes:
+        """One object, waiting while its upload goes on."""
+        pause = 0.02
+        while True:
+            answer = self(self.client.PullObject, request)
+            if not answer.object_found:
+                raise _Dropped
+            if answer.object_available:
+                return answer.object_content
+            if self._stop.wait(pause):
+                raise _Stopped
+            pause = min(2 * pause, 0.25)
+
+
+class _Session:
+    """The note that we are active on the hub, beside the key and locked: at most one process here uses this key.
+
+    After a crash it names the node that the hub still counts as online.  It is believed only on the machine and path
+    it was written for, so a copied folder cannot sign the original off.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._here = f"{platform.node()}:{path.resolve()}"
+        self.node_id: int | None = None
+        try:
+            found = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+            if isinstance(found, dict) and found.get("where") == self._here and isinstance(found.get("node"), int):
+                self.node_id = found["node"]
+        except ValueError:
+            pass  # cut short by the crash; then we wait like a stranger
+
+    def remember(self, node_id: int) -> None:
+        self.node_id = node_id
+        self._write(json.dumps({"where": self._here, "node": node_id}).encode())
+
+    def forget(self) -> None:
+        self.node_id = None
+        self._write(b"")
+
+    def _write(self, content: bytes) -> None:
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, content, 0)
+        except OSError as error:
+            _log.warning("cannot note the session: %s", error.strerror)  # costs 20 s after a crash, nothing else
+
+
+@contextmanager
+def _session(key_path: Path) -> Iterator[_Session]:
+    path = key_path.with_name(key_path.name + ".session")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NodeRefused(f"{key_path} is in use by another process on this machine") from error
+        yield _Session(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _handled(handle: Handler, parcel: Parcel) -> Parcel:
+    try:
+        return handle(parcel)
+    except Exception as error:  # whatever it is, nothing of it may travel: its text could hold data
+        code = error.code if isinstance(error, CommonrootError) else ""
+        _log.error("the handler failed on %s: %s %s", parcel.kind, type(error).__name__, code)
+        return Parcel(REFUSAL)
+
+
+def _pause(took: float, quiet_for: float) -> float:
+    """How long to wait before asking again a hub that answers at once.
+
+    Eager soon after a message, idle later, and never more than about a tenth of the hub's time per node: when it is
+    slow, that is because many ask.
+    """
+    wanted = _EAGER if quiet_for < _EAGER_FOR else _IDLE * random.uniform(0.5, 1.5)
+    return min(max(wanted, 8 * took), 1.5 * _IDLE)
+
+
+def _trusting(ca_path: Path) -> ssl.SSLContext:
+    """TLS that believes this authority and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cafile=str(ca_path))
+    except (OSError, ssl.SSLError) as error:
+        raise KeyFileError(f"{ca_path} is no CA certificate that can be read") from error
+    return context
+
+
+def _tls_failure(error: BaseException) -> str | None:
+    """Why the certificate was not accepted, or None if that was not the trouble."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return seen.verify_message
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _check_clock(refusal: _Rejected) -> None:
+    """Raise ClockSkew if the clocks explain the refusal: node authentication signs the time."""
+    cause = refusal.__cause__
+    if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code != httpx.codes.UNAUTHORIZED:
+        return
+    try:
+        theirs = email.utils.parsedate_to_datetime(cause.response.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return
+    ahead = time.time() - theirs
+    if ahead > _SKEW_AHEAD or ahead < -_SKEW_BEHIND:
+        raise ClockSkew(f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}")

@@ -1,0 +1,240 @@
+"""A department's own memory: heads, protocol state, the ledger of everything sent.  It never leaves this folder.
+
+One SQLite file plus blobs beside it.  A blob is written and fsynced before the transaction that names it, and blobs that
+no transaction names are removed at the next start; so a daemon that is killed at any moment finds its last head, its
+last round and its last answer as they were, and nothing half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from commonroot.common import ledger
+from commonroot.common.errors import ForeignState, StorageFull
+from commonroot.common.ledger import Entry, Fact
+from commonroot.files import atomic_write, read_bytes, take_ownership
+
+Tensors = dict[str, NDArray[np.generic]]
+
+LAYOUT = "1"
+#: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
+HEADS_KEPT = 3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS memory (epoch INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS uploads (epoch INTEGER, round INTEGER, head BLOB NOT NULL, blob TEXT NOT NULL,
+                                    PRIMARY KEY (epoch, round));
+CREATE TABLE IF NOT EXISTS heads (charter TEXT, version INTEGER, blob TEXT NOT NULL, PRIMARY KEY (charter, version));
+CREATE TABLE IF NOT EXISTS closed (charter TEXT, version INTEGER, predictor TEXT NOT NULL, at REAL NOT NULL,
+                                   PRIMARY KEY (charter, version));
+CREATE TABLE IF NOT EXISTS ledger (sequence INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL,
+                                   facts TEXT NOT NULL, hash BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpload:
+    """The masked upload of a round, kept so that a repeated request gets the identical bytes."""
+
+    head: bytes
+    body: bytes
+
+
+class DepartmentStore:
+    """Everything a department keeps.
+
+    ``owner`` is the daemon: there is one at a time, and only it writes heads and answers.  Commands that only look open
+    the store beside it.  Raises ForeignState for another's folder, StorageFull for a full disk, ConfigError for a
+    second daemon.
+    """
+
+    def __init__(self, folder: Path, *, federation: str, department: str, owner: bool = False) -> None:
+        self.folder = folder
+        self._blobs = folder / "blobs"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._owner_lock = take_ownership(folder) if owner else None
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False, timeout=30)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._claim({"federation": federation, "department": department, "layout": LAYOUT})
+        if owner:
+            self._sweep()
+
+    def close(self) -> None:
+        """Release the database and the ownership."""
+        with self._lock:
+            self._db.close()
+            if self._owner_lock is not None:
+                self._owner_lock.close()
+
+    # -- the secure sum --------------------------------------------------------------------------------------------
+
+    def memory(self, epoch: int) -> bytes | None:
+        """The protocol memory of an epoch, or None before it began."""
+        row = self._one("SELECT value FROM memory WHERE epoch = ?", epoch)
+        return None if row is None else row[0]
+
+    def begin_epoch(self, epoch: int, memory: bytes) -> None:
+        """Keep an epoch's first memory (its chains); an epoch begins once."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO memory VALUES (?, ?)", (epoch, memory))
+
+    def commit_upload(
+        self,
+        *,
+        epoch: int,
+        round: int,
+        memory: bytes,
+        head: bytes,
+        body: bytes | bytearray | memoryview,
+        charter: str,
+        version: int,
+        local: Mapping[str, NDArray[np.generic]],
+        facts: dict[str, Fact],
+    ) -> None:
+        """Write-ahead of one upload: protocol memory, the upload itself, the head it came with, the ledger entry.
+
+        All of it or nothing, durable before this returns; only then may the upload be sent.
+        """
+        upload_blob = f"upload-{epoch}-{round}.bin"
+        head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors"
+        atomic_write(self._blobs / upload_blob, body, mode=0o600)
+        atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+            db.execute("DELETE FROM uploads")  # only the newest round can be asked for again
+            db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (epoch, round, head, upload_blob))
+            db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (charter, version, head_blob))
+            db.execute(
+                "DELETE FROM heads WHERE charter = ?1 AND version NOT IN "
+                "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
+                (charter, HEADS_KEPT),
+            )
+            self._append(db, "sent", facts)
+        self._sweep()
+
+    def upload(self, epoch: int, round: int) -> StoredUpload | None:
+        """The upload already made for a round."""
+        row = self._one("SELECT head, blob FROM uploads WHERE epoch = ? AND round = ?", epoch, round)
+        if row is None:
+            return None
+        return StoredUpload(row[0], read_bytes(self._blobs / row[1], what="the stored upload"))
+
+    def commit_answer(self, *, epoch: int, memory: bytes, facts: dict[str, Fact]) -> None:
+        """Write-ahead of one opening: which survivor set was answered, durable before the answer leaves."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+            self._append(db, "sent", facts)
+
+    # -- heads -----------------------------------------------------------------------------------------------------
+
+    def head_before(self, charter: str, version: int) -> Tensors | None:
+        """The head (and optimizer state) as it stood before training on ``version``; None before the first."""
+        row = self._one(
+            "SELECT blob FROM heads WHERE charter = ? AND version < ? ORDER BY version DESC LIMIT 1", charter, version
+        )
+        return None if row is None else dict(load(read_bytes(self._blobs / row[0], what="the stored head")))
+
+    def head_versions(self, charter: str) -> list[int]:
+        """Backbone versions for which this department holds a head, oldest first."""
+        with self._lock:
+            rows = self._db.execute("SELECT version FROM heads WHERE charter = ? ORDER BY version", (charter,))
+            return [int(row[0]) for row in rows]
+
+    # -- the end of a run ------------------------------------------------------------------------------------------
+
+    def closed(self, charter: str, version: int) -> str | None:
+        """The predictor folder's name made from a final backbone, or None."""
+        row = self._one("SELECT predictor FROM closed WHERE charter = ? AND version = ?", charter, version)
+        return None if row is None else str(row[0])
+
+    def latest_predictor(self) -> Path | None:
+        """Where the newest chosen model lies."""
+        row = self._one("SELECT predictor FROM closed ORDER BY at DESC LIMIT 1")
+        return None if row is None else self.folder / "predictors" / str(row[0])
+
+    def commit_closed(self, *, charter: str, version: int, predictor: str, facts: dict[str, Fact]) -> None:
+        """The final backbone was taken over and the chosen model stands in ``predictors/<predictor>``."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?, ?)", (charter, version, predictor, time.time()))
+            self._append(db, "closed", facts)
+
+    # -- the ledger ------------------------------------------------------------------------------------------------
+
+    def record(self, kind: str, facts: dict[str, Fact]) -> None:
+        """Append one event."""
+        with self._transaction() as db:
+            self._append(db, kind, facts)
+
+    def ledger(self) -> list[Entry]:
+        """Every event, oldest first; ``common.ledger.verify`` checks the chain."""
+        with self._lock:
+            rows = self._db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence").fetchall()
+        return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _append(self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact]) -> None:
+        row = db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
+        last = None if row is None else Entry(row[0], row[1], row[2], json.loads(row[3]), row[4])
+        entry = ledger.append(last, at=time.time(), kind=kind, facts=facts)
+        db.execute(
+            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?)",
+            (entry.sequence, entry.at, entry.kind, json.dumps(entry.facts), entry.hash),
+        )
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with self._lock:
+            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
+                    raise StorageFull(f"no room to write {self.folder / 'state.db'}") from error
+                raise
+
+    def _claim(self, facts: dict[str, str]) -> None:
+        with self._transaction() as db:
+            about = dict(db.execute("SELECT name, value FROM about").fetchall())
+            if not about:
+                db.executemany("INSERT INTO about VALUES (?, ?)", facts.items())
+                return
+        for name, value in facts.items():
+            if about.get(name) != value:
+                raise ForeignState(f"{self.folder} is of {name} {about.get(name)!r}, not {value!r}")
+
+    def _sweep(self) -> None:
+        """Remove blobs that no committed transaction names: litter of a crash, or superseded."""
+        with self._lock:
+            named = {r[0] for r in self._db.execute("SELECT blob FROM uploads UNION SELECT blob FROM heads")}
+        for path in self._blobs.iterdir():
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+
+def _contiguous(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

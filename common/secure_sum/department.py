@@ -1,0 +1,270 @@
+"""The department's end of the secure sum: requests in, replies and a new memory out; no I/O.
+
+Rule 1  a round number is used once, for one transcript
+Rule 2  nothing is masked that was not reviewed against the charter and the roster
+Rule 3  at most one survivor set is opened per round, and the memory of it is durable before the answer leaves
+Rule 4  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
+
+``mask`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``, the body)
+and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on disk.
+
+What rolls back: a department restored from an old backup may mask a second time for one transcript.  The pairwise
+masks repeat, but b_i is fresh, boxes are sealed under fresh keys, and members answer once per round, so a quorum opens
+at most one of the two.  A *member* whose memory was rolled back can be made to answer twice: it counts among the t_c
+colluders the parameters allow for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.common.charter import Charter
+from commonroot.common.errors import (
+    BadBox,
+    BadCohort,
+    BroadcastMismatch,
+    ForeignState,
+    NearbySurvivorSet,
+    OutsideCharter,
+    ResultMismatch,
+    SecondSurvivorSet,
+    StaleRound,
+    TooFewSurvivors,
+    UnknownRound,
+    UsageError,
+    WrongFederation,
+    WrongSize,
+)
+from commonroot.common.messages import BOX_SALT_BYTES, Masked, Open, Previous, RoundOpen, RunClose, Shares, box_bytes
+from commonroot.common.roster import Roster
+from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.edges import (
+    commit_pair,
+    commit_self,
+    open_box,
+    others,
+    pair_secret,
+    seal_box,
+    smallest_cohort,
+    wanted,
+)
+from commonroot.common.secure_sum.masks import add_streams, join_body, sign
+from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
+from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
+from commonroot.common.secure_sum.shares import SECRET_BYTES, point, split
+
+Body = bytes | bytearray | memoryview
+
+
+class DepartmentMachine:
+    """One department in one epoch.
+
+    Parameters  roster: the pinned roster; identity: this department's; memory: ``DepartmentMemory.begin`` or what was
+                stored last
+    Raises      WrongFederation where the identity is not in the roster; ForeignState for another epoch's memory
+    """
+
+    def __init__(self, roster: Roster, identity: Identity, memory: DepartmentMemory) -> None:
+        self.roster = roster
+        self.me = roster.index_of(identity.public)
+        if (memory.roster, memory.epoch, memory.me) != (roster.digest, roster.epoch, self.me):
+            raise ForeignState("the department's memory is of another roster, epoch or department")
+        if len(memory.chains.rounds) != len(roster.departments):
+            raise ForeignState("the department's memory does not fit the roster")
+        self._identity = identity
+        self._memory = memory
+        self._reviewed: tuple[bytes, int] | None = None
+
+    @property
+    def memory(self) -> DepartmentMemory:
+        """What to store."""
+        return self._memory
+
+    # -- M1 --------------------------------------------------------------------------------------------------------
+
+    def review(self, head: bytes, body: Body, *, charter: Charter) -> RoundOpen:
+        """Check a request to contribute; nothing changes yet.
+
+        Parameters  head, body: of the round-open parcel; charter: the approved one this request should belong to
+        Raises      Malformed, WrongVersion, BadSignature; WrongFederation: roster, epoch or charter; StaleRound: the
+                    round was used with other contents or lies beyond the roster's last; BadCohort; OutsideCharter:
+                    manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
+        An exact repeat of the round last masked for passes; see ``repeat``.
+        """
+        opened = RoundOpen.decode(head)
+        self._check_origin(opened, charter)
+        last = self._memory.upload
+        same = last is not None and last.transcript == opened.transcript
+        if opened.round <= self._memory.round and not same:
+            raise StaleRound(f"round {opened.round} was used already, with other contents or as an earlier round")
+        if opened.round > self.roster.parameters.rounds_max:
+            raise StaleRound(f"round {opened.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}")
+        floor = self._check_cohort(opened.cohort, charter)
+        if opened.manifest != charter.manifest.digest:
+            raise OutsideCharter("the manifest is not the charter's")
+        SumCodec(charter.manifest, len(self.roster.departments)).check_bounds(opened.bounds)
+        if opened.upload_seconds > math.ceil(charter.timing.upload):
+            raise OutsideCharter(
+                f"{opened.upload_seconds} s for an upload; the charter has {charter.timing.upload:g} s"
+            )
+        _check_broadcast(opened.broadcast, body, charter)
+        self._check_previous(opened.previous)
+        self._reviewed = (opened.transcript, floor)
+        return opened
+
+    def repeat(self, opened: RoundOpen) -> Upload | None:
+        """The upload already made for this very request, to be sent again as it is; None for a new round.
+
+        A driver that no longer has the body sits the round out.
+        """
+        last = self._memory.upload
+        return last if last is not None and last.transcript == opened.transcript else None
+
+    def review_close(self, head: bytes, body: Body, *, charter: Charter) -> RunClose:
+        """Check the end of a run and its final broadcast; raises as ``review`` does."""
+        close = RunClose.decode(head)
+        self._check_origin(close, charter)
+        if close.round < self._memory.round:
+            raise StaleRound(f"the run ends at round {close.round}, but this department was in {self._memory.round}")
+        _check_broadcast(close.broadcast, body, charter)
+        self._check_previous(close.previous)
+        return close
+
+    # -- M2 --------------------------------------------------------------------------------------------------------
+
+    def mask(
+        self, opened: RoundOpen, lanes16: NDArray[np.uint16], lanes64: NDArray[np.uint64], random: Random
+    ) -> tuple[bytes, memoryview, DepartmentMemory]:
+        """Mask this department's lanes, in place, for a reviewed round.
+
+        Parameters  opened: what ``review`` returned; lanes16, lanes64: of ``SumCodec.encode``, overwritten;
+                    random: a cryptographic source
+        Returns     (head, body, memory): store memory and body durably, then send head and body
+        Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already
+        """
+        transcript, cohort = opened.transcript, opened.cohort
+        if self._reviewed is None or self._reviewed[0] != transcript:
+            raise UsageError("a round must be reviewed before anything is masked for it")
+        if opened.round <= self._memory.round:
+            raise UsageError(f"round {opened.round} was masked for already; send that upload again")
+        chains = self._memory.chains.forward(opened.round)
+        peers = others(cohort, self.me)
+        own = random(KEY_BYTES)
+        pairs = [pair_secret(chains.rounds[peer], transcript) for peer in peers]
+        add_streams(lanes16, lanes64, [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))])
+
+        secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(len(cohort), SECRET_BYTES)
+        dealt = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
+        salt = random(BOX_SALT_BYTES)
+        boxes = tuple(
+            seal_box(chains.rounds[member], transcript, self.me, member, salt, shares.tobytes())
+            for member, shares in zip(cohort, dealt, strict=True)
+        )
+        commitments = (commit_self(transcript, self.me, own), *(commit_pair(transcript, s) for s in pairs))
+        body = join_body(lanes16, lanes64)
+        head = Masked.signed(
+            self._identity,
+            transcript=transcript,
+            sender=self.me,
+            body=sha256(body),
+            boxes=boxes,
+            commitments=commitments,
+        )
+        upload = Upload(opened.round, transcript, cohort, self._reviewed[1], opened.broadcast, head.encode(), head.body)
+        self._memory = self._memory.with_upload(upload, chains)
+        return upload.head, body, self._memory
+
+    # -- M3 → M4 ---------------------------------------------------------------------------------------------------
+
+    def answer(self, head: bytes) -> tuple[bytes, DepartmentMemory]:
+        """Open one survivor set for the round last masked for.
+
+        Returns     (head of the answer, memory): store the memory durably, then send
+        Raises      Malformed, WrongVersion, BadSignature; SecondSurvivorSet; UnknownRound: never masked for, or too
+                    old; TooFewSurvivors; NearbySurvivorSet; BadBox
+        The same survivor set asked for again gets the same bytes, whatever boxes come with it.
+        """
+        asked = Open.decode(head)
+        asked.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
+        given = self._memory.answered(asked.round)
+        if given is not None:
+            if given.opened != asked.opened:
+                raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
+            return given.reply, self._memory
+        last = self._memory.upload
+        if last is None or last.transcript != asked.transcript or last.round != asked.round:
+            raise UnknownRound(f"this department did not mask under that transcript in round {asked.round}")
+        if self._memory.chains.at != last.round:
+            raise UnknownRound(f"round {asked.round} was answered and its keys were erased")
+        self._check_survivors(asked.survivors, last)
+        reply = Shares.signed(
+            self._identity,
+            transcript=asked.transcript,
+            member=self.me,
+            opened=asked.opened,
+            shares=self._shares(asked, last),
+        )
+        answer = Answer(asked.round, asked.opened, reply.encode())
+        self._memory = self._memory.with_answer(answer, last.broadcast, asked.survivors)
+        return answer.reply, self._memory
+
+    def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
+        """Open every box and pick the shares that the survivor set calls for."""
+        texts: dict[int, bytes] = {}
+        for sender, box in zip(asked.survivors, asked.boxes, strict=True):
+            if len(box) != box_bytes(len(last.cohort)):
+                raise BadBox(f"the box of department {sender} has the wrong size")
+            chain = self._memory.chains.rounds[sender]
+            texts[sender] = open_box(chain, asked.transcript, sender, self.me, box)
+        picked = []
+        for dealer, of in wanted(last.cohort, asked.survivors):
+            row = 0 if of == dealer else 1 + others(last.cohort, dealer).index(of)
+            picked.append(texts[dealer][row * SECRET_BYTES : (row + 1) * SECRET_BYTES])
+        return tuple(picked)
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _check_origin(self, request: RoundOpen | RunClose, charter: Charter) -> None:
+        request.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
+        if request.roster != self.roster.digest or request.epoch != self.roster.epoch:
+            raise WrongFederation("the request is of another roster or epoch")
+        if request.charter != charter.digest:
+            raise WrongFederation("the request is of another charter than the one approved")
+
+    def _check_cohort(self, cohort: tuple[int, ...], charter: Charter) -> int:
+        parameters = self.roster.parameters
+        if cohort[-1] >= len(self.roster.departments):
+            raise BadCohort(f"the cohort names department {cohort[-1]}, which is not in the roster")
+        if self.me not in cohort:
+            raise BadCohort("the cohort leaves out the department that was asked")
+        least = smallest_cohort(parameters, charter.cohort.floor)
+        if len(cohort) < least:
+            raise BadCohort(f"a cohort of {len(cohort)}: at least {least} are needed")
+        return max(parameters.survivors_min, charter.cohort.floor)
+
+    def _check_previous(self, previous: Previous) -> None:
+        given = self._memory.answered(previous.round)
+        if given is not None and given.opened != previous.opened:
+            raise ResultMismatch(f"the result of round {previous.round} is not of the survivor set opened here")
+
+    def _check_survivors(self, survivors: tuple[int, ...], last: Upload) -> None:
+        if not set(survivors) <= set(last.cohort):
+            raise TooFewSurvivors("the survivor set is not inside the cohort")
+        if len(survivors) < last.floor:
+            raise TooFewSurvivors(f"{len(survivors)} survivors, at least {last.floor} are needed")
+        for broadcast, before in self._memory.openings:
+            apart = len(set(before).symmetric_difference(survivors))
+            if broadcast == last.broadcast and 0 < apart < self.roster.parameters.colluders + 2:
+                raise NearbySurvivorSet(f"this broadcast was opened before for a set that differs in {apart}")
+
+
+def _check_broadcast(digest: bytes, body: Body, charter: Charter) -> None:
+    expected = 4 * sum(math.prod(shape) for _, shape in charter.broadcast)
+    size = memoryview(body).nbytes
+    if size != expected:
+        raise WrongSize(f"the broadcast has {size} bytes, the charter's tensors {expected}")
+    if sha256(body) != digest:
+        raise BroadcastMismatch("the broadcast is not the one whose hash the coordinator signed")

@@ -1,0 +1,172 @@
+"""What a department must remember between messages and over a crash.
+
+The driver makes a memory durable (fsync) *before* the message that came with it is sent.  It holds the key chains, so
+it is as secret as a private key, and an older copy must not be kept: forward secrecy ends where old memories lie about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from commonroot.common import canonical
+from commonroot.common.errors import ForeignState, Malformed
+from commonroot.common.roster import Roster
+from commonroot.common.secure_sum.chains import Chains, agreements
+from commonroot.common.secure_sum.primitives import Random
+
+#: Answers kept for identical repeats and for comparing with announced results.
+ANSWERS_KEPT = 8
+#: Openings kept for the near-set rule.
+OPENINGS_KEPT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The round this department last masked for, and what it sent.
+
+    round, transcript, cohort   of the RoundOpen
+    floor                       fewest survivors accepted: the larger of the roster's and the charter's
+    broadcast                   SHA-256 of the broadcast
+    head                        the Masked message, for an identical repeat
+    body                        SHA-256 of the masked vector, which the driver keeps
+    """
+
+    round: int
+    transcript: bytes
+    cohort: tuple[int, ...]
+    floor: int
+    broadcast: bytes
+    head: bytes = field(repr=False)
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answered opening: the round, H(T, U), and the reply for an identical repeat."""
+
+    round: int
+    opened: bytes
+    reply: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DepartmentMemory:
+    """The protocol state of one department in one epoch.
+
+    roster     digest of the roster it belongs to
+    me         this department's number in it
+    chains     key chains at the last round masked for, or one later once that round was answered
+    upload     the last upload; None before the first
+    answers    the latest answered openings, oldest first
+    openings   (broadcast hash, survivor set) of answered openings, oldest first, without repetitions
+    """
+
+    roster: bytes
+    epoch: int
+    me: int
+    chains: Chains = field(repr=False)
+    upload: Upload | None = None
+    answers: tuple[Answer, ...] = ()
+    openings: tuple[tuple[bytes, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def begin(cls, roster: Roster, me: int, agreement_private: bytes, random: Random) -> DepartmentMemory:
+        """The first memory of an epoch.  Afterwards the agreement key is to be erased.
+
+        Raises KeyFileError unless the key belongs to this department's entry in the roster.
+        """
+        secrets = agreements(agreement_private, roster, me, random)
+        return cls(roster.digest, roster.epoch, me, Chains.begin(secrets, roster, me))
+
+    @property
+    def round(self) -> int:
+        """The last round masked for; 0 before the first."""
+        return self.upload.round if self.upload else 0
+
+    def answered(self, round_number: int) -> Answer | None:
+        """The answer given in a round, if it is still kept."""
+        return next((answer for answer in self.answers if answer.round == round_number), None)
+
+    def with_upload(self, upload: Upload, chains: Chains) -> DepartmentMemory:
+        """After masking."""
+        return replace(self, upload=upload, chains=chains)
+
+    def with_answer(self, answer: Answer, broadcast: bytes, survivors: tuple[int, ...]) -> DepartmentMemory:
+        """After answering: the round's chains are gone, identical repeats are served from ``answers``."""
+        openings = self.openings
+        if (broadcast, survivors) not in openings:
+            openings = (*openings, (broadcast, survivors))[-OPENINGS_KEPT:]
+        return replace(
+            self,
+            chains=self.chains.forward(answer.round + 1),
+            answers=(*self.answers, answer)[-ANSWERS_KEPT:],
+            openings=openings,
+        )
+
+    # -- bytes -----------------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with hexadecimal keys.  Secret."""
+        up = self.upload
+        return canonical.dumps(
+            {
+                "layout": 1,
+                "roster": self.roster.hex(),
+                "epoch": self.epoch,
+                "me": self.me,
+                "chains": {
+                    "at": self.chains.at,
+                    "blocks": [key.hex() for key in self.chains.blocks],
+                    "rounds": [key.hex() for key in self.chains.rounds],
+                },
+                "upload": up
+                and {
+                    "round": up.round,
+                    "transcript": up.transcript.hex(),
+                    "cohort": list(up.cohort),
+                    "floor": up.floor,
+                    "broadcast": up.broadcast.hex(),
+                    "head": up.head.hex(),
+                    "body": up.body.hex(),
+                },
+                "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
+                "openings": [[broadcast.hex(), list(survivors)] for broadcast, survivors in self.openings],
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DepartmentMemory:
+        """The inverse of ``to_bytes``; ForeignState for anything else."""
+        try:
+            value: Mapping[str, Any] = canonical.loads(data, what="the department's memory")
+            if value["layout"] != 1:
+                raise ForeignState(f"the department's memory has layout {value['layout']}, expected 1")
+            chains, up = value["chains"], value["upload"]
+            return cls(
+                bytes.fromhex(value["roster"]),
+                value["epoch"],
+                value["me"],
+                Chains(
+                    chains["at"],
+                    tuple(map(bytes.fromhex, chains["blocks"])),
+                    tuple(map(bytes.fromhex, chains["rounds"])),
+                ),
+                up
+                and Upload(
+                    up["round"],
+                    bytes.fromhex(up["transcript"]),
+                    tuple(up["cohort"]),
+                    up["floor"],
+                    bytes.fromhex(up["broadcast"]),
+                    bytes.fromhex(up["head"]),
+                    bytes.fromhex(up["body"]),
+                ),
+                tuple(
+                    Answer(a["round"], bytes.fromhex(a["opened"]), bytes.fromhex(a["reply"])) for a in value["answers"]
+                ),
+                tuple((bytes.fromhex(broadcast), tuple(survivors)) for broadcast, survivors in value["openings"]),
+            )
+        except (Malformed, KeyError, TypeError, ValueError) as error:
+            raise ForeignState("the department's memory is damaged or of another program") from error

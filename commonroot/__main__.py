@@ -1,0 +1,5 @@
+"""``python -m commonroot``."""
+
+from commonroot.cli import main
+
+main()

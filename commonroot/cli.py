@@ -1,0 +1,42 @@
+"""The program ``commonroot``.  Heavy imports happen inside commands, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from commonroot import __version__
+from commonroot.client.cli import app as department
+from commonroot.console import group
+from commonroot.server.cli import app as coordinator
+from commonroot.simulations.cli import add_commands
+
+app = group("Departments learn together through a shared backbone and private heads; only encrypted sums leave.")
+app.add_typer(coordinator, name="coordinator", help="For central IT: keys, roster, charters, runs.")
+app.add_typer(department, name="department", help="For a department's data team: join, approve, train, predict.")
+add_commands(app)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Entry point."""
+    app(prog_name="commonroot")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Parcels as Flower messages: the one piece of Flower that both ends must have alike.
+
+A parcel is one Flower message of ordinary records, so any Flower program could read it: a ``ConfigRecord`` with the
+kind, the head and, when it is short, the body; a longer body is one flat ``Array`` beside it, never one array per
+tensor, because every object costs the hub the same few milliseconds whatever its size.  Objects are content-addressed:
+the same body sent to every department is uploaded once.
+
+Only what is needed is fetched: the message, the record dictionary and the array record only name what is below them.
+The ``ConfigRecord`` is pushed last, so whoever finds it finds the rest too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import httpx
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app.message_type import MessageType
+from flwr.app.metadata import Metadata
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+from flwr.common.serde import metadata_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_body,
+    get_object_children_ids_from_object_content,
+    get_object_id,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+
+from commonroot.common.errors import Malformed
+from commonroot.common.parcel import Parcel
+
+#: Bodies up to this many bytes ride inside the record.  One object must stay below the gate's limit for a request.
+INLINE_BODY: Final = 4 * 1024 * 1024
+#: The longest body taken from a peer, in bytes.
+MAX_BODY: Final = 4 * 1024**3
+#: The longest head taken from a peer, in bytes.
+MAX_HEAD: Final = 1024 * 1024
+#: Flower's type of all our messages; the kind of a parcel travels inside.
+MESSAGE_TYPE: Final = MessageType.QUERY
+
+_NOTE, _BODY = "parcel", "body"
+
+#: Fetches one object by its id.  Raises whatever the link raises when it is not to be had.
+Fetch = Callable[[str], bytes]
+
+
+def quiet() -> None:
+    """Let Flower's log speak through the program's own handlers, and only of errors."""
+    log = logging.getLogger("flwr")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    log.addHandler(logging.NullHandler())
+    log.setLevel(logging.ERROR)
+    log.propagate = True
+
+
+class VersionStamp:
+    """Names Flower's version on every request, as its own clients do, but never ends the process over the answer."""
+
+    def __init__(self, component: str) -> None:
+        self._headers = dict(RuntimeVersionMetadata.from_local_component(component).as_metadata())
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Add the headers and pass on."""
+        context.request.headers.update(self._headers)
+        return call_next(context)
+
+
+class Sealed:
+    """A parcel as Flower objects, hashed once however many departments it goes to."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        note: dict[str, str | bytes | int] = {"kind": parcel.kind, "head": parcel.head, "size": len(parcel.body)}
+        record = RecordDict()
+        if len(parcel.body) <= INLINE_BODY:
+            note["body"] = bytes(parcel.body)
+        else:
+            # Straight from the buffer: Array(ndarray) would copy it through np.save first.
+            array = Array(dtype="uint8", shape=(len(parcel.body),), stype="commonroot.bytes", data=b"")
+            array.data = memoryview(parcel.body).cast("B")  # type: ignore[assignment]
+            # Keep this array: ArrayRecord({...}) would make another one of it, type checks included.
+            arrays = ArrayRecord()
+            arrays[_BODY] = array
+            record[_BODY] = arrays
+        record[_NOTE] = ConfigRecord(note)  # type: ignore[arg-type]
+        with no_object_id_recompute():
+            self.objects: dict[str, InflatableObject] = get_all_nested_objects(record)
+            self.tree: ObjectTree = get_object_tree(record)
+            self.note_id = record[_NOTE].object_id
+
+
+class Envelope:
+    """One sealed parcel addressed with one message's metadata: what is announced, and what is pushed."""
+
+    def __init__(self, sealed: Sealed, metadata: Metadata) -> None:
+        proto = metadata_to_proto(metadata)
+        proto.message_id = ""
+        body = MessageProto(metadata=proto).SerializeToString(deterministic=True)
+        # What flwr.app.Message.deflate writes, without hashing the whole body again for every addressee.
+        head = HEAD_VALUE_DIVIDER.join(("Message", sealed.tree.object_id, str(len(body))))
+        self._root = head.encode() + HEAD_BODY_DIVIDER + body
+        self._sealed = sealed
+        self.message_id = get_object_id(self._root)
+        proto.message_id = self.message_id
+        self.announcement = MessageProto(metadata=proto)
+        self.tree = ObjectTree(object_id=self.message_id, children=[sealed.tree])
+
+    def contents(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+        """The wanted objects, one at a time, the note last of all."""
+        if self.message_id in wanted:
+            yield self.message_id, self._root
+        note_id = self._sealed.note_id
+        for object_id, thing in self._sealed.objects.items():
+            if object_id in wanted and object_id != note_id:
+                yield object_id, thing.deflate()
+        if note_id in wanted:
+            yield note_id, self._sealed.objects[note_id].deflate()
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Where the parts of an announced parcel are."""
+
+    tree: ObjectTree
+
+    @cached_property
+    def _branches(self) -> tuple[str, ObjectTree | None]:
+        """The id of the note, and the tree of the array if there is one."""
+        if len(self.tree.children) != 1:
+            raise Malformed("a message must hold one record dictionary")
+        note, array = "", None
+        for record in self.tree.children[0].children:
+            if not record.children:
+                note = record.object_id
+            elif len(record.children) == 1:
+                array = record.children[0]
+        if not note:
+            raise Malformed("a message without its note")
+        return note, array
+
+    def fetch(self, fetch: Fetch) -> Parcel:
+        """Fetch the note and then the body, chunk by chunk into one buffer of its final size.
+
+        Raises  Malformed: not what :class:`Sealed` makes; and whatever ``fetch`` raises
+        """
+        note_id, array = self._branches
+        note = _read_note(fetch(note_id))
+        kind, head, size, inline = note.get("kind"), note.get("head"), note.get("size"), note.get("body")
+        if (
+            not isinstance(kind, str)
+            or not isinstance(head, bytes)
+            or not isinstance(size, int)
+            or len(head) > MAX_HEAD
+        ):
+            raise Malformed("a note that is not of a parcel")
+        if isinstance(inline, bytes):
+            if array is not None or len(inline) != size:
+                raise Malformed("a note and its body disagree")
+            return Parcel(kind, head, inline)
+        if array is None or not 0 <= size <= MAX_BODY:
+            raise Malformed("a note without its body")
+        return Parcel(kind, head, _read_body(array.object_id, size, fetch))
+
+
+def _read_note(content: bytes) -> Mapping[str, object]:
+    try:
+        return ConfigRecord.inflate(content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Malformed("a note that is no config record") from error
+
+
+def _read_body(array_id: str, size: int, fetch: Fetch) -> bytearray:
+    """Assemble the array named by ``array_id``, exactly ``size`` bytes; each chunk is dropped once it is copied."""
+    content = fetch(array_id)
+    try:
+        names = get_object_children_ids_from_object_content(content)
+        order = _chunk_order(get_object_body(content, Array), len(names))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed("a body that is no array") from error
+    if len(order) != -(-size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE):
+        raise Malformed("a body whose chunks do not make up its size")
+    # A chunk that occurs twice (zeros, mostly) is listed twice and was uploaded once: keep it until its last use.
+    uses = Counter(order)
+    kept: dict[int, memoryview] = {}
+    body = bytearray(size)
+    at = 0
+    for index in order:
+        chunk = kept.pop(index, None)
+        if chunk is None:
+            chunk = _chunk_bytes(fetch(names[index]))
+        uses[index] -= 1
+        if uses[index]:
+            kept[index] = chunk
+        end = at + len(chunk)
+        if end > size:
+            raise Malformed("a body longer than its note says")
+        body[at:end] = chunk
+        at = end
+    if at != size:
+        raise Malformed("a body shorter than its note says")
+    return body
+
+
+def _chunk_order(body: bytes, chunks: int) -> list[int]:
+    order = json.loads(body)["arraychunk_ids"]
+    if not isinstance(order, list) or not all(isinstance(i, int) and 0 <= i < chunks for i in order):
+        raise ValueError("chunk indices out of range")
+    return order
+
+
+def _chunk_bytes(content: bytes) -> memoryview:
+    at = content.find(HEAD_BODY_DIVIDER)
+    if not content.startswith(b"ArrayChunk ") or at < 0:
+        raise Malformed("a chunk that is no array chunk")
+    return memoryview(content)[at + 1 :]

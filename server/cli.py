@@ -1,0 +1,191 @@
+"""``commonroot coordinator …``: what central IT does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commonroot.console import Json, emit, group, say
+
+app = group("For central IT: keys, roster, charters, runs.")
+
+Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    federation: Annotated[str, typer.Option(help="Name of the federation.")],
+    host: Annotated[str, typer.Option(help="Address to listen on for departments.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(help="TLS port for departments.", min=1, max=65535)] = 9443,
+    name: Annotated[
+        list[str] | None, typer.Option(help="DNS name or address that departments use; may be repeated.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a folder with the coordinator's keys, an enrolment authority and the federation's own CA."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    names = tuple(name or ["localhost", "127.0.0.1"])
+    made = CoordinatorFolder.create(folder, federation=federation, host=host, port=port, names=names, random=os.urandom)
+    facts = {
+        "folder": str(folder),
+        "authority": made.authority_public().hex(),
+        "ca": str(made.ca),
+        "listens_on": f"{host}:{port}",
+    }
+
+    def text() -> None:
+        say(f"coordinator of {federation!r} made in {folder}")
+        say(f"  authority  {facts['authority']}")
+        say(f"  CA         {facts['ca']}")
+        say("give both to every department, over a channel they trust; then collect their request.json files")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def roster(
+    folder: Folder,
+    requests: Annotated[
+        list[Path] | None, typer.Argument(help="Enrolment requests; none shows the current roster.")
+    ] = None,
+    colluders: Annotated[
+        int | None, typer.Option(help="Departments that may collude with the coordinator (t_c).", min=0)
+    ] = None,
+    survivors_min: Annotated[int | None, typer.Option(help="Fewest departments in any opened sum.", min=3)] = None,
+    json: Json = False,
+) -> None:
+    """Sign a roster over departments' enrolment requests, or show the current one."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    opened = CoordinatorFolder(folder)
+    if requests:
+        opened.sign_roster(requests, colluders=colluders, survivors_min=survivors_min)
+    current = opened.roster()
+    p = current.parameters
+    facts = {
+        "epoch": current.epoch,
+        "hash": current.digest.hex(),
+        "file": str(folder / "roster.json"),
+        "parameters": p.model_dump(),
+        "departments": [{"name": m.name, "identity": m.identity} for m in current.departments],
+    }
+
+    def text() -> None:
+        say(f"roster of {current.federation!r}, epoch {current.epoch}, hash {current.digest.hex()}")
+        for member in current.departments:
+            say(f"  {member.name:<24} {member.identity}")
+        absent = len(current.departments) - p.opening_quorum
+        say(f"hides each department from the coordinator and {p.colluders} colluding department(s)")
+        say(f"opens sums of at least {p.survivors_min}; {absent} department(s) may be absent at opening")
+        if absent == 0:
+            say("note: with these numbers no department may be lost at opening; four departments or more can spare one")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def charter(
+    folder: Folder,
+    draft: Annotated[Path, typer.Argument(help="The charter as you wrote it, in TOML.")],
+    json: Json = False,
+) -> None:
+    """Seal and sign a charter: adds the exact list of numbers that may be sent.  Departments approve its hash."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    signed, path = CoordinatorFolder(folder).sign_charter(draft)
+    sealed = signed.charter
+    facts = {
+        "hash": sealed.digest.hex(),
+        "file": str(path),
+        "terms": len(sealed.terms),
+        "numbers_per_round": sealed.manifest.length("fixed16") + sealed.manifest.length("fixed64"),
+    }
+
+    def text() -> None:
+        say(f"charter {sealed.name!r} signed: {path}")
+        say(f"  hash {sealed.digest.hex()}")
+        say("departments approve it with `commonroot department approve DIR FILE`")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def run(
+    folder: Folder,
+    charter: Annotated[Path, typer.Argument(help="A signed charter.", metavar="CHARTER.json")],
+    json: Json = False,
+) -> None:
+    """Queue a run of a charter; the coordinator that is up (or comes up) carries it out."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    opened = CoordinatorFolder(folder)
+    signed = opened.charter(charter)
+    journal = opened.journal()
+    try:
+        number = journal.queue(signed)
+    finally:
+        journal.close()
+    emit({"run": number}, json, lambda: say(f"run {number} is queued"))
+
+
+@app.command()
+def up(
+    folder: Folder,
+    until_idle: Annotated[bool, typer.Option(help="Stop once no run is waiting.")] = False,
+    json: Json = False,
+) -> None:
+    """Serve departments and carry out queued runs.  Killed and started again, it goes on where it stood."""
+    from commonroot.server.coordinator import serve
+
+    serve(folder, until_idle=until_idle, as_json=json)
+
+
+@app.command()
+def status(folder: Folder, json: Json = False) -> None:
+    """Runs and rounds as the journal has them."""
+    from commonroot.server.status import status_of
+    from commonroot.server.folder import CoordinatorFolder
+
+    facts = status_of(CoordinatorFolder(folder))
+
+    def text() -> None:
+        if not facts["runs"]:
+            say("no runs yet; queue one with `commonroot coordinator run`")
+        for one in facts["runs"]:
+            why = f": {one['reason']}" if one["reason"] else ""
+            say(f"run {one['run']}  {one['state']}{why}  charter {one['charter'][:16]}  version {one['version']}")
+            for r in one["rounds"][-5:]:
+                loss = r["report"].get("held_out")
+                told = f"loss {loss:.3f}" if loss is not None else r["reason"]
+                say(f"  round {r['round']:<5} {r['state']:<7} {told}")
+        for fault in facts["faults"][-5:]:
+            say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def models(folder: Folder, json: Json = False) -> None:
+    """Stored versions of the backbone, with the hash of each file."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    journal = CoordinatorFolder(folder).journal()
+    try:
+        rows = [
+            {"run": v.run, "version": v.version, "file": v.file, "sha256": v.digest.hex()}
+            for run in journal.runs()
+            for v in journal.versions(run.run)
+        ]
+    finally:
+        journal.close()
+
+    def text() -> None:
+        for row in rows:
+            say(f"run {row['run']}  version {row['version']:<5} {row['sha256'][:16]}  {row['file']}")
+
+    emit(rows, json, text)

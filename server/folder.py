@@ -1,0 +1,187 @@
+"""Central IT's folder: configuration, keys, certificates, roster, journal, backbones, each in its one place.
+
+coordinator.toml        federation, public address, database
+keys/coordinator.key    signs rounds and charters (0600)
+authority/              the enrolment authority: signs rosters.  Move it to a machine of its own if departments
+                        should not have to trust the coordinator with it
+tls/                    the federation's CA and the listener's certificate
+roster.json             the current signed roster
+charters/               sealed and signed charters
+journal.db              runs, rounds, survivor sets, versions, faults
+backbones/              versions of the shared state
+links/                  Flower's own database
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from commonroot.common.charter import Draft, SignedCharter, model_from_toml
+from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, parse
+from commonroot.common.secure_sum.primitives import Identity, Random
+from commonroot.files import atomic_write, read_bytes, read_secret, read_text, write_secret
+from commonroot.server.journal import Journal, sqlite_url
+
+ROSTER_DAYS = 366
+
+_TEMPLATE = """\
+# Commonroot coordinator. Every field is explained here; a wrong one is named when the coordinator starts.
+
+federation = "{federation}"
+
+# Where departments reach this coordinator: one TLS port, node routes only. Everything else stays on loopback.
+host = "{host}"
+port = {port}
+
+# Names and addresses that departments may use for it; they are written into its certificate.
+names = [{names}]
+
+# Where the journal lives: empty for journal.db in this folder, or any SQLAlchemy URL.
+database = ""
+"""
+
+
+class CoordinatorConfig(BaseModel):
+    """``coordinator.toml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    federation: Name
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=1, le=65535)] = 9443
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    database: str = ""
+
+
+class CoordinatorFolder:
+    """Paths and checked readers.  Raises ConfigError, KeyFileError, Malformed or BadSignature naming the file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / "coordinator.toml").is_file():
+            raise ConfigError(
+                f"{root} is not a coordinator's folder: it has no coordinator.toml",
+                hint="make one with `commonroot coordinator init`",
+            )
+        text = read_text(root / "coordinator.toml", what="the configuration")
+        self.config: CoordinatorConfig = model_from_toml(CoordinatorConfig, text, path=str(root / "coordinator.toml"))
+
+    @classmethod
+    def create(
+        cls, root: Path, *, federation: str, host: str, port: int, names: tuple[str, ...], random: Random
+    ) -> CoordinatorFolder:
+        """A fresh folder with keys and certificates.  Refuses one that exists and is not empty."""
+        from commonroot.server.pki import make_authority, make_server_certificate
+
+        if root.exists() and any(root.iterdir()):
+            raise ConfigError(f"{root} exists and is not empty", hint="choose a new folder")
+        text = _TEMPLATE.format(
+            federation=federation, host=host, port=port, names=", ".join(f'"{name}"' for name in names)
+        )
+        model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
+        for name in ("keys", "authority", "charters", "backbones", "links"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        (root / "keys").chmod(0o700)
+        (root / "authority").chmod(0o700)
+        write_secret(root / "keys" / "coordinator.key", Identity.generate(random).secret_bytes())
+        authority = Identity.generate(random)
+        write_secret(root / "authority" / "authority.key", authority.secret_bytes())
+        atomic_write(root / "authority" / "authority.pub", authority.public.hex().encode() + b"\n")
+        ca_certificate, ca_key = make_authority(root / "tls", federation)
+        make_server_certificate(root / "tls", names, ca_certificate=ca_certificate, ca_key=ca_key)
+        atomic_write(root / "coordinator.toml", text.encode())
+        return cls(root)
+
+    # -- certificates ----------------------------------------------------------------------------------------------
+
+    @property
+    def ca(self) -> Path:
+        """The federation's CA certificate, which every department pins."""
+        return self.root / "tls" / "ca.pem"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The public listener's certificate."""
+        return self.root / "tls" / "server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """The public listener's key."""
+        return self.root / "tls" / "server.key"
+
+    # -- keys ------------------------------------------------------------------------------------------------------
+
+    def identity(self) -> Identity:
+        """The key that signs rounds and charters."""
+        return Identity(read_secret(self.root / "keys" / "coordinator.key"))
+
+    def authority_public(self) -> bytes:
+        """The enrolment authority's public key."""
+        text = read_text(self.root / "authority" / "authority.pub", what="the authority's public key")
+        return bytes.fromhex(text.strip())
+
+    def authority(self) -> Identity:
+        """The enrolment authority's key; KeyFileError where it was moved elsewhere, as it may be."""
+        return Identity(read_secret(self.root / "authority" / "authority.key"))
+
+    # -- roster ----------------------------------------------------------------------------------------------------
+
+    def sign_roster(self, requests: list[Path], *, colluders: int | None, survivors_min: int | None) -> SignedRoster:
+        """Sign a roster over enrolment requests and store it; the epoch is one more than the stored roster's."""
+        members = tuple(
+            parse(Member, read_bytes(path, what="the enrolment request").strip(), what=str(path)) for path in requests
+        )
+        for member in members:
+            member.check()
+        epoch = self.roster().epoch + 1 if (self.root / "roster.json").exists() else 1
+        roster = Roster(
+            federation=self.config.federation,
+            epoch=epoch,
+            coordinator=self.identity().public.hex(),
+            parameters=Parameters.for_size(len(members), colluders, survivors_min=survivors_min),
+            departments=members,
+            expires=int(time.time()) + ROSTER_DAYS * 86400,
+        )
+        signed = SignedRoster.sign(roster, self.authority())
+        atomic_write(self.root / "roster.json", signed.to_json())
+        return signed
+
+    def roster(self) -> Roster:
+        """The stored roster, checked."""
+        path = self.root / "roster.json"
+        if not path.is_file():
+            raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR REQUEST.json …`")
+        return SignedRoster.from_json(read_bytes(path, what="the roster")).check(self.authority_public())
+
+    # -- charters --------------------------------------------------------------------------------------------------
+
+    def sign_charter(self, draft_path: Path) -> tuple[SignedCharter, Path]:
+        """Seal and sign a draft in TOML; returns it and where it lies."""
+        from commonroot.strategies import seal
+
+        text = read_text(draft_path, what="the charter")
+        draft: Draft = Draft.from_toml(text, path=str(draft_path))
+        if draft.federation != self.config.federation:
+            raise ConfigError(f"{draft_path} is for federation {draft.federation!r}, not {self.config.federation!r}")
+        signed = SignedCharter.sign(seal(draft), self.identity())
+        path = self.root / "charters" / f"{signed.charter.digest.hex()}.json"
+        atomic_write(path, signed.to_json())
+        return signed, path
+
+    def charter(self, path: Path) -> SignedCharter:
+        """A signed charter from a file, its signature checked."""
+        signed = SignedCharter.from_json(read_bytes(path, what="the charter"))
+        signed.check(self.identity().public)
+        return signed
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def journal(self) -> Journal:
+        """The coordinator's journal."""
+        url = self.config.database or sqlite_url(self.root / "journal.db")
+        return Journal(url, federation=self.config.federation)

@@ -1,0 +1,212 @@
+"""What the outside world may say to the hub: eight routes, small bodies, and nothing else.
+
+Flower serves nodes, users and task processes on one port, and asks users and task processes for no proof of who they
+are: whoever holds the CA certificate, which every department does, could start code on every node.  So the public
+listener goes through this gate, which passes what a department's node needs and answers 404 to the rest.  Registering
+a node is not among it: departments are enrolled by central IT.
+
+The gate is also a doorbell.  A node that asks for messages when there are none is kept waiting until there are, so a
+message arrives at once and an idle federation costs one request per node every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
+from google.protobuf.message import DecodeError
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_FLEET: Final = "/v1/fleet/"
+_PULL: Final = _FLEET + "pull-messages"
+_LEAVE: Final = _FLEET + "deactivate-node"
+_ARRIVALS: Final = frozenset({_FLEET + "push-messages", _FLEET + "push-object"})
+#: Exactly what ``client/node.py`` calls.
+OPEN_ROUTES: Final = frozenset(
+    {("GET", "/health"), ("POST", _PULL), ("POST", _LEAVE)}
+    | {("POST", route) for route in _ARRIVALS}
+    | {
+        ("POST", _FLEET + name)
+        for name in ("activate-node", "send-node-heartbeat", "pull-object", "confirm-message-received")
+    }
+)
+
+#: The longest request body in bytes: one 5 MiB chunk and what is around it.
+MAX_REQUEST: Final = 6 * 1024 * 1024
+#: How long a node that asks in vain is kept waiting, in seconds; well below any proxy's patience.
+HOLD: Final = 10.0
+
+
+class Doorbell:
+    """Wakes the nodes that wait for messages, and tells the coordinator that something came in.
+
+    ``ring`` may be called from any thread; waiting happens on the listener's event loop.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self._rung: set[int] = set()
+        self._closed = False
+
+    def ring(self, node_id: int) -> None:
+        """A message for this node is complete, or it leaves: whoever waits for it need not wait longer."""
+        with self._lock:
+            waiting = self._waiting.pop(node_id, None)
+            if waiting is None:
+                self._rung.add(node_id)  # it may be just between asking and waiting
+                return
+        loop, event = waiting
+        # A loop that has ended has nobody waiting on it.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(event.set)
+
+    async def wait(self, node_id: int, seconds: float) -> bool:
+        """Wait for a ring.  True: it rang; False: it did not, or somebody else waits now, or the house closes."""
+        event = asyncio.Event()
+        with self._lock:
+            if self._closed:
+                return False
+            if node_id in self._rung:
+                self._rung.discard(node_id)
+                return True
+            earlier = self._waiting.get(node_id)
+            self._waiting[node_id] = (asyncio.get_running_loop(), event)
+        if earlier is not None:
+            earlier[1].set()
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return False
+        finally:
+            with self._lock:
+                if self._waiting.get(node_id, (None, None))[1] is event:
+                    del self._waiting[node_id]
+        return not self._closed
+
+    def close(self) -> None:
+        """Send everybody home; nobody waits from now on."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, {}
+        for loop, event in waiting.values():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+        self.arrived.set()
+
+
+class Gate:
+    """ASGI filter in front of the hub; see the top of this file."""
+
+    def __init__(self, hub: App, bell: Doorbell, *, hold: float = HOLD, limit: int = MAX_REQUEST) -> None:
+        self._hub = hub
+        self._bell = bell
+        self._hold = hold
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+            return
+        path = scope["path"]
+        if (scope["method"], path) not in OPEN_ROUTES:
+            await _answer(send, 404)
+            return
+        body = await _read(scope, receive, self._limit)
+        if body is None:
+            await _answer(send, 413)
+        elif path == _PULL:
+            await self._pull(scope, body, receive, send)
+        else:
+            await self._hub(scope, _replay(body, receive), send)
+            if path in _ARRIVALS:
+                self._bell.arrived.set()
+            elif path == _LEAVE and (node_id := _node_of(DeactivateNodeRequest, body)) is not None:
+                self._bell.ring(node_id)
+
+    async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
+        answer = await self._ask(scope, body, receive)
+        # Only a node that the hub authenticated gets an empty 200, so only such a node is kept waiting.
+        if answer[0]["status"] == 200 and not any(part.get("body") for part in answer[1:]):
+            node_id = _node_of(PullMessagesRequest, body)
+            if node_id is not None and await self._wait(node_id, receive):
+                answer = await self._ask(scope, body, receive)
+        for part in answer:
+            await send(part)
+
+    async def _wait(self, node_id: int, receive: Receive) -> bool:
+        """Wait for the bell, but not for a node that has hung up: it would take a message it never gets."""
+        bell = asyncio.ensure_future(self._bell.wait(node_id, self._hold))
+        gone = asyncio.ensure_future(receive())
+        done, pending = await asyncio.wait({bell, gone}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return gone not in done and bell.result()
+
+    async def _ask(self, scope: Scope, body: bytes, receive: Receive) -> list[Event]:
+        answer: list[Event] = []
+
+        async def keep(event: Event) -> None:
+            answer.append(event)
+
+        # The hub writes into the scope it is given; the second question must not find traces of the first.
+        await self._hub({**scope, "state": dict(scope.get("state", {}))}, _replay(body, receive), keep)
+        return answer
+
+
+def _node_of(kind: type[DeactivateNodeRequest] | type[PullMessagesRequest], body: bytes) -> int | None:
+    try:
+        request = kind.FromString(body)
+    except DecodeError:
+        return None
+    return request.node.node_id if isinstance(request, PullMessagesRequest) else request.node_id
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole request body, or None as soon as it is longer than ``limit`` bytes, announced or not."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            return None
+    body = bytearray()
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            return None
+        body += event.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not event.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """What ``receive`` would have given, had the body not been read already."""
+    given = False
+
+    async def again() -> Event:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _answer(send: Send, status: int) -> None:
+    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,378 @@
+"""What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
+
+One SQL database (SQLite by default, any SQLAlchemy URL).  Every change of a round's state is one committed transaction,
+made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the survivor set
+and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version) before the next
+round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from commonroot.common.charter import SignedCharter
+from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+
+RunState = Literal["queued", "running", "finished", "stopped"]
+RoundState = Literal["open", "fixed", "closed", "lost"]
+
+LAYOUT = "1"
+
+_meta = sa.MetaData()
+_about = sa.Table(
+    "about", _meta, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+_runs = sa.Table(
+    "runs",
+    _meta,
+    sa.Column("run", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("charter", sa.LargeBinary, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_rounds = sa.Table(
+    "rounds",
+    _meta,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("opening", sa.LargeBinary, nullable=False),
+    sa.Column("snapshot", sa.LargeBinary),
+    sa.Column("opened", sa.LargeBinary),
+    sa.Column("aggregate", sa.LargeBinary),
+    sa.Column("report", sa.Text, nullable=False, default="{}"),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("began", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+)
+_versions = sa.Table(
+    "versions",
+    _meta,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("bounds", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_faults = sa.Table(
+    "faults",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.Integer),
+    sa.Column("round", sa.Integer),
+    sa.Column("department", sa.String(64), nullable=False),
+    sa.Column("code", sa.String(8), nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_received = sa.Table(
+    "received",
+    _meta,
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("parcels", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+_closings = sa.Table(
+    "closings",
+    _meta,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), primary_key=True),
+    sa.Column("department", sa.String(64), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one charter."""
+
+    run: int
+    charter: SignedCharter
+    digest: str
+    state: RunState
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One attempt at one sum.  ``opening`` is the signed RoundOpen, ``snapshot`` the machine once U is fixed."""
+
+    round: int
+    run: int
+    version: int
+    state: RoundState
+    opening: bytes
+    snapshot: bytes | None
+    opened: bytes | None
+    aggregate: bytes | None
+    report: dict[str, Any]
+    reason: str
+    began: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One state of the backbone: version 0 is the seed's, version v the result of the v-th sum of its run."""
+
+    run: int
+    version: int
+    file: str
+    digest: bytes
+    bounds: bytes
+    at: float
+
+
+class Journal:
+    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk."""
+
+    def __init__(self, url: str, *, federation: str) -> None:
+        try:
+            self._engine = sa.create_engine(url)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _durable_sqlite)
+            with self._writing():
+                _meta.create_all(self._engine)
+        except (OperationalError, sa.exc.ArgumentError) as error:
+            raise ConfigError(f"the journal cannot be opened: {error}") from error
+        self._claim(federation)
+
+    def close(self) -> None:
+        """Release the database."""
+        self._engine.dispose()
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def queue(self, charter: SignedCharter) -> int:
+        """Ask for a run of a charter; the coordinator takes queued runs in order."""
+        with self._writing() as db:
+            row = db.execute(
+                _runs.insert().values(
+                    charter=charter.to_json(),
+                    digest=charter.charter.digest.hex(),
+                    state="queued",
+                    reason="",
+                    at=time.time(),
+                )
+            )
+            assigned = row.inserted_primary_key
+        return int(assigned[0]) if assigned else 0
+
+    def set_run(self, run: int, state: RunState, reason: str = "") -> None:
+        """Move a run on."""
+        with self._writing() as db:
+            db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(_runs).order_by(_runs.c.run)).all()
+        return [Run(r.run, SignedCharter.from_json(r.charter), r.digest, r.state, r.reason, r.at) for r in rows]
+
+    def next_run(self) -> Run | None:
+        """The run to go on with: the one that was running, else the oldest queued."""
+        waiting = [r for r in self.runs() if r.state in ("running", "queued")]
+        return min(waiting, key=lambda r: (r.state != "running", r.run), default=None)
+
+    # -- rounds ----------------------------------------------------------------------------------------------------
+
+    def open_round(self, number: int, run: int, version: int, opening: bytes) -> None:
+        """A round is about to open: written before its first message leaves."""
+        with self._writing() as db:
+            db.execute(
+                _rounds.insert().values(
+                    round=number,
+                    run=run,
+                    version=version,
+                    state="open",
+                    opening=opening,
+                    began=time.time(),
+                    report="{}",
+                    reason="",
+                )
+            )
+
+    def fix_round(self, number: int, snapshot: bytes) -> None:
+        """The survivor set is fixed, for ever: written before anybody is asked to open it."""
+        with self._writing() as db:
+            db.execute(_rounds.update().where(_rounds.c.round == number).values(state="fixed", snapshot=snapshot))
+
+    def close_round(
+        self, number: int, *, opened: bytes, aggregate: bytes, report: dict[str, Any], version: Version
+    ) -> None:
+        """The sum is opened and there is a new version of the backbone; one transaction."""
+        with self._writing() as db:
+            db.execute(
+                _rounds.update()
+                .where(_rounds.c.round == number)
+                .values(
+                    state="closed",
+                    snapshot=None,
+                    opened=opened,
+                    aggregate=aggregate,
+                    report=json.dumps(report),
+                    ended=time.time(),
+                )
+            )
+            self._insert_version(db, version)
+
+    def lose_round(self, number: int, reason: str) -> None:
+        """The round came to nothing; nothing was learned and nothing changes."""
+        with self._writing() as db:
+            db.execute(
+                _rounds.update()
+                .where(_rounds.c.round == number)
+                .values(state="lost", snapshot=None, reason=reason, ended=time.time())
+            )
+
+    def rounds(self, run: int | None = None) -> list[Round]:
+        """Rounds in order, of one run or of all."""
+        query = sa.select(_rounds).order_by(_rounds.c.round)
+        if run is not None:
+            query = query.where(_rounds.c.run == run)
+        with self._engine.connect() as db:
+            rows = db.execute(query).all()
+        return [
+            Round(
+                r.round,
+                r.run,
+                r.version,
+                r.state,
+                r.opening,
+                r.snapshot,
+                r.opened,
+                r.aggregate,
+                json.loads(r.report),
+                r.reason,
+                r.began,
+                r.ended,
+            )
+            for r in rows
+        ]
+
+    def last_round(self) -> int:
+        """The highest round number ever used in this epoch; 0 before the first."""
+        with self._engine.connect() as db:
+            return int(db.execute(sa.select(sa.func.max(_rounds.c.round))).scalar() or 0)
+
+    # -- versions --------------------------------------------------------------------------------------------------
+
+    def add_version(self, version: Version) -> None:
+        """Record a version that no round made: the seed's."""
+        with self._writing() as db:
+            self._insert_version(db, version)
+
+    def versions(self, run: int) -> list[Version]:
+        """Versions of a run's backbone, oldest first."""
+        query = sa.select(_versions).where(_versions.c.run == run).order_by(_versions.c.version)
+        with self._engine.connect() as db:
+            rows = db.execute(query).all()
+        return [Version(r.run, r.version, r.file, r.digest, r.bounds, r.at) for r in rows]
+
+    # -- evidence --------------------------------------------------------------------------------------------------
+
+    def fault(self, department: str, code: str, what: str, *, run: int | None = None, round: int | None = None) -> None:
+        """Something a department did, or that happened to it."""
+        with self._writing() as db:
+            db.execute(
+                _faults.insert().values(
+                    run=run, round=round, department=department, code=code, what=what, at=time.time()
+                )
+            )
+
+    def faults(self) -> list[dict[str, Any]]:
+        """All faults, oldest first."""
+        with self._engine.connect() as db:
+            return [dict(r._mapping) for r in db.execute(sa.select(_faults).order_by(_faults.c.id)).all()]
+
+    def count_received(self, counts: dict[str, tuple[int, int]]) -> None:
+        """Add to the account of what the coordinator received: kind → (parcels, bytes)."""
+        with self._writing() as db:
+            for kind, (parcels, size) in sorted(counts.items()):
+                changed = db.execute(
+                    _received.update()
+                    .where(_received.c.kind == kind)
+                    .values(parcels=_received.c.parcels + parcels, bytes=_received.c.bytes + size)
+                )
+                if changed.rowcount == 0:
+                    db.execute(_received.insert().values(kind=kind, parcels=parcels, bytes=size))
+
+    def received(self) -> list[dict[str, Any]]:
+        """Every kind of byte the coordinator ever received from departments."""
+        with self._engine.connect() as db:
+            return [dict(r._mapping) for r in db.execute(sa.select(_received).order_by(_received.c.kind)).all()]
+
+    def department_closed(self, run: int, department: str) -> None:
+        """A department has taken over the final backbone of a run."""
+        if department not in self.closed_departments(run):
+            with self._writing() as db:
+                db.execute(_closings.insert().values(run=run, department=department, at=time.time()))
+
+    def closed_departments(self, run: int) -> set[str]:
+        """Departments that have taken over the final backbone of a run."""
+        with self._engine.connect() as db:
+            return set(db.execute(sa.select(_closings.c.department).where(_closings.c.run == run)).scalars())
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except OperationalError as error:
+            if "full" in str(error.orig):
+                raise StorageFull("no room to write the coordinator's journal") from error
+            raise
+
+    def _claim(self, federation: str) -> None:
+        with self._writing() as db:
+            about = {r.name: r.value for r in db.execute(sa.select(_about)).all()}
+            if not about:
+                db.execute(_about.insert(), [{"name": "federation", "value": federation}])
+                db.execute(_about.insert(), [{"name": "layout", "value": LAYOUT}])
+                return
+        if about.get("federation") != federation:
+            raise ForeignState(f"this journal belongs to federation {about.get('federation')!r}, not {federation!r}")
+        if about.get("layout") != LAYOUT:
+            raise ForeignState(f"this journal has layout {about.get('layout')}, this version writes {LAYOUT}")
+
+    @staticmethod
+    def _insert_version(db: sa.Connection, version: Version) -> None:
+        db.execute(
+            _versions.insert().values(
+                run=version.run,
+                version=version.version,
+                file=version.file,
+                digest=version.digest,
+                bounds=version.bounds,
+                at=version.at,
+            )
+        )
+
+
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of an SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def _durable_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

@@ -1,0 +1,202 @@
+"""One round: open, gather masked uploads, fix the survivors, open their sum, combine.
+
+The order of the numbered steps is what makes a crash harmless; each is either not begun or in the journal:
+
+1. journal ``open`` with the signed RoundOpen         (a restart sends the same request again: same transcript, and
+                                                        departments repeat the upload they made)
+2. collect uploads into one accumulator
+3. journal ``fixed`` with survivor set and accumulator (a restart asks for exactly this set again, and no other)
+4. collect opening shares until the quorum
+5. store the new backbone, then journal ``closed`` with it
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.common import parcel
+from commonroot.common.charter import Charter
+from commonroot.common.errors import CommonrootError, NotEnoughShares, NotEnoughUploads, PeerError, Refused
+from commonroot.common.messages import Refusal, RoundOpen
+from commonroot.common.parcel import Parcel
+from commonroot.common.roster import Roster
+from commonroot.common.secure_sum.codec import Opened, SumCodec
+from commonroot.common.secure_sum.coordinator import CoordinatorMachine
+from commonroot.common.secure_sum.primitives import Identity, sha256
+from commonroot.server.exchange import Exchange
+from commonroot.server.journal import Journal
+
+#: (department, code, what) of something that went wrong with one department.
+OnFault = Callable[[str, str, str], None]
+
+
+@dataclass(slots=True)
+class Account:
+    """What arrived from departments, by kind: parcels and bytes."""
+
+    parcels: Counter[str] = field(default_factory=Counter)
+    size: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reply: Parcel) -> None:
+        """Count one parcel."""
+        self.parcels[reply.kind] += 1
+        self.size[reply.kind] += len(reply)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Kind → (parcels, bytes)."""
+        return {kind: (self.parcels[kind], self.size[kind]) for kind in self.parcels}
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """A closed round: the opened sum, who is in it, and what ties it to the members' answers."""
+
+    opened: Opened
+    survivors: tuple[int, ...]
+    opened_digest: bytes
+    aggregate_digest: bytes
+    report: dict[str, Any]
+
+
+class RoundDriver:
+    """Drives one round's machine over an exchange, writing ahead to the journal."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        identity: Identity,
+        charter: Charter,
+        journal: Journal,
+        exchange: Exchange,
+        on_fault: OnFault,
+        on_progress: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._roster = roster
+        self._identity = identity
+        self._charter = charter
+        self._journal = journal
+        self._exchange = exchange
+        self._on_fault = on_fault
+        self._on_progress = on_progress
+
+    def drive(self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None) -> RoundResult:
+        """From a journaled opening (and, after a crash, a journaled survivor set) to the opened sum.
+
+        Raises RoundLost where the round comes to nothing.
+        """
+        codec = SumCodec(self._charter.manifest, len(opening.cohort))
+        account = Account()
+        try:
+            if snapshot is None:
+                machine = CoordinatorMachine(
+                    self._roster, self._identity, opening, length16=codec.length16, length64=codec.length64
+                )
+                self._gather(machine, opening, broadcast, account)
+                machine.fix()
+                self._journal.fix_round(opening.round, machine.snapshot())
+            else:
+                machine = CoordinatorMachine.restore(self._roster, self._identity, snapshot)
+            self._on_progress("opening", {"round": opening.round, "survivors": list(machine.survivors)})
+            sum16, sum64 = self._open(machine, opening, account)
+        finally:
+            self._journal.count_received(account.counts())
+        opened = codec.decode(sum16, sum64, len(machine.survivors), np.asarray(opening.bounds, dtype=np.float32))
+        uploads = account.parcels[parcel.MASKED]
+        report = {
+            "cohort": [self._name(who) for who in opening.cohort],
+            "survivors": [self._name(who) for who in machine.survivors],
+            "clipped_share": opened.clipped_share,
+            "upload_bytes": account.size[parcel.MASKED] // uploads if uploads else 0,
+            "share_bytes": account.size[parcel.SHARES] // max(1, account.parcels[parcel.SHARES]),
+        }
+        return RoundResult(opened, machine.survivors, machine.opened, _digest(sum16, sum64), report)
+
+    # -- steps 2 and 4 ---------------------------------------------------------------------------------------------
+
+    def _gather(self, machine: CoordinatorMachine, opening: RoundOpen, broadcast: bytes, account: Account) -> None:
+        request = Parcel(parcel.ROUND_OPEN, opening.encode(), broadcast)
+        uploaded: set[int] = set()
+
+        def accept(who: int, reply: Parcel) -> bool:
+            account.add(reply)
+            try:
+                expect(reply, parcel.MASKED)
+                machine.upload(who, reply.head, reply.body)
+            except PeerError as error:
+                self._blame(who, error)
+                return False
+            uploaded.add(who)
+            self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
+            return len(uploaded) == len(opening.cohort)
+
+        self._exchange.ask(
+            dict.fromkeys(opening.cohort, request),
+            seconds=self._charter.timing.upload,
+            accept=accept,
+            on_fault=self._link_fault,
+        )
+        floor = max(self._roster.parameters.survivors_min, self._charter.cohort.floor)
+        if len(uploaded) < floor:
+            raise NotEnoughUploads(f"{len(uploaded)} of {len(opening.cohort)} departments uploaded; {floor} are needed")
+
+    def _open(
+        self, machine: CoordinatorMachine, opening: RoundOpen, account: Account
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
+        requests = {who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort}
+        result: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] = []
+
+        def accept(who: int, reply: Parcel) -> bool:
+            account.add(reply)
+            try:
+                expect(reply, parcel.SHARES)
+                machine.shares(who, reply.head)
+            except PeerError as error:
+                self._blame(who, error)
+                return False
+            if not machine.ready:
+                return False
+            try:
+                result.append(machine.finish())
+            except (PeerError, NotEnoughShares) as error:
+                # Some member's shares are bad; with one more honest answer it may still open.
+                self._on_fault("", error.code, str(error))
+                return False
+            return True
+
+        self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
+        if not result:
+            quorum = self._roster.parameters.opening_quorum
+            raise NotEnoughShares(f"the survivor set was not opened by {quorum} departments in time")
+        return result[0]
+
+    # -- small things ----------------------------------------------------------------------------------------------
+
+    def _name(self, who: int) -> str:
+        return self._roster.departments[who].name
+
+    def _blame(self, who: int, error: CommonrootError) -> None:
+        self._on_fault(self._name(who), error.code, str(error))
+
+    def _link_fault(self, who: int, reason: str) -> None:
+        self._on_fault(self._name(who), "link", reason)
+
+
+def expect(reply: Parcel, kind: str) -> None:
+    """Raise Refused for a refusal, Malformed for any other kind than the one asked for."""
+    if reply.kind == kind:
+        return
+    if reply.kind == parcel.REFUSAL:
+        refusal = Refusal.decode(reply.head)
+        raise Refused(f"refused with {refusal.code}")
+    raise Refused(f"answered with {reply.kind[:32]!r} where {kind!r} was asked for")
+
+
+def _digest(sum16: NDArray[np.uint16], sum64: NDArray[np.uint64]) -> bytes:
+    return sha256(sum16.astype("<u2").tobytes(), sum64.astype("<u8").tobytes())

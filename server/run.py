@@ -1,0 +1,284 @@
+"""One run of one charter: rounds until all are done, or a reason in one line why it cannot go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.common import parcel
+from commonroot.common.errors import NotEnoughUploads, PeerError, RoundLost
+from commonroot.common.manifest import flatten
+from commonroot.common.messages import Previous, RoundOpen, RunClose
+from commonroot.common.parcel import Parcel
+from commonroot.common.roster import Roster
+from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.primitives import Identity, sha256
+from commonroot.server.backbones import BackboneStore
+from commonroot.server.exchange import Exchange
+from commonroot.server.journal import Journal, Round, Run, Version
+from commonroot.server.round import RoundDriver, RoundResult, expect
+from commonroot.strategies import build
+from commonroot.strategies.averaging import mean_losses
+
+#: Called with a word for what happened and its facts; progress displays and simulations listen.
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+#: While waiting for departments to appear, how often to look, in seconds.
+_LOOK = 0.2
+
+
+class RunDriver:
+    """Carries one run from wherever the journal says it stands to its end."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        roster: Roster,
+        identity: Identity,
+        journal: Journal,
+        backbones: BackboneStore,
+        exchange: Exchange,
+        clock: Callable[[], float] = time.monotonic,
+        on_event: OnEvent = lambda kind, facts: None,
+    ) -> None:
+        self.run = run
+        self._signed = run.charter
+        self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
+        self._strategy = build(self._charter)
+        self._roster = roster
+        self._identity = identity
+        self._journal = journal
+        self._backbones = backbones
+        self._exchange = exchange
+        self._clock = clock
+        self._on_event = on_event
+        #: Departments that approved the charter and whose data fits it, with the incarnation that said so.
+        self._ready: dict[int, str] = {}
+        #: Departments that said no, with the incarnation that said it; asked again when they come back.
+        self._refused: dict[int, str] = {}
+        self._floor = max(roster.parameters.survivors_min, self._charter.cohort.floor)
+
+    def drive(self) -> None:
+        """Run to the end.  The run's state and reason stand in the journal afterwards."""
+        self._journal.set_run(self.run.run, "running")
+        self._on_event("run", {"run": self.run.run, "rounds": self._charter.rounds, "charter": self.run.digest})
+        if not self._journal.versions(self.run.run):
+            self._store_first_version()
+        lost_in_a_row = 0
+        while (version := self._newest()).version < self._charter.rounds:
+            try:
+                self._one_round(version, patient=lost_in_a_row == 0)
+                lost_in_a_row = 0
+            except RoundLost as lost:
+                lost_in_a_row += 1
+                self._on_event("lost", {"code": lost.code, "why": str(lost)})
+                if lost_in_a_row >= self._charter.timing.attempts:
+                    reason = f"{lost_in_a_row} rounds in a row came to nothing; the last: {lost} ({lost.code})"
+                    self._journal.set_run(self.run.run, "stopped", reason)
+                    self._on_event("stopped", {"why": reason})
+                    return
+        self.deliver_closing(seconds=self._charter.timing.closing, everyone=True)
+        self._journal.set_run(self.run.run, "finished")
+        self._on_event("finished", {"run": self.run.run})
+
+    # -- rounds ----------------------------------------------------------------------------------------------------
+
+    def _one_round(self, version: Version, *, patient: bool) -> None:
+        pending = [r for r in self._journal.rounds(self.run.run) if r.state in ("open", "fixed")]
+        began = self._clock()
+        state = self._backbones.read(version.file, version.digest)
+        broadcast = flatten(state, self._charter.broadcast)
+        if pending:
+            number, snapshot = pending[-1].round, pending[-1].snapshot
+            opening = RoundOpen.decode(pending[-1].opening)
+            self._on_event("resumed", {"round": number, "state": pending[-1].state})
+        else:
+            cohort = self._assemble(patient=patient)
+            opening, snapshot = self._new_opening(version, cohort, broadcast), None
+            number = opening.round
+            self._journal.open_round(number, self.run.run, version.version, opening.encode())
+        self._on_event("round", {"round": number, "version": version.version, "cohort": self._names(opening.cohort)})
+        driver = RoundDriver(
+            roster=self._roster,
+            identity=self._identity,
+            charter=self._charter,
+            journal=self._journal,
+            exchange=self._exchange,
+            on_fault=lambda who, code, what: self._fault(who, code, what, number),
+            on_progress=self._on_event,
+        )
+        try:
+            result = driver.drive(opening, broadcast, snapshot)
+        except RoundLost as lost:
+            self._journal.lose_round(number, f"{lost} ({lost.code})")
+            raise
+        self._close_round(number, version, state, result, seconds=self._clock() - began)
+
+    def _close_round(
+        self,
+        number: int,
+        version: Version,
+        state: dict[str, NDArray[np.float32]],
+        result: RoundResult,
+        *,
+        seconds: float,
+    ) -> None:
+        values = result.opened.values
+        following = self._strategy.combine(self._charter, state, values)
+        report = result.report | {"seconds": seconds} | mean_losses(values)
+        file, digest = self._backbones.write(self.run.run, version.version + 1, following)
+        bounds = np.asarray(result.opened.next_bounds, dtype="<f4").tobytes()
+        made = Version(self.run.run, version.version + 1, file, digest, bounds, time.time())
+        self._journal.close_round(
+            number, opened=result.opened_digest, aggregate=result.aggregate_digest, report=report, version=made
+        )
+        self._on_event("closed", {"round": number, "version": made.version} | report)
+
+    def _new_opening(self, version: Version, cohort: tuple[int, ...], broadcast: bytes) -> RoundOpen:
+        return RoundOpen.signed(
+            self._identity,
+            charter=self._charter.digest,
+            roster=self._roster.digest,
+            epoch=self._roster.epoch,
+            round=self._journal.last_round() + 1,
+            version=version.version,
+            cohort=cohort,
+            broadcast=sha256(broadcast),
+            manifest=self._charter.manifest.digest,
+            bounds=tuple(np.frombuffer(version.bounds, dtype="<f4").tolist()),
+            upload_seconds=max(1, round(self._charter.timing.upload)),
+            previous=self._previous(),
+        )
+
+    def _previous(self) -> Previous:
+        """The last sum that was opened in this epoch, for the members to compare with what they answered."""
+        closed = [r for r in self._journal.rounds() if r.state == "closed"]
+        if not closed:
+            return Previous()
+        last: Round = closed[-1]
+        if last.opened is None or last.aggregate is None:
+            return Previous()
+        return Previous(round=last.round, opened=last.opened, aggregate=last.aggregate)
+
+    # -- who takes part --------------------------------------------------------------------------------------------
+
+    def _assemble(self, *, patient: bool) -> tuple[int, ...]:
+        """The cohort: every department that is present and ready.
+
+        A run's first round gives everybody ``timing.gather`` seconds to appear, and so does one after a lost round; a
+        coordinator that just came back gives them ``timing.absence``.  Otherwise the floor is enough, since one
+        department's absence must not hold up the others.
+        """
+        began = self._clock()
+        deadline = began + self._charter.timing.gather
+        if not patient or not self._journal.rounds(self.run.run):
+            everyone_until = deadline
+        else:
+            everyone_until = began if self._ready else began + self._charter.timing.absence
+        while True:
+            self._ask_newcomers(min(self._charter.timing.upload, max(1.0, deadline - self._clock())))
+            present = self._exchange.present()
+            cohort = tuple(sorted(who for who, life in present.items() if self._ready.get(who) == life))
+            now = self._clock()
+            if len(cohort) == len(self._roster.departments):
+                return cohort
+            if now >= everyone_until and len(cohort) >= self._floor:
+                return cohort
+            if now >= deadline:
+                raise NotEnoughUploads(f"{len(cohort)} departments are present and ready; {self._floor} are needed")
+            self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
+            self._exchange.pause(_LOOK)
+
+    def _ask_newcomers(self, seconds: float) -> None:
+        """Show the charter to whoever appeared or came back; only who answers READY joins a cohort."""
+        present = self._exchange.present()
+        self._refused = {who: life for who, life in self._refused.items() if present.get(who) == life}
+        new = {who: life for who, life in present.items() if self._ready.get(who) != life and who not in self._refused}
+        if not new:
+            return
+
+        def accept(who: int, reply: Parcel) -> bool:
+            self._count(reply)
+            try:
+                expect(reply, parcel.READY)
+            except PeerError as error:
+                self._refused[who] = new[who]
+                self._fault(self._names([who])[0], error.code, f"the charter: {error}", None)
+            else:
+                self._ready[who] = new[who]
+                self._on_event("ready", {"department": self._names([who])[0]})
+            return False
+
+        self._exchange.ask(
+            dict.fromkeys(new, Parcel(parcel.CHARTER, self._signed.to_json())), seconds=seconds, accept=accept
+        )
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def deliver_closing(self, *, seconds: float, everyone: bool = False) -> None:
+        """Hand the final backbone to the departments that have not taken it over yet.
+
+        With ``everyone``, waits up to ``seconds`` for all; otherwise only for those that are present.
+        """
+        version = self._newest()
+        state = self._backbones.read(version.file, version.digest)
+        broadcast = flatten(state, self._charter.broadcast)
+        closing = RunClose.signed(
+            self._identity,
+            charter=self._charter.digest,
+            roster=self._roster.digest,
+            epoch=self._roster.epoch,
+            round=self._journal.last_round(),
+            version=version.version,
+            broadcast=sha256(broadcast),
+            previous=self._previous(),
+        )
+        request = Parcel(parcel.RUN_CLOSE, closing.encode(), broadcast)
+
+        def accept(who: int, reply: Parcel) -> bool:
+            self._count(reply)
+            name = self._names([who])[0]
+            try:
+                expect(reply, parcel.CLOSED)
+            except PeerError as error:
+                self._fault(name, error.code, f"the closing: {error}", None)
+            else:
+                self._journal.department_closed(self.run.run, name)
+                self._on_event("taken-over", {"department": name})
+            return False
+
+        done = self._journal.closed_departments(self.run.run)
+        if everyone:
+            missing = {at for at, member in enumerate(self._roster.departments) if member.name not in done}
+        else:
+            present = self._exchange.present()
+            missing = {at for at, m in enumerate(self._roster.departments) if m.name not in done and at in present}
+        self._on_event("closing", {"departments": self._names(sorted(missing))})
+        self._exchange.ask(dict.fromkeys(sorted(missing), request), seconds=seconds, accept=accept)
+
+    # -- small things ----------------------------------------------------------------------------------------------
+
+    def _store_first_version(self) -> None:
+        state = self._strategy.initial(self._charter)
+        file, digest = self._backbones.write(self.run.run, 0, state)
+        codec = SumCodec(self._charter.manifest, len(self._roster.departments))
+        bounds = np.asarray(codec.initial_bounds(), dtype="<f4").tobytes()
+        self._journal.add_version(Version(self.run.run, 0, file, digest, bounds, time.time()))
+
+    def _newest(self) -> Version:
+        return self._journal.versions(self.run.run)[-1]
+
+    def _names(self, numbers: tuple[int, ...] | list[int]) -> list[str]:
+        return [self._roster.departments[who].name for who in numbers]
+
+    def _count(self, reply: Parcel) -> None:
+        self._journal.count_received({reply.kind: (1, len(reply))})
+
+    def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
+        self._journal.fault(who, code, what, run=self.run.run, round=number)
+        self._on_event("fault", {"department": who, "code": code, "what": what})

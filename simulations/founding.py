@@ -1,0 +1,107 @@
+"""A whole federation in one folder: coordinator, departments, roster, charter, through the same code as deployment.
+
+The demo, simulations and tests begin here.  It stands for what central IT and the departments' data teams do on their
+own machines; only because one person owns all the folders may one function write them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from commonroot.client.data import DataConfig
+from commonroot.client.folder import DepartmentFolder
+from commonroot.client.setup import approve, create, join
+from commonroot.common.charter import SignedCharter
+from commonroot.common.secure_sum.primitives import Random
+from commonroot.files import atomic_write
+from commonroot.server.folder import CoordinatorFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """Folders of a founded federation, ready to be run deployed or in memory."""
+
+    root: Path
+    coordinator: CoordinatorFolder
+    departments: dict[str, DepartmentFolder]
+    charter: SignedCharter
+    charter_path: Path
+
+    def reopen(self, name: str) -> DepartmentFolder:
+        """A department's folder, read again from disk."""
+        return DepartmentFolder(self.departments[name].root)
+
+
+def found(
+    root: Path,
+    *,
+    federation: str,
+    charter_toml: str,
+    departments: dict[str, DataConfig],
+    port: int = 9443,
+    seed: int = 1,
+    colluders: int | None = None,
+    random: Random = os.urandom,
+) -> Federation:
+    """Make keys, certificates, roster and charter, have every department join and approve.
+
+    ``seed`` fixes each department's training randomness, so that runs of one seed can be compared; keys and masks are
+    random all the same.  Raises what the single steps raise, such as TooFewDepartments and ConfigError.
+    """
+    coordinator = CoordinatorFolder.create(
+        root / "coordinator",
+        federation=federation,
+        host="127.0.0.1",
+        port=port,
+        names=("localhost", "127.0.0.1"),
+        random=random,
+    )
+    folders: dict[str, DepartmentFolder] = {}
+    for name, data in departments.items():
+        folders[name] = create(
+            root / "departments" / name,
+            federation=federation,
+            name=name,
+            coordinator=f"127.0.0.1:{port}",
+            authority=coordinator.authority_public().hex(),
+            ca=coordinator.ca,
+            data=_toml_section(data),
+            random=random,
+            training_secret=hashlib.sha256(f"{seed}/{name}".encode()).digest(),
+        )
+    coordinator.sign_roster(
+        [folder.root / "request.json" for folder in folders.values()], colluders=colluders, survivors_min=None
+    )
+    draft = root / "charter.toml"
+    atomic_write(draft, charter_toml.encode())
+    signed, path = coordinator.sign_charter(draft)
+    for folder in folders.values():
+        join(folder, coordinator.root / "roster.json", random)
+        approve(folder, path)
+    return Federation(root, coordinator, folders, signed, path)
+
+
+def write_table(path: Path, x: np.ndarray, y: np.ndarray) -> None:
+    """A department's rows as a .npz file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, X=x, y=y)
+
+
+def _toml_section(data: DataConfig) -> str:
+    """A ``[data]`` section; every field of DataConfig is a TOML scalar or list."""
+    lines = ["", "[data]"]
+    for key, value in data.model_dump(mode="json", exclude_none=True, exclude_defaults=True).items():
+        if isinstance(value, str):
+            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        elif isinstance(value, list):
+            text = "[" + ", ".join(f'"{v}"' if isinstance(v, str) else str(v) for v in value) + "]"
+        else:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"{key} = {text}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,50 @@
+"""A run as one report: what each department gained, what the coordinator saw, how the rounds went.
+
+Departments' own reports are read from their folders, which is possible only where one person owns them all (the demo, a
+simulation).  In deployment every department reads its own and nobody reads them together.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from commonroot.client.learner import read_report
+from commonroot.server.folder import CoordinatorFolder
+from commonroot.server.status import status_of
+
+
+def outcome(coordinator: Path, departments: dict[str, Path]) -> dict[str, Any]:
+    """The report of the newest run: see the keys below; gains and intervals are in points (1 point = 0.01)."""
+    status = status_of(CoordinatorFolder(coordinator))
+    run = status["runs"][-1]
+    closed = [r for r in run["rounds"] if r["state"] == "closed"]
+    history = [
+        {
+            "round": r["round"],
+            "version": r["version"] + 1,
+            "cohort": len(r["report"]["cohort"]),
+            "survivors": len(r["report"]["survivors"]),
+            "loss": r["report"].get("loss"),
+            "held_out": r["report"].get("held_out"),
+            "seconds": r["report"]["seconds"],
+            "clipped_share": r["report"]["clipped_share"],
+        }
+        for r in closed
+    ]
+    wire = [r["report"]["upload_bytes"] + r["report"]["share_bytes"] for r in closed]
+    return {
+        "federation": status["federation"],
+        "charter": run["charter"],
+        "state": run["state"],
+        "reason": run["reason"],
+        "rounds": len(closed),
+        "rounds_wanted": run["rounds_wanted"],
+        "lost_rounds": sum(1 for r in run["rounds"] if r["state"] == "lost"),
+        "seconds_per_round": statistics.median(row["seconds"] for row in history) if history else 0.0,
+        "departments": [read_report(folder) for folder in departments.values() if (folder / "report.json").exists()],
+        "coordinator_saw": [{"kind": row["kind"], "bytes": row["bytes"]} for row in status["received"]],
+        "bytes_per_department_per_round": round(statistics.median(wire)) if wire else 0,
+        "history": history,
+    }

@@ -1,0 +1,280 @@
+"""The report of a federation, for a terminal and as one HTML file that needs no network to be read.
+
+A report is a plain mapping, as ``simulate --json`` prints it::
+
+    federation  name                     charter  hash, hex
+    rounds      rounds that opened       seconds_per_round  mean, seconds
+    bytes_per_department_per_round       upload of one department in one round, bytes
+    departments list of: name, task, metric, n_train, n_test; alone, federated, chosen (the metric on the department's
+                own test rows; None where there is none); gain and interval [low, high] of chosen over alone, in
+                points (100 × the metric's unit); choice (which model the guard kept) and why
+    history     list of: round, version, cohort, survivors, loss, held_out (None for a lost round), seconds,
+                clipped_share
+    coordinator_saw  list of: kind, bytes; one for each message that a department sent
+    faults      what was done to the federation on purpose, by name; absent or empty for nothing
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from commonroot import __version__
+from commonroot.common import parcel
+from commonroot.simulations.report_charts import Row, esc, gains, losses, number, points, scores, seconds, verdict
+from commonroot.simulations.report_template import MARK, PAGE, STYLE
+
+Report = Mapping[str, Any]
+
+#: What a message of each kind tells the coordinator.
+MEANINGS = {
+    parcel.READY: "the department approved the charter and its data fits",
+    parcel.MASKED: "a vector under masks; it opens only as part of a sum",
+    parcel.SHARES: "shares of one-time mask secrets, for one survivor set",
+    parcel.CLOSED: "the department took over the final backbone",
+    parcel.REFUSAL: "an error code, without its text",
+}
+_STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
+
+
+def render_table(report: Report) -> Table:
+    """The departments' results as a table for the terminal."""
+    table = Table(title=Text(f"{report['federation']}: {_headline(report)}"), title_justify="left", title_style="bold")
+    for name in ("department", "task", "metric"):
+        table.add_column(name)
+    for name in ("rows", "alone", "federated", "chosen", "gain [95 %]"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    table.add_column("keeps")
+    for row in report["departments"]:
+        low, high = row["interval"]
+        table.add_row(
+            *(Text(str(row[key])) for key in ("name", "task", "metric")),
+            Text(f"{row['n_train']:,} + {row['n_test']:,}"),
+            *(Text(number(row[key])) for key in ("alone", "federated", "chosen")),
+            Text(f"{points(row['gain'])} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
+            Text(str(row["choice"])),
+        )
+    return table
+
+
+def write_html(report: Report, path: Path | str) -> None:
+    """Write the report as one self-contained HTML file.  Every text of the report is escaped."""
+    departments: Sequence[Row] = report["departments"]
+    parts = [
+        _tiles(report),
+        _section(
+            "Did it help?",
+            "What each department gains with the model its guard chose, over the best model it can train alone, on "
+            "test rows that no model saw. An interval that crosses zero settles nothing.",
+            _legend("better", "undecided", "worse"),
+            _chart(gains(departments)),
+            _table_of_departments(departments),
+        ),
+        _section(
+            "Alone, federated, chosen",
+            "The department's own metric on its own test rows. The guard chose without seeing these rows.",
+            _legend("alone", "federated", "chosen"),
+            _chart(scores(departments)),
+            _details("Which model each department keeps, and why", _choices(departments)),
+        ),
+        _rounds(report["history"]),
+        _seen(report),
+        _faults(report.get("faults") or {}),
+    ]
+    page = PAGE.substitute(
+        title=esc(f"{report['federation']} — Commonroot"),
+        style=STYLE,
+        mark=MARK,
+        headline=esc(_headline(report)),
+        subtitle=f"Federation {esc(report['federation'])} · charter <code>{esc(str(report['charter'])[:16])}…</code>",
+        body="\n".join(filter(None, parts)),
+        footer=f"Made by Commonroot {esc(__version__)}. Charter <code>{esc(report['charter'])}</code>.",
+    )
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def _headline(report: Report) -> str:
+    kinds = [verdict(row) for row in report["departments"]]
+    better, worse = kinds.count("better"), kinds.count("worse")
+    first = f"{better} of {len(kinds)} departments measurably better together"
+    return f"{first}, {worse or 'none'} measurably worse"
+
+
+def _tiles(report: Report) -> str:
+    found = [float(row["gain"]) for row in report["departments"]]
+    mean, least = sum(found) / len(found), min(found)
+    tiles = [
+        ("mean gain, points", points(mean), "good" if mean > 0 else "bad" if mean < 0 else ""),
+        ("least gain, points", points(least), "bad" if least < 0 else ""),
+        ("departments", str(len(found)), ""),
+        ("rounds", f"{report['rounds']:,}", ""),
+        ("seconds per round", number(report["seconds_per_round"], 2), ""),
+        ("upload per round and department", size(report["bytes_per_department_per_round"]), ""),
+    ]
+    inner = "".join(
+        f'<div class="tile {kind}"><dt>{esc(name)}</dt><dd>{esc(text)}</dd></div>' for name, text, kind in tiles
+    )
+    return f'<dl class="tiles">{inner}</dl>'
+
+
+def size(count: int) -> str:
+    """Bytes in units of 1,000, as network people count them."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def _rounds(history: Sequence[Row]) -> str:
+    if not history:
+        return ""
+    head = ("round", "backbone", "in the sum", "training loss", "held-out loss", "seconds", "clipped")
+    rows = [
+        [
+            _cell(row["round"], "n"),
+            _cell(row["version"], "n"),
+            _cell(f"{row['survivors']} of {row['cohort']}", "n"),
+            _cell(number(row["loss"], 4), "n"),
+            _cell(number(row["held_out"], 4), "n"),
+            _cell(number(row["seconds"], 2), "n"),
+            _cell("–" if row["clipped_share"] is None else f"{100 * row['clipped_share']:.2f} %", "n"),
+        ]
+        for row in history
+    ]
+    table = _table("Every round", head, rows, numeric=range(7))
+    loss = _section(
+        "Loss over rounds",
+        "Known only as sums over departments; 1 is the loss of guessing.",
+        _legend("held out", "training"),
+        _chart(losses(history)),
+        _details("Every round as a table", table),
+    )
+    time = _section(
+        "Seconds per round",
+        "From opening a round to its new backbone.",
+        _legend("everybody in the sum", "somebody missing"),
+        _chart(seconds(history)),
+    )
+    return f'<div class="pair">{loss}{time}</div>'
+
+
+def _seen(report: Report) -> str:
+    totals: dict[str, list[int]] = {}
+    for message in report["coordinator_saw"]:
+        totals.setdefault(str(message["kind"]), []).append(int(message["bytes"]))
+    rows = [
+        [
+            f'<th scope="row"><code>{esc(kind)}</code></th>',
+            _cell(f"{len(sizes):,}", "n"),
+            _cell(size(sum(sizes)), "n"),
+            _cell(MEANINGS.get(kind, "–")),
+        ]
+        for kind, sizes in sorted(totals.items(), key=lambda item: -sum(item[1]))
+    ]
+    head = ("kind", "messages", "together", "what it tells")
+    return _section(
+        "What the coordinator saw",
+        "Everything that departments sent, by kind. It opened sums and nothing else.",
+        _table("Messages from departments", head, rows, numeric=(1, 2)),
+        '<p class="note">Not among them: rows, labels, private heads, and any one department’s update, row count '
+        "or loss. The coordinator does learn who took part, when, and how large each message was; and a sum over few "
+        "departments still says something about each.</p>",
+    )
+
+
+def _faults(faults: Mapping[str, Any]) -> str:
+    if not faults:
+        return ""
+    facts = "".join(f"<dt>{esc(_words(name))}</dt><dd>{esc(_plain(value))}</dd>" for name, value in faults.items())
+    lead = "Done to this federation while it ran."
+    return _section("Faults on purpose", lead, f'<dl class="facts">{facts}</dl>')
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _table_of_departments(departments: Sequence[Row]) -> str:
+    head = ("department", "task", "metric", "train", "test", "alone", "federated", "chosen", "gain", "95 % interval")
+    rows = []
+    for row in departments:
+        low, high = row["interval"]
+        rows.append(
+            [
+                f'<th scope="row">{esc(row["name"])}</th>',
+                _cell(row["task"]),
+                _cell(row["metric"]),
+                *(_cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
+                *(_cell(number(row[key]), "n") for key in ("alone", "federated", "chosen")),
+                _cell(points(row["gain"]), f"n {verdict(row)}"),
+                _cell(f"{points(low)} … {points(high)}", "n"),
+            ]
+        )
+    return _details("The same as a table", _table("Results by department", head, rows, numeric=range(3, 10)))
+
+
+def _choices(departments: Sequence[Row]) -> str:
+    rows = [
+        [f'<th scope="row">{esc(row["name"])}</th>', _cell(row["choice"]), _cell(row["why"], "why")]
+        for row in departments
+    ]
+    return _table("The guard's choices", ("department", "keeps", "because"), rows, numeric=())
+
+
+def _cell(value: object, kind: str = "") -> str:
+    return f'<td class="{kind}">{esc(value)}</td>' if kind else f"<td>{esc(value)}</td>"
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int]) -> str:
+    marks = ['class="n" ' if at in numeric else "" for at in range(len(head))]
+    top = "".join(f'<th {mark}scope="col">{esc(name)}</th>' for mark, name in zip(marks, head, strict=True))
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    label = esc(caption)
+    table = f'<table aria-label="{label}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+
+
+def _section(title: str, lead: str, *parts: str) -> str:
+    return f'<section><h2>{esc(title)}</h2><p class="lead">{esc(lead)}</p>{"".join(parts)}</section>'
+
+
+def _chart(svg: str) -> str:
+    return f'<div class="chart scroll">{svg}</div>'
+
+
+def _details(summary: str, inner: str) -> str:
+    return f"<details><summary>{esc(summary)}</summary>{inner}</details>"
+
+
+def _bar(kind: str) -> str:
+    return f'<rect x="1" y="1" width="22" height="10" rx="2" {kind}/>'
+
+
+_SWATCHES = {
+    "better": '<path d="M1 6h22" class="whisker better"/><circle cx="12" cy="6" r="5" class="dot better"/>',
+    "undecided": '<path d="M1 6h22" class="whisker undecided"/><circle cx="12" cy="6" r="4.5" class="dot undecided"/>',
+    "worse": '<path d="M1 6h22" class="whisker worse"/><path d="M12 1l5 5l-5 5l-5 -5z" class="dot worse"/>',
+    "alone": _bar('class="bar alone"'),
+    "federated": _bar('class="bar federated"'),
+    "chosen": _bar('class="bar chosen"'),
+    "training": '<path d="M1 6h22" class="line l"/>',
+    "held out": '<path d="M1 6h22" class="line h"/>',
+    "everybody in the sum": _bar('class="bar federated"'),
+    "somebody missing": _bar('fill="url(#hatch)"'),
+}
+
+
+def _legend(*names: str) -> str:
+    items = (f'<li><svg viewBox="0 0 24 12" aria-hidden="true">{_SWATCHES[name]}</svg>{name}</li>' for name in names)
+    return f'<ul class="legend">{"".join(items)}</ul>'

@@ -1,0 +1,17 @@
+"""What every test needs: Flower kept quiet, and laws searched the same way on every machine."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+# Read by flwr at import, so set before any test module imports it.
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
+
+# No deadline: a busy machine is not a defect.  With CI set, the examples are the same on every run.
+hypothesis.settings.register_profile("here", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
