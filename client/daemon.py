@@ -61,8 +61,13 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     try:
         session = open_session(folder, roster, store, tell)
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
-        node = FlowerNode(folder.config.coordinator, folder.ca, folder.node_key)
-        node.serve(session.handle, stop, on_state=lambda state: tell("link", {"state": state}))
+        node = FlowerNode(
+            folder.config.coordinator,
+            folder.ca,
+            folder.node_key,
+            on_state=lambda state: tell("link", {"state": state}),
+        )
+        node.serve(session.handle, stop)
     finally:
         store.close()
     tell("down", {})

@@ -143,13 +143,13 @@ class Trainer:
 class Twin:
     """The network a department trains alone: a curve while it is being looked at, and a net.
 
-    epochs     passes at each point of the curve
-    predicted  one prediction array of the held-out rows per point
-    net        after the last pass
+    epochs   passes at each point of the curve
+    outputs  head outputs of the held-out rows at each point
+    net      after the last pass
     """
 
     epochs: tuple[int, ...]
-    predicted: tuple[NDArray[np.float64], ...] = field(repr=False)
+    outputs: tuple[NDArray[np.float32], ...] = field(repr=False)
     net: Net = field(repr=False)
 
 
@@ -176,7 +176,7 @@ def train_alone(
             loss = loop.epoch(x, y)
         done = goal
         if held_out is not None:
-            curve.append(task.predictive(_outputs(model, held_out)))
+            curve.append(_outputs(model, held_out))
     _finite(loss, loss, model)
     return Twin(tuple(sorted(epochs)), tuple(curve), Net(model.export_backbone(), model.export_head()))
 

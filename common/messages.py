@@ -63,8 +63,8 @@ class _Signed:
     @classmethod
     def signed(cls, identity: Identity, **fields: Any) -> Self:
         """A message with these fields, under ``identity``'s signature."""
-        blank = cls(**fields, signature=bytes(SIGNATURE_BYTES))
-        return cls(**fields, signature=identity.sign(cls.label, blank.unsigned()))
+        blank = cls(**(fields | {"signature": bytes(SIGNATURE_BYTES)}))
+        return cls(**(fields | {"signature": identity.sign(cls.label, blank.unsigned())}))
 
     def check(self, public: bytes, *, who: str) -> None:
         """Raise BadSignature, naming ``who``, unless the signature is ``public``'s."""

@@ -66,6 +66,9 @@ def quiet() -> None:
     log.addHandler(logging.NullHandler())
     log.setLevel(logging.ERROR)
     log.propagate = True
+    # What it stands on is as talkative: a line per request, a line per migration.
+    for name in ("httpx", "httpcore", "alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class VersionStamp:
@@ -117,6 +120,7 @@ class Envelope:
         self.message_id = get_object_id(self._root)
         proto.message_id = self.message_id
         self.announcement = MessageProto(metadata=proto)
+        self.announcement.content.SetInParent()  # present and empty: what it holds comes as objects
         self.tree = ObjectTree(object_id=self.message_id, children=[sealed.tree])
 
     def contents(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from commonroot.common import parcel
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, NotEnoughShares, NotEnoughUploads, PeerError, Refused
+from commonroot.common.errors import BadShare, CommonrootError, NotEnoughShares, PeerError, Refused
 from commonroot.common.messages import Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import Opened, SumCodec
-from commonroot.common.secure_sum.coordinator import CoordinatorMachine
+from commonroot.common.secure_sum.coordinator import CoordinatorRound
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
@@ -95,14 +95,19 @@ class RoundDriver:
         account = Account()
         try:
             if snapshot is None:
-                machine = CoordinatorMachine(
-                    self._roster, self._identity, opening, length16=codec.length16, length64=codec.length64
+                machine = CoordinatorRound(
+                    self._roster,
+                    self._identity,
+                    opening,
+                    codec.length16,
+                    codec.length64,
+                    floor=self._charter.cohort.floor,
                 )
                 self._gather(machine, opening, broadcast, account)
                 machine.fix()
                 self._journal.fix_round(opening.round, machine.snapshot())
             else:
-                machine = CoordinatorMachine.restore(self._roster, self._identity, snapshot)
+                machine = CoordinatorRound.restore(self._roster, self._identity, snapshot)
             self._on_progress("opening", {"round": opening.round, "survivors": list(machine.survivors)})
             sum16, sum64 = self._open(machine, opening, account)
         finally:
@@ -116,11 +121,11 @@ class RoundDriver:
             "upload_bytes": account.size[parcel.MASKED] // uploads if uploads else 0,
             "share_bytes": account.size[parcel.SHARES] // max(1, account.parcels[parcel.SHARES]),
         }
-        return RoundResult(opened, machine.survivors, machine.opened, _digest(sum16, sum64), report)
+        return RoundResult(opened, machine.survivors, machine.opened_digest, _digest(sum16, sum64), report)
 
     # -- steps 2 and 4 ---------------------------------------------------------------------------------------------
 
-    def _gather(self, machine: CoordinatorMachine, opening: RoundOpen, broadcast: bytes, account: Account) -> None:
+    def _gather(self, machine: CoordinatorRound, opening: RoundOpen, broadcast: bytes, account: Account) -> None:
         request = Parcel(parcel.ROUND_OPEN, opening.encode(), broadcast)
         uploaded: set[int] = set()
 
@@ -142,12 +147,9 @@ class RoundDriver:
             accept=accept,
             on_fault=self._link_fault,
         )
-        floor = max(self._roster.parameters.survivors_min, self._charter.cohort.floor)
-        if len(uploaded) < floor:
-            raise NotEnoughUploads(f"{len(uploaded)} of {len(opening.cohort)} departments uploaded; {floor} are needed")
 
     def _open(
-        self, machine: CoordinatorMachine, opening: RoundOpen, account: Account
+        self, machine: CoordinatorRound, opening: RoundOpen, account: Account
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
         requests = {who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort}
         result: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] = []
@@ -168,6 +170,8 @@ class RoundDriver:
                 # Some member's shares are bad; with one more honest answer it may still open.
                 self._on_fault("", error.code, str(error))
                 return False
+            for liar in machine.liars:
+                self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)

@@ -16,6 +16,7 @@ from commonroot.common.messages import Previous, RoundOpen, RunClose
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
@@ -61,7 +62,7 @@ class RunDriver:
         self._ready: dict[int, str] = {}
         #: Departments that said no, with the incarnation that said it; asked again when they come back.
         self._refused: dict[int, str] = {}
-        self._floor = max(roster.parameters.survivors_min, self._charter.cohort.floor)
+        self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
 
     def drive(self) -> None:
         """Run to the end.  The run's state and reason stand in the journal afterwards."""

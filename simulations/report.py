@@ -258,20 +258,20 @@ def _details(summary: str, inner: str) -> str:
 
 
 def _bar(kind: str) -> str:
-    return f'<rect x="1" y="1" width="22" height="10" rx="2" {kind}/>'
+    return f'<rect x="1" y="1" width="22" height="10" rx="2" class="{kind}"/>'
 
 
 _SWATCHES = {
     "better": '<path d="M1 6h22" class="whisker better"/><circle cx="12" cy="6" r="5" class="dot better"/>',
     "undecided": '<path d="M1 6h22" class="whisker undecided"/><circle cx="12" cy="6" r="4.5" class="dot undecided"/>',
     "worse": '<path d="M1 6h22" class="whisker worse"/><path d="M12 1l5 5l-5 5l-5 -5z" class="dot worse"/>',
-    "alone": _bar('class="bar alone"'),
-    "federated": _bar('class="bar federated"'),
-    "chosen": _bar('class="bar chosen"'),
+    "alone": _bar("bar alone"),
+    "federated": _bar("bar federated"),
+    "chosen": _bar("bar chosen"),
     "training": '<path d="M1 6h22" class="line l"/>',
     "held out": '<path d="M1 6h22" class="line h"/>',
-    "everybody in the sum": _bar('class="bar federated"'),
-    "somebody missing": _bar('fill="url(#hatch)"'),
+    "everybody in the sum": _bar("bar federated"),
+    "somebody missing": _bar("bar short"),
 }
 
 

@@ -40,7 +40,8 @@ def points(value: float | None) -> str:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that cover [low, high]: steps of 1, 2 or 5 times a power of ten."""
-    span = high - low if high > low else max(abs(high), 1.0)
+    size = max(abs(low), abs(high), 1.0)
+    span = high - low if high - low > 1e-6 * size else size  # values that differ by less are one value to the eye
     raw = span / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
@@ -233,9 +234,9 @@ def seconds(history: Sequence[Row]) -> str:
         whole = row["survivors"] == row["cohort"]
         height = round(axis(0.0) - axis(float(row["seconds"])), 2)
         tip = f"round {row['round']}: {number(row['seconds'], 2)} s, {row['survivors']} of {row['cohort']} in the sum"
-        fill: dict[str, object] = {"class_": "bar federated"} if whole else {"fill": "url(#hatch)"}
+        kind = "bar federated" if whole else "bar short"
         x, y = round(across(at) - width / 2, 2), round(axis(0.0) - height, 2)
-        parts.append(_tag("rect", x=x, y=y, width=width, height=height, rx=1.5, tip=tip, **fill))
+        parts.append(_tag("rect", x=x, y=y, width=width, height=height, rx=1.5, tip=tip, class_=kind))
     short = sum(row["survivors"] != row["cohort"] for row in history)
     description = f"One bar per round; {short} of {len(history)} rounds went on without somebody."
     return _svg("seconds", _BOTTOM + 46, "Seconds per round", description, parts, _HALF)

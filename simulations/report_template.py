@@ -37,7 +37,7 @@ section { padding: 22px 24px; margin: 0 0 20px; min-width: 0; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 20px; }
 @media (max-width: 860px) { .pair { grid-template-columns: 1fr; gap: 0; } main { padding: 24px 12px 40px; } }
 .scroll { overflow-x: auto; }
-.chart svg { display: block; width: 100%; min-width: 640px; height: auto; }
+.chart svg { display: block; width: 100%; min-width: 760px; height: auto; }
 .pair .chart svg { min-width: 380px; }
 text { font-family: inherit; fill: var(--ink); font-size: 13px; font-variant-numeric: tabular-nums; }
 .tick, .axis { fill: var(--soft); font-size: 12px; }
@@ -50,7 +50,8 @@ text { font-family: inherit; fill: var(--ink); font-size: 13px; font-variant-num
 .dot.worse { fill: var(--worse); stroke: var(--worse); } .dot.undecided { fill: var(--card); stroke: var(--soft); }
 .value.better { fill: var(--chosen); } .value.worse { fill: var(--worse); } .value.undecided { fill: var(--soft); }
 .bar.alone { fill: var(--alone); } .bar.federated { fill: var(--federated); } .bar.chosen { fill: var(--chosen); }
-.bar.lossy { fill: var(--card); } .hatch { stroke: var(--federated); stroke-width: 3.2; }
+.bar.lossy { fill: var(--card); }
+.bar.short { fill: url(#hatch); } .hatch { stroke: var(--federated); stroke-width: 3.2; }
 .line { fill: none; stroke-width: 2.6; stroke-linejoin: round; stroke-linecap: round; }
 .line.l { stroke: var(--alone); stroke-dasharray: 7 5; } .line.h { stroke: var(--chosen); }
 .spot.l { fill: var(--alone); } .spot.h { fill: var(--chosen); }

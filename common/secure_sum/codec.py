@@ -134,7 +134,7 @@ class SumCodec:
         """One department's terms as lanes; the two arrays lie next to each other in one fresh buffer.
 
         Parameters  values: every term of the manifest, real numbers in the term's shape; bounds: float32 per fixed16
-                    term; rounding_key: 32 secret bytes, used for one encoding; the result is the same for the same key
+                    term; rounding_key: 32 secret bytes; one key rounds one contribution, and always in the same way
         Raises      ManifestError for names, shapes or numbers that do not fit, and for a fixed64 value beyond its
                     bound (fixed16 values are clipped); OutsideCharter for bounds that do not fit
         """

@@ -54,26 +54,26 @@ class _Kept:
 class CoordinatorRound:
     """One round, from its RoundOpen to its sum.
 
-    Parameters  roster; identity: the coordinator's; opened: the signed round-open; length16, length64: lanes of an
+    Parameters  roster; identity: the coordinator's; opening: the signed round-open; length16, length64: lanes of an
                 upload (``SumCodec.length16`` …); floor: the charter's ``cohort.floor``, at least the roster's applies
     Raises      ForeignState: another roster's or coordinator's round; BadCohort: the cohort does not fit the roster or
                 is smaller than what every department will insist on
     """
 
     def __init__(
-        self, roster: Roster, identity: Identity, opened: RoundOpen, length16: int, length64: int, *, floor: int = 0
+        self, roster: Roster, identity: Identity, opening: RoundOpen, length16: int, length64: int, *, floor: int = 0
     ) -> None:
-        if opened.roster != roster.digest or opened.epoch != roster.epoch:
+        if opening.roster != roster.digest or opening.epoch != roster.epoch:
             raise ForeignState("the round is of another roster or epoch")
         if identity.public.hex() != roster.coordinator:
             raise ForeignState("the identity is not the coordinator's in this roster")
-        opened.check(identity.public, who="the coordinator")
+        opening.check(identity.public, who="the coordinator")
         least = smallest_cohort(roster.parameters, floor)
-        if len(opened.cohort) < least or opened.cohort[-1] >= len(roster.departments):
-            raise BadCohort(f"a cohort of {len(opened.cohort)}: at least {least} are needed, all from the roster")
+        if len(opening.cohort) < least or opening.cohort[-1] >= len(roster.departments):
+            raise BadCohort(f"a cohort of {len(opening.cohort)}: at least {least} are needed, all from the roster")
         self.roster = roster
-        self.opened = opened
-        self.transcript = opened.transcript
+        self.opening = opening
+        self.transcript = opening.transcript
         self.floor = max(roster.parameters.survivors_min, floor)
         self._identity = identity
         self._lengths = (length16, length64)
@@ -111,7 +111,7 @@ class CoordinatorRound:
             raise WrongSize(f"the upload of {self._name(sender)} has {memoryview(body).nbytes} bytes, not {expected}")
         if not same(sha256(body), masked.body):
             raise BroadcastMismatch(f"the upload of {self._name(sender)} is not the one it signed")
-        cohort = self.opened.cohort
+        cohort = self.opening.cohort
         kept = _Kept(
             sha256(head),
             dict(zip(cohort, masked.boxes, strict=True)),
@@ -123,19 +123,20 @@ class CoordinatorRound:
                     f"{self._name(sender)} and {self._name(peer)} committed to different secrets; "
                     f"the upload of {self._name(sender)} is left out"
                 )
-        for total, lanes in zip(self._sum, split_body(body, *self._lengths), strict=True):
-            np.add(total, lanes, out=total)
+        lanes16, lanes64 = split_body(body, *self._lengths)
+        np.add(self._sum[0], lanes16, out=self._sum[0])
+        np.add(self._sum[1], lanes64, out=self._sum[1])
         self._kept[sender] = kept
         return True
 
     def _check_head(self, sender: int, head: bytes) -> Masked:
         masked = Masked.decode(head)
-        if sender not in self.opened.cohort or masked.sender != sender:
+        if sender not in self.opening.cohort or masked.sender != sender:
             raise UnknownRound(f"an upload of department {masked.sender} came from {sender}, or outside the cohort")
         masked.check(self._public(sender), who=self._name(sender))
         if masked.transcript != self.transcript:
             raise UnknownRound(f"the upload of {self._name(sender)} is not for this round")
-        if len(masked.boxes) != len(self.opened.cohort):
+        if len(masked.boxes) != len(self.opening.cohort):
             raise WrongSize(f"{self._name(sender)} sent {len(masked.boxes)} boxes to a cohort of another size")
         return masked
 
@@ -166,12 +167,12 @@ class CoordinatorRound:
 
     def open_for(self, member: int) -> bytes:
         """The head of M3 for one member of the cohort, the same bytes each time."""
-        if member not in self.opened.cohort:
+        if member not in self.opening.cohort:
             raise UsageError(f"department {member} is not in this round's cohort")
         return Open.signed(
             self._identity,
             transcript=self.transcript,
-            round=self.opened.round,
+            round=self.opening.round,
             survivors=self.survivors,
             boxes=tuple(self._kept[sender].boxes[member] for sender in self.survivors),
         ).encode()
@@ -183,12 +184,12 @@ class CoordinatorRound:
         wrong number of shares, or a second, different answer (the first stands)
         """
         shares = Shares.decode(head)
-        if member not in self.opened.cohort or shares.member != member:
+        if member not in self.opening.cohort or shares.member != member:
             raise UnknownRound(f"an answer of department {shares.member} came from {member}, or outside the cohort")
         shares.check(self._public(member), who=self._name(member))
         if shares.transcript != self.transcript or shares.opened != self.opened_digest:
             raise UnknownRound(f"the answer of {self._name(member)} is not for this round and survivor set")
-        if len(shares.shares) != len(wanted(self.opened.cohort, self.survivors)):
+        if len(shares.shares) != len(wanted(self.opening.cohort, self.survivors)):
             raise BadShare(f"{self._name(member)} answered with {len(shares.shares)} shares")
         if member in self._answers:
             if self._answers[member].shares != shares.shares:
@@ -233,7 +234,7 @@ class CoordinatorRound:
         quorum = self.roster.parameters.opening_quorum
         if not self.ready:
             raise NotEnoughShares(f"{len(self._answers)} members answered, {quorum} are needed")
-        keys = wanted(self.opened.cohort, self.survivors)
+        keys = wanted(self.opening.cohort, self.survivors)
         members = self.answered
         flat = b"".join(share for member in members for share in self._answers[member].shares)
         shares = np.frombuffer(flat, dtype=np.uint8).reshape(len(members), len(keys), SECRET_BYTES)
@@ -247,7 +248,7 @@ class CoordinatorRound:
         self._liars = frozenset(members[row] for row in found.liars)
         if found.failed:
             names = ", ".join(self._name(dealer) for dealer in found.failed)
-            if len(members) < len(self.opened.cohort):
+            if len(members) < len(self.opening.cohort):
                 raise NotEnoughShares(f"among {len(members)} answers some lie: the secrets of {names} do not come back")
             raise BadShare(f"the shares dealt by {names} do not come back from all {len(members)} answers")
         return {key: secret.tobytes() for key, secret in zip(keys, found.secrets, strict=True)}
@@ -269,7 +270,7 @@ class CoordinatorRound:
         kept = self._kept
         return snapshots.encode(
             snapshots.Snapshot(
-                opened=self.opened.encode(),
+                opening=self.opening.encode(),
                 floor=self.floor,
                 survivors=self.survivors,
                 heads=tuple(kept[i].head for i in self.survivors),
@@ -287,14 +288,14 @@ class CoordinatorRound:
         Raises ForeignState for a damaged snapshot or another federation's
         """
         s = snapshots.decode(data)
-        opened = RoundOpen.decode(s.opened)
-        machine = cls(roster, identity, opened, s.sum16.size, s.sum64.size, floor=s.floor)
+        opening = RoundOpen.decode(s.opening)
+        machine = cls(roster, identity, opening, s.sum16.size, s.sum64.size, floor=s.floor)
         machine._sum = (s.sum16, s.sum64)
         for i, head, boxes, commitments in zip(s.survivors, s.heads, s.boxes, s.commitments, strict=True):
             machine._kept[i] = _Kept(
                 head,
-                dict(zip(opened.cohort, boxes, strict=True)),
-                dict(zip((i, *others(opened.cohort, i)), commitments, strict=True)),
+                dict(zip(opening.cohort, boxes, strict=True)),
+                dict(zip((i, *others(opening.cohort, i)), commitments, strict=True)),
             )
         machine._survivors = s.survivors
         return machine

@@ -20,7 +20,7 @@ from commonroot.common.secure_sum.primitives import same, sha256
 class Snapshot:
     """What is kept; ``heads``, ``boxes`` and ``commitments`` are per survivor, in order."""
 
-    opened: bytes
+    opening: bytes
     floor: int
     survivors: tuple[int, ...]
     heads: tuple[bytes, ...]
@@ -35,7 +35,7 @@ def encode(snapshot: Snapshot) -> bytes:
     header = canonical.dumps(
         {
             "layout": 1,
-            "opened": snapshot.opened.hex(),
+            "opening": snapshot.opening.hex(),
             "floor": snapshot.floor,
             "survivors": list(snapshot.survivors),
             "heads": [head.hex() for head in snapshot.heads],
@@ -61,7 +61,7 @@ def decode(data: bytes) -> Snapshot:
             raise ForeignState("the round's snapshot has another layout")
         sum16, sum64 = split_body(view[at:], length16, length64)
         return Snapshot(
-            bytes.fromhex(header["opened"]),
+            bytes.fromhex(header["opening"]),
             header["floor"],
             tuple(header["survivors"]),
             tuple(map(bytes.fromhex, header["heads"])),

@@ -1,0 +1,113 @@
+"""The best a department can do alone: every baseline and its local twin, compared on rows they were not fitted to.
+
+With 50 validation rows or more, candidates are fitted to the training rows and compared on the validation rows; with
+fewer, by cross-validation over training and validation rows together.  Test rows are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.client.baselines import GRID, Recipe, fit
+from commonroot.client.choice import temperature
+from commonroot.client.data import Prepared, Rows, folds
+from commonroot.client.models import Model
+from commonroot.client.tasks import Task
+from commonroot.client.trainer import Net, train_alone
+from commonroot.common.charter import Draft
+from commonroot.common.errors import TrainingDiverged
+
+ENOUGH_TO_HOLD_OUT: Final = 50
+#: Fewer folds once there are more rows than this: each fit is slower and the estimate steadier.
+FOLDS_FEW_ROWS, FOLDS, FEW_ROWS = 8, 4, 60
+
+Refit = Callable[[Rows], Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to learn alone.
+
+    name         in words
+    loss         mean held-out loss after temperature scaling, in multiples of the chance loss
+    temperature  found on the same rows
+    fit          fits it to any rows, at that temperature
+    """
+
+    name: str
+    loss: float
+    temperature: float
+    fit: Refit = field(repr=False)
+
+
+def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) -> list[Candidate]:
+    """Every baseline recipe and the local twin, best first.
+
+    epochs  of the twin at most, comparable with what the federated model was trained for
+    secret  the department's own seed
+    """
+    parts = _parts(prepared, secret)
+    y = np.concatenate([held.y for _, held in parts])
+    task = prepared.task
+    found = [_baseline(task, recipe, parts, y) for recipe in GRID]
+    found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
+    return sorted(found, key=lambda candidate: candidate.loss)
+
+
+def network(draft: Draft, net: Net) -> Model:
+    """A trained network as a stored model."""
+    arrays: dict[str, NDArray[np.generic]] = {f"backbone/{name}": array for name, array in net.backbone.items()}
+    arrays |= {f"head/{name}": array for name, array in net.head.items()}
+    arrays["tanh"] = np.array(draft.backbone.activation == "tanh", dtype=np.int64)
+    return Model("network", arrays)
+
+
+def at_temperature(model: Model, degrees: float) -> Model:
+    """The same model, its logits divided by that."""
+    return Model(model.kind, model.arrays, degrees)
+
+
+def _parts(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:
+    """(fit to, score on) pairs; the rows scored on are all different."""
+    if len(prepared.validation) >= ENOUGH_TO_HOLD_OUT:
+        return [(prepared.train, prepared.validation)]
+    rows = prepared.train.join(prepared.validation)
+    count = min(FOLDS_FEW_ROWS if len(rows) <= FEW_ROWS else FOLDS, len(rows))
+    fold = folds(rows.y, count=count, seed=secret, stratify=prepared.task.kind != "regression")
+    return [(rows.take(np.flatnonzero(fold != at)), rows.take(np.flatnonzero(fold == at))) for at in range(count)]
+
+
+def _baseline(task: Task, recipe: Recipe, parts: list[tuple[Rows, Rows]], y: NDArray[np.generic]) -> Candidate:
+    outputs = np.concatenate([fit(recipe, task, rows).outputs(task, held.x) for rows, held in parts])
+    degrees = temperature(task, outputs, y)
+    loss = float(task.row_losses(task.predictive(outputs / degrees), y).mean())
+    return Candidate(str(recipe), loss, degrees, lambda rows: at_temperature(fit(recipe, task, rows), degrees))
+
+
+def _twins(
+    draft: Draft, task: Task, parts: list[tuple[Rows, Rows]], y: NDArray[np.generic], *, epochs: int, secret: int
+) -> list[Candidate]:
+    """The local twin after an eighth, a quarter, half and all of the epochs; nothing where its training diverges."""
+    looks = sorted({max(1, math.ceil(epochs / share)) for share in (8, 4, 2, 1)})
+    try:
+        curves = [train_alone(draft, task, rows, held, secret=secret, epochs=looks).outputs for rows, held in parts]
+    except TrainingDiverged:
+        return []
+    found = []
+    for at, passes in enumerate(looks):
+        outputs = np.concatenate([curve[at] for curve in curves]).astype(np.float64)
+        degrees = temperature(task, outputs, y)
+        loss = float(task.row_losses(task.predictive(outputs / degrees), y).mean())
+
+        def refit(rows: Rows, passes: int = passes, degrees: float = degrees) -> Model:
+            net = train_alone(draft, task, rows, None, secret=secret, epochs=[passes]).net
+            return at_temperature(network(draft, net), degrees)
+
+        found.append(Candidate(f"the same network alone, {passes} epochs", loss, degrees, refit))
+    return found

@@ -1,0 +1,97 @@
+"""A founded federation run in one process: the same sessions, rounds and secure sum, over links in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from commonroot.client.daemon import open_session
+from commonroot.client.session import Session
+from commonroot.client.store import DepartmentStore
+from commonroot.common.secure_sum.primitives import Random
+from commonroot.server.backbones import BackboneStore
+from commonroot.server.exchange import Exchange
+from commonroot.server.run import RunDriver
+from commonroot.simulations.founding import Federation
+from commonroot.simulations.network import MemoryNetwork
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class SimulatedFederation:
+    """Coordinator and departments of one founded federation, side by side in this process.
+
+    Departments can be killed and started again; what they find then is what their folders hold.
+    """
+
+    def __init__(self, federation: Federation, network: MemoryNetwork, *, random: Random = os.urandom) -> None:
+        self.federation = federation
+        self.network = network
+        self._random = random
+        self._stores: dict[str, DepartmentStore] = {}
+        self.sessions: dict[str, Session] = {}
+        self._roster = federation.coordinator.roster()
+        self._keys = {member.name: member.node_key for member in self._roster.departments}
+
+    def start(self, name: str) -> None:
+        """Start a department's session on its folder, as its daemon would."""
+        folder = self.federation.reopen(name)
+        store = DepartmentStore(
+            folder.root, federation=folder.config.federation, department=folder.config.name, owner=True
+        )
+        self._stores[name] = store
+        session = open_session(folder, folder.roster(), store, random=self._random)
+        self.sessions[name] = session
+        self.network.attach(self._keys[name], name, session.handle)
+
+    def kill(self, name: str) -> None:
+        """Take a department away without a word, as SIGKILL would."""
+        self.network.detach(self._keys[name])
+        self._stores.pop(name).close()
+        del self.sessions[name]
+
+    def start_all(self) -> None:
+        """Start every department."""
+        for name in self.federation.departments:
+            self.start(name)
+
+    def queue(self) -> int:
+        """Ask for a run of the federation's charter."""
+        journal = self.federation.coordinator.journal()
+        try:
+            return journal.queue(self.federation.charter)
+        finally:
+            journal.close()
+
+    def run(self, on_event: OnEvent = lambda kind, facts: None) -> None:
+        """Carry out the next queued or interrupted run, to its end or to an exception from ``on_event``."""
+        coordinator = self.federation.coordinator
+        journal = coordinator.journal()
+        try:
+            run = journal.next_run()
+            if run is None:
+                return
+            exchange = Exchange(
+                self.network,
+                self._roster,
+                self.network.clock,
+                absence=run.charter.charter.timing.absence,
+            )
+            RunDriver(
+                run,
+                roster=self._roster,
+                identity=coordinator.identity(),
+                journal=journal,
+                backbones=BackboneStore(coordinator.root / "backbones"),
+                exchange=exchange,
+                clock=self.network.clock,
+                on_event=on_event,
+            ).drive()
+        finally:
+            journal.close()
+
+    def close(self) -> None:
+        """Stop every department."""
+        for name in list(self.sessions):
+            self.kill(name)

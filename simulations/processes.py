@@ -1,0 +1,96 @@
+"""The processes of a federation on this machine: one coordinator and one daemon a department, started, killed, watched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from commonroot.common.errors import UsageError
+
+
+class ProcessDied(UsageError):
+    """One of the federation's processes ended by itself; its log says why."""
+
+    code = "CR70"
+    hint = "the log named in the message says why"
+
+
+class Processes:
+    """Programs of one federation, each with its log under ``logs``."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start ``commonroot …`` under a name; output is appended to ``logs/NAME.log``."""
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", "commonroot", *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+
+    def start_coordinator(self, folder: Path) -> None:
+        """``coordinator up``."""
+        self.start("coordinator", "coordinator", "up", str(folder), "--json")
+
+    def start_department(self, name: str, folder: Path) -> None:
+        """``department up``."""
+        self.start(name, "department", "up", str(folder), "--json")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and wait until it is gone."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def check(self) -> None:
+        """Raise ProcessDied for the first program that ended by itself."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                tail = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
+                told = f": {tail[0]}" if tail else ""
+                raise ProcessDied(f"{name} ended with status {process.returncode}{told} (log: {self._logs / name}.log)")
+
+    def stop_all(self, *, patience: float = 15.0) -> None:
+        """SIGTERM to all, SIGKILL to whoever does not go."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+
+@contextmanager
+def processes(logs: Path) -> Iterator[Processes]:
+    """Programs that never outlive the block."""
+    started = Processes(logs)
+    try:
+        yield started
+    finally:
+        started.stop_all()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
