@@ -48,7 +48,7 @@ class Recipe:
 #: What is tried, a few steps each way from values that do well on many tables.
 GRID: Final[tuple[Recipe, ...]] = (
     *(Recipe("linear", strength) for strength in (0.01, 0.1, 1.0, 10.0)),
-    *(Recipe("rbf", strength, width) for strength in (1.0, 10.0) for width in (0.3, 1.0)),
+    *(Recipe("rbf", strength, width) for strength in (1.0, 10.0) for width in (0.3, 1.0, 3.0)),
     Recipe("trees", 0.1, 5),
     Recipe("trees", 0.1, 20),
 )

@@ -37,6 +37,8 @@ class DataConfig(BaseModel):
     test        share of all rows kept for the report
     test_rows   that many test rows instead of a share
     test_path   a file of test rows instead; then all of ``path`` is for training and validation
+    scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit (pixels,
+                bins of a spectrum, sensors of one kind), whose relative spread means something
     seed        of the split; private
     """
 
@@ -51,6 +53,7 @@ class DataConfig(BaseModel):
     test: Fraction = 0.2
     test_rows: Annotated[int, Field(ge=1)] | None = None
     test_path: Path | None = None
+    scaling: Literal["columns", "table"] = "columns"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -93,7 +96,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Scaler:
-    """(x - centre) / scale, clipped to ±STANDARD_LIMIT; columns that never varied become 0.
+    """(x - centre) / scale, clipped to ±STANDARD_LIMIT; with a spread per column, one that never varied becomes 0.
 
     centre, scale  (columns,) float64 statistics of the training rows
     """
@@ -102,11 +105,14 @@ class Scaler:
     scale: NDArray[np.float64] = field(repr=False)
 
     @classmethod
-    def fitted(cls, x: NDArray[np.float64]) -> Scaler:
-        """To training rows."""
+    def fitted(cls, x: NDArray[np.float64], *, scaling: Literal["columns", "table"] = "columns") -> Scaler:
+        """To training rows; ``scaling`` as in ``DataConfig``."""
         centre, spread = x.mean(axis=0), x.std(axis=0)
         # a spread that is rounding noise of a constant column counts as none
         constant = spread <= 1e-12 * np.maximum(np.abs(centre), 1e-300)
+        if scaling == "table":
+            whole = float(np.sqrt(np.square(spread[~constant]).mean())) if not constant.all() else np.inf
+            return cls(centre, np.full_like(spread, whole))
         return cls(centre, np.where(constant, np.inf, spread))
 
     def apply(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -223,7 +229,7 @@ def _assemble(config: DataConfig, table: Table, tested: Table | None) -> Prepare
     test = 0 if tested is not None else config.test_rows or max(1, round(config.test * len(y)))
     parts = split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=labels is not None)
     train, validation, held = parts
-    scaler = Scaler.fitted(table.x[train])
+    scaler = Scaler.fitted(table.x[train], scaling=config.scaling)
 
     def rows(at: NDArray[np.int64]) -> Rows:
         return Rows(scaler.apply(table.x[at]), y[at])

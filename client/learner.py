@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
 
 from commonroot.client.data import DataConfig, Prepared, prepare
+from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
-from commonroot.client.trainer import Trainer
+from commonroot.client.trainer import Private, Trainer
 from commonroot.common.charter import Charter
+from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
+from commonroot.files import atomic_write, read_text
 from commonroot.strategies import build
+
+REPORT: Final = "report.json"
 
 
 class DepartmentLearner:
@@ -36,11 +45,27 @@ class DepartmentLearner:
         """Carry out the strategy's plan on the training rows."""
         strategy = build(charter)
         trainer, rows = self._trainer(charter), self._rows(charter)
-        private = trainer.start() if local is None else {name: array for name, array in local.items()}
+        private = self._private(trainer, local)
         trained = trainer.train(
             strategy.plan(charter), received, private, rows.train, rows.validation, version=version
         )
         return Trained(strategy.contribute(charter, received, trained.result), trained.private)
+
+    def finish(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> str:
+        """Fine-tune, compare with training alone, choose, store; the name of the predictor's folder.
+
+        Writes ``report.json`` for this department's eyes.  Doing it again after a crash gives the same.
+        """
+        from commonroot.client.finish import conclude  # scikit-learn takes its time to load
+
+        strategy, prepared, seed = build(charter), self._rows(charter), self._seed(charter)
+        private = self._private(self._trainer(charter), local)
+        found = conclude(charter, strategy, prepared, received, private, secret=seed, version=version)
+        name = f"{charter.digest.hex()[:16]}-version-{version}"
+        found.predictor.save(self._root / "predictors" / name)
+        report = summary(self._name, charter, found.report)
+        atomic_write(self._root / REPORT, json.dumps(report, indent=2).encode(), mode=0o600)
+        return name
 
     def _rows(self, charter: Charter) -> Prepared:
         inputs = charter.backbone.inputs
@@ -49,7 +74,43 @@ class DepartmentLearner:
         return self._prepared[inputs]
 
     def _trainer(self, charter: Charter) -> Trainer:
-        strategy = build(charter)
-        seed = int.from_bytes(derive(self._secret, "training", charter.digest))
-        return Trainer(charter, self._rows(charter).task, seed, strategy.shares_head)
-def read_report(folder): ...
+        return Trainer(charter, self._rows(charter).task, self._seed(charter), build(charter).shares_head)
+
+    def _seed(self, charter: Charter) -> int:
+        return int.from_bytes(derive(self._secret, "training", charter.digest))
+
+    @staticmethod
+    def _private(trainer: Trainer, local: Local | None) -> Private:
+        return trainer.start() if local is None else {name: np.asarray(a, np.float32) for name, a in local.items()}
+
+
+def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:
+    """A department's report in its stable form: scores as fractions of 1, gain and interval in points (1 = 0.01)."""
+    scores, gain = found["scores"], found["gain"]
+    kept = found["kept"]
+    return {
+        "name": name,
+        "task": found["task"],
+        "metric": found["metric"],
+        "n_train": found["rows"]["train"] + found["rows"]["validation"],
+        "n_test": found["rows"]["test"],
+        "alone": scores["alone"] / POINTS,
+        "alone_model": found["alone"],
+        "federated": scores.get("federated", scores["alone"]) / POINTS,
+        "chosen": scores[kept] / POINTS,
+        "choice": kept,
+        "why": found["reason"],
+        "gain": gain["points"],
+        "interval": [gain["low"], gain["high"]],
+        "charter": charter.digest.hex(),
+        "details": found,
+    }
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The department's own report.  Raises ConfigError where no run has ended yet."""
+    path = folder / REPORT
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist", hint="it is written when a run ends")
+    found: dict[str, Any] = json.loads(read_text(path, what="the report"))
+    return found

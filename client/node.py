@@ -278,7 +278,7 @@ class FlowerNode:
             ttl=message.created_at + message.ttl - now,  # what is left of the question's
             message_type=message.message_type,
         )
-        envelope = Envelope(Sealed(reply), metadata)
+        envelope = Envelope(Sealed(reply, mark=message.message_id), metadata)
         answer = call(
             call.client.PushMessages,
             PushMessagesRequest(

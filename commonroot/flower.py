@@ -59,16 +59,25 @@ Fetch = Callable[[str], bytes]
 
 
 def quiet() -> None:
-    """Let Flower's log speak through the program's own handlers, and only of errors."""
+    """Let Flower's log speak through the program's own handlers, and only of what is unexpected."""
     log = logging.getLogger("flwr")
     for handler in list(log.handlers):
         log.removeHandler(handler)
     log.addHandler(logging.NullHandler())
+    if not any(isinstance(known, _OnlyTheUnexpected) for known in log.filters):
+        log.addFilter(_OnlyTheUnexpected())
     log.setLevel(logging.ERROR)
     log.propagate = True
     # What it stands on is as talkative: a line per request, a line per migration.
     for name in ("httpx", "httpcore", "alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _OnlyTheUnexpected(logging.Filter):
+    """Flower logs every request it refuses as an error; a refused node asks again and says so itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "[ApiError:" not in record.getMessage()
 
 
 class VersionStamp:
@@ -84,10 +93,18 @@ class VersionStamp:
 
 
 class Sealed:
-    """A parcel as Flower objects, hashed once however many departments it goes to."""
+    """A parcel as Flower objects, hashed once however many departments it goes to.
 
-    def __init__(self, parcel: Parcel) -> None:
-        note: dict[str, str | bytes | int] = {"kind": parcel.kind, "head": parcel.head, "size": len(parcel.body)}
+    ``mark`` makes the note differ from any other, so that it is uploaded even if somebody else's was the same.
+    """
+
+    def __init__(self, parcel: Parcel, mark: str = "") -> None:
+        note: dict[str, str | bytes | int] = {
+            "kind": parcel.kind,
+            "head": parcel.head,
+            "size": len(parcel.body),
+            "mark": mark,
+        }
         record = RecordDict()
         if len(parcel.body) <= INLINE_BODY:
             note["body"] = bytes(parcel.body)

@@ -196,6 +196,8 @@ def expect(reply: Parcel, kind: str) -> None:
     """Raise Refused for a refusal, Malformed for any other kind than the one asked for."""
     if reply.kind == kind:
         return
+    if reply.kind == parcel.REFUSAL and not reply.head:
+        raise Refused("failed inside the department; its log says more")
     if reply.kind == parcel.REFUSAL:
         refusal = Refusal.decode(reply.head)
         raise Refused(f"refused with {refusal.code}")

@@ -1,13 +1,16 @@
-"""Flower's hub inside the coordinator's process: everything on loopback, eight routes for the world.
+"""Flower's hub inside the coordinator's process, with a door for departments and no other.
 
-Two listeners serve one application.  The loopback listener has all of Flower's interfaces and is for this process
-alone.  The public one speaks TLS under the federation's own CA and goes through :mod:`commonroot.server.gate`.
+Flower's own ``flower-superlink`` serves nodes, users and task processes on one port and asks the last two for no proof
+of who they are.  Here the hub's application is put together from Flower's node-facing routes alone, behind
+:mod:`commonroot.server.gate` and TLS under the federation's own CA.  What users and task processes would do over HTTP,
+the coordinator does by calling Flower's ``LinkState`` (see ``flower_links.py``): there is no control interface to
+reach, not even from this machine, and a payload is not copied through a socket on its way to the next thread.
 
 Links (who is registered, who is online, which messages wait) are in an SQLite file and survive a restart.  Payloads are
 in memory only: they are of one round, a lost round is run again, and in the same file they would make it too slow for
 the nodes that ask it for messages.
 
-This file and ``links.py`` hold everything on the coordinator's side that knows Flower's inside (see docs/adr).
+This file, ``gate.py`` and ``flower_links.py`` are everything on the coordinator's side that knows Flower's inside.
 """
 
 from __future__ import annotations
@@ -17,52 +20,49 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-import flwr.superlink.main as flwr_main
-import httpx
 import uvicorn
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    RegisterNodeRequest,
-    UnregisterNodeRequest,
-)
+from fastapi import FastAPI
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
-from flwr.supercore.control import ControlHttpClient
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.error import http_error_translator
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import SuperLinkLifespanConfig
-from flwr.superlink.federation import FederationManager
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+from flwr.supercore.routers import health
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import router as fleet_router
+from sqlalchemy.orm import Session
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from commonroot.common.errors import ForeignState, KeyFileError, PortTaken
-from commonroot.flower import VersionStamp, quiet
-from commonroot.server.gate import Doorbell, Gate
+from commonroot.flower import quiet
+from commonroot.server.gate import App, Doorbell, Gate
 
 DATABASE: Final = "links.db"
-LOOPBACK: Final = "127.0.0.1"
-#: How long starting or stopping a listener may take, in seconds.
+#: How long starting or stopping the listener may take, in seconds.
 _PATIENCE: Final = 15.0
 #: How long requests in progress may take when the hub closes, in seconds.
 _LAST_ORDERS: Final = 2
 
-_composing = threading.Lock()
 
-
-class _OneAtATime(InMemoryObjectStore):
+class _Payloads(InMemoryObjectStore):
     """Flower's object store in memory, with registering as one step.
 
-    Two departments share the objects of one broadcast.  Flower checks for a shared object and counts the reference to
-    it in two steps; a department that confirms its copy in between would delete it under the other's feet.
+    Departments share the objects of one broadcast.  Flower looks whether a shared object is there and counts the
+    reference to it in two steps; a department that confirms its copy in between would delete it under the other's feet.
     """
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
@@ -71,67 +71,70 @@ class _OneAtATime(InMemoryObjectStore):
             return super().preregister(run_id, object_tree)
 
 
-class _MemoryStoreFactory(ObjectStoreFactory):
-    def __init__(self) -> None:
-        super().__init__()
-        self.store_instance = _OneAtATime()
+class _Links(SqlLinkState):
+    """Flower's link state in SQLite, one transaction at a time.
+
+    SQLite has one writer.  Left to itself it turns a second one away ("database is locked", HTTP 500) or makes it sleep
+    and try again; all of ours are threads of one process and can simply queue.
+    """
+
+    def __init__(self, database: Path, payloads: _Payloads) -> None:
+        super().__init__(str(database), NoOpFederationManager(), payloads)
+        self._turn = threading.RLock()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction; nested calls in the same thread join it."""
+        with self._turn, super().session() as session:
+            yield session
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class SuperLink:
-    """The hub, running from ``__enter__`` to ``__exit__`` in threads of this process.
+    """The hub, running from ``__enter__`` to ``__exit__`` in a thread of this process.
 
-    Raises  PortTaken: an address is in use or not ours; KeyFileError: certificate or key cannot be used;
+    Raises  PortTaken: the address is in use or not ours; KeyFileError: certificate or key cannot be used;
             ForeignState: the database is not one of Flower's, or of a newer one
     """
 
-    def __init__(
-        self,
-        state_dir: Path,
-        public_host: str,
-        public_port: int,
-        certificate: Path,
-        key: Path,
-        *,
-        loopback_port: int = 0,
-    ) -> None:
+    def __init__(self, state_dir: Path, public_host: str, public_port: int, certificate: Path, key: Path) -> None:
         self._state_dir = state_dir
-        self._public = (public_host, public_port)
+        self._host = public_host
+        self._port = public_port
         self._certificate = certificate
         self._key = key
-        self._loopback = (LOOPBACK, loopback_port)
-        self._servers: list[_Listener] = []
-        self._state: LinkState | None = None
-        self._control: ControlHttpClient | None = None
+        self._links: _Links | None = None
+        self._listener: _Listener | None = None
         self.bell = Doorbell()
 
     @property
     def public_port(self) -> int:
-        """The port the world sees; useful when it was asked for as 0."""
-        return self._public[1]
+        """The port departments connect to; worth asking when it was given as 0."""
+        return self._port
 
     @property
-    def loopback_address(self) -> str:
-        """``host:port`` of the listener with all of Flower's interfaces."""
-        return f"{self._loopback[0]}:{self._loopback[1]}"
+    def state(self) -> LinkState:
+        """Flower's books: nodes, runs, messages, objects."""
+        if self._links is None:
+            raise RuntimeError("the hub is not running")
+        return self._links
 
     def __enter__(self) -> Self:
         quiet()
         with contextlib.ExitStack() as undo:
-            # Both sockets first: nothing is half-started when one of them is taken.
-            inner = undo.enter_context(_bind(*self._loopback))
-            outer = undo.enter_context(_bind(*self._public))
-            self._loopback = (LOOPBACK, inner.getsockname()[1])
-            self._public = (self._public[0], outer.getsockname()[1])
-            app = self._compose()
-            self.bell = Doorbell()
+            # The socket first: nothing is half-started when the port is taken.
+            sock = undo.enter_context(_bind(self._host, self._port))
+            self._port = sock.getsockname()[1]
             undo.callback(self._close)
-            self._servers = [
-                _Listener("commonroot-hub", _config(app, lifespan="on"), inner),
-                _Listener("commonroot-gate", self._public_config(Gate(app, self.bell)), outer),
-            ]
-            for server in self._servers:
-                server.start()
-            self._control = loopback_client(ControlHttpClient, self.loopback_address, "flwr-cli")
+            self._links = self._open_links()
+            self.bell = Doorbell()
+            config = self._listening(Gate(_node_routes(self._links), self.bell))
+            self._listener = _Listener(config, sock)
+            self._listener.start()
             undo.pop_all()
         return self
 
@@ -146,93 +149,56 @@ class SuperLink:
         Raises  KeyFileError: not a NIST curve key in OpenSSH form
         """
         pem = _as_pem(public_key)
-        if pem in self._registered():
-            return
-        self.control.RegisterNode(RegisterNodeRequest(public_key=pem, name=name))
+        if self.state.get_node_id_by_public_key(pem) is None:
+            self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, pem, HEARTBEAT_DEFAULT_INTERVAL, name=name)
 
     def unregister(self, public_key: str) -> None:
-        """Shut this node out, at once and until it is registered again.  Unknown: nothing happens."""
-        node_id = self._registered().get(_as_pem(public_key))
+        """Shut this node out, at once and for good: its key may not be registered again.  Unknown: nothing happens."""
+        node_id = self.state.get_node_id_by_public_key(_as_pem(public_key))
         if node_id is not None:
-            self.control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+            self.state.delete_node(NOOP_FLWR_AID, node_id)
             self.bell.ring(node_id)
 
-    def registered(self) -> dict[str, int]:
-        """Who may come in: public key (one OpenSSH line) to Flower's node id."""
-        return {as_line(pem): node_id for pem, node_id in self._registered().items()}
+    def node_id(self, public_key: str) -> int | None:
+        """Flower's number for the node with this key (one OpenSSH line), if it is registered."""
+        return self.state.get_node_id_by_public_key(_as_pem(public_key))
+
+    def registered(self) -> list[str]:
+        """The keys that may come in, one OpenSSH line each."""
+        nodes = self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
+        return [as_line(node.public_key) for node in nodes]
 
     def discard(self, message_ids: Iterable[str]) -> None:
         """Withdraw messages: nobody gets them any more and their payloads are freed."""
-        state = self._state
-        if state is None:
-            return
         ids = set(message_ids)
-        state.delete_messages(ids)
+        self.state.delete_messages(ids)
         for message_id in ids:
-            state.object_store.delete(message_id)
+            self.state.object_store.delete(message_id)
 
-    @property
-    def objects(self) -> int:
-        """How many objects are held in memory now."""
-        return len(self._state.object_store) if self._state is not None else 0
-
-    @property
-    def control(self) -> ControlHttpClient:
-        """Flower's user interface, on loopback."""
-        if self._control is None:
-            raise RuntimeError("the hub is not running")
-        return self._control
-
-    def _registered(self) -> dict[bytes, int]:
-        nodes = self.control.ListNodes(ListNodesRequest()).nodes_info
-        return {node.public_key: node.node_id for node in nodes if node.status != "unregistered"}
-
-    def _compose(self) -> Any:
-        """Flower's application, with our choice of stores."""
+    def _open_links(self) -> _Links:
+        database = self._state_dir / DATABASE
         self._state_dir.mkdir(parents=True, exist_ok=True)
-        host, port = self._loopback
-        config = SuperLinkLifespanConfig(
-            control_address=f"{host}:{port}",
-            health_server_address=None,
-            host=host,
-            port=port,
-            insecure=True,  # of the loopback listener; the public one has its own configuration
-            certificates=None,
-            superexec_auth_secret=None,
-            authn_plugin=NoOpControlAuthnPlugin(),
-            event_log_plugin=None,
-            fleet_event_log_plugin=None,
-            enable_event_log=False,
-            artifact_provider=None,
-            enable_supernode_auth=True,
-            fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
-            fleet_api_address=None,
-            simulation=False,
-            ssl_ca_certfile=None,
-            ssl_certfile=None,
-            ssl_keyfile=None,
-            database=str(self._state_dir / DATABASE),
-            isolation=ISOLATION_MODE_PROCESS,
-            runtime_dependency_install=False,
-        )
-        # create_app takes one database for links and payloads alike; this is the one place where they part.
-        with _composing:
-            usual = flwr_main.get_objectstore_linkstate_factories
-            flwr_main.get_objectstore_linkstate_factories = _links_on_disk_payloads_in_memory
-            try:
-                app = flwr_main.create_app(config, SuperLinkLifespan)
-            except Exception as error:
-                # Flower's migrations raise whatever alembic, SQLAlchemy and sqlite3 raise.
-                raise ForeignState(f"{self._state_dir / DATABASE}: {type(error).__name__}") from error
-            finally:
-                flwr_main.get_objectstore_linkstate_factories = usual
-        self._state = app.state.linkstate_factory.state()
-        return app
+        links = _Links(database, _Payloads())
+        try:
+            links.initialize()
+        except Exception as error:  # Flower's migrations raise whatever alembic, SQLAlchemy and sqlite3 raise
+            links.close()
+            raise ForeignState(f"{database}: {type(error).__name__}") from error
+        return links
 
-    def _public_config(self, gate: Gate) -> uvicorn.Config:
-        config = _config(gate, lifespan="off")
-        config.ssl_certfile = str(self._certificate)
-        config.ssl_keyfile = str(self._key)
+    def _listening(self, gate: Gate) -> uvicorn.Config:
+        config = uvicorn.Config(
+            gate,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level=logging.ERROR,
+            server_header=False,
+            ssl_certfile=str(self._certificate),
+            ssl_keyfile=str(self._key),
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_LAST_ORDERS,
+        )
         try:
             config.load()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -241,50 +207,59 @@ class SuperLink:
 
     def _close(self) -> None:
         self.bell.close()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        for server in reversed(self._servers):
-            server.stop()
-        self._servers = []
-        state, self._state = self._state, None
-        engine = getattr(state, "_engine", None)
-        if engine is not None:
-            engine.dispose()
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+        if self._links is not None:
+            self._links.close()
+            self._links = None
 
 
 class _Listener:
     """One uvicorn server in a thread.  In a thread it leaves signals alone, which is what we want."""
 
-    def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, sock: socket.socket) -> None:
         self._server = uvicorn.Server(config)
         self._socket = sock
-        self._thread = threading.Thread(target=self._server.run, args=([sock],), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._server.run, args=([sock],), name="commonroot-hub", daemon=True)
 
     def start(self) -> None:
+        """Return when it listens."""
         self._thread.start()
         deadline = time.monotonic() + _PATIENCE
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._thread.name} did not start")
-            time.sleep(0.01)
+                raise RuntimeError("the hub's listener did not start")
+            time.sleep(0.005)
 
     def stop(self) -> None:
+        """Return when it has stopped, or after :data:`_PATIENCE` seconds."""
         if self._thread.is_alive():
             self._server.should_exit = True
             self._thread.join(_PATIENCE)
         self._socket.close()
 
 
-def loopback_client(kind: Any, address: str, component: str, *interceptors: Any) -> Any:
-    """One of Flower's HTTP clients for the loopback listener.
-
-    Whatever proxy the environment names is not for talking to ourselves.
-    """
-    client = kind(f"http://{address}", interceptors=[VersionStamp(component), *interceptors])
-    client._client.close()
-    client._client = httpx.Client(timeout=30.0, trust_env=False)
-    return client
+def _node_routes(links: LinkState) -> App:
+    """Flower's application with the routes for nodes and none of the others."""
+    factory = LinkStateFactory("", NoOpFederationManager(), ObjectStoreFactory())
+    factory.state_instance = links
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # As in flwr.superlink.main, outermost first, without what is for users and task processes.
+        middleware=[
+            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+            Middleware(ProtobufTranslationMiddleware),
+            Middleware(NodeAuthMiddleware),
+        ],
+    )
+    app.state.linkstate_factory = factory
+    app.state.enable_supernode_auth = True
+    app.include_router(health.router)
+    app.include_router(fleet_router)
+    return app
 
 
 def as_line(pem: bytes) -> str:
@@ -302,26 +277,6 @@ def _as_pem(line: str) -> bytes:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise KeyFileError("node authentication takes NIST curves only")
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _links_on_disk_payloads_in_memory(
-    database: str, federation_manager: FederationManager
-) -> tuple[ObjectStoreFactory, LinkStateFactory]:
-    objects = _MemoryStoreFactory()
-    return objects, LinkStateFactory(database, federation_manager, objects)
-
-
-def _config(app: Any, *, lifespan: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        lifespan=lifespan,
-        access_log=False,
-        log_config=None,
-        log_level=logging.ERROR,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=_LAST_ORDERS,
-    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

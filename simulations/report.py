@@ -10,13 +10,13 @@ A report is a plain mapping, as ``simulate --json`` prints it::
                 points (100 × the metric's unit); choice (which model the guard kept) and why
     history     list of: round, version, cohort, survivors, loss, held_out (None for a lost round), seconds,
                 clipped_share
-    coordinator_saw  list of: kind, bytes; one for each message that a department sent
-    faults      what was done to the federation on purpose, by name; absent or empty for nothing
+    coordinator_saw  what departments sent, list of: kind, bytes, and parcels (how many; absent where nobody counted)
+    faults      what was done to the federation on purpose, by name; absent or empty for nothing.  A list ``told`` of
+                sentences is shown as it is
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,24 @@ def render_table(report: Report) -> Table:
 
 def write_html(report: Report, path: Path | str) -> None:
     """Write the report as one self-contained HTML file.  Every text of the report is escaped."""
-    departments: Sequence[Row] = report["departments"]
-    parts = [
-        _tiles(report),
+    parts = [_tiles(report), *_results(report["departments"])]
+    parts += [_rounds(report["history"]), _seen(report), _faults(report.get("faults") or {})]
+    page = PAGE.substitute(
+        title=esc(f"{report['federation']} — Commonroot"),
+        style=STYLE,
+        mark=MARK,
+        headline=esc(_headline(report)),
+        subtitle=f"Federation {esc(report['federation'])} · charter <code>{esc(str(report['charter'])[:16])}…</code>",
+        body="\n".join(filter(None, parts)),
+        footer=f"Made by Commonroot {esc(__version__)}. Charter <code>{esc(report['charter'])}</code>.",
+    )
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def _results(departments: Sequence[Row]) -> list[str]:
+    if not departments:
+        return [_section("Did it help?", "No department has reported yet.")]
+    return [
         _section(
             "Did it help?",
             "What each department gains with the model its guard chose, over the best model it can train alone, on "
@@ -82,35 +97,25 @@ def write_html(report: Report, path: Path | str) -> None:
             _chart(scores(departments)),
             _details("Which model each department keeps, and why", _choices(departments)),
         ),
-        _rounds(report["history"]),
-        _seen(report),
-        _faults(report.get("faults") or {}),
     ]
-    page = PAGE.substitute(
-        title=esc(f"{report['federation']} — Commonroot"),
-        style=STYLE,
-        mark=MARK,
-        headline=esc(_headline(report)),
-        subtitle=f"Federation {esc(report['federation'])} · charter <code>{esc(str(report['charter'])[:16])}…</code>",
-        body="\n".join(filter(None, parts)),
-        footer=f"Made by Commonroot {esc(__version__)}. Charter <code>{esc(report['charter'])}</code>.",
-    )
-    Path(path).write_text(page, encoding="utf-8")
 
 
 def _headline(report: Report) -> str:
     kinds = [verdict(row) for row in report["departments"]]
     better, worse = kinds.count("better"), kinds.count("worse")
+    if not kinds:
+        return "no results yet"
     first = f"{better} of {len(kinds)} departments measurably better together"
     return f"{first}, {worse or 'none'} measurably worse"
 
 
 def _tiles(report: Report) -> str:
     found = [float(row["gain"]) for row in report["departments"]]
-    mean, least = sum(found) / len(found), min(found)
+    mean = sum(found) / len(found) if found else None
+    least = min(found, default=None)
     tiles = [
-        ("mean gain, points", points(mean), "good" if mean > 0 else "bad" if mean < 0 else ""),
-        ("least gain, points", points(least), "bad" if least < 0 else ""),
+        ("mean gain, points", points(mean), _mood(mean)),
+        ("least gain, points", points(least), "bad" if _mood(least) == "bad" else ""),
         ("departments", str(len(found)), ""),
         ("rounds", f"{report['rounds']:,}", ""),
         ("seconds per round", number(report["seconds_per_round"], 2), ""),
@@ -120,6 +125,10 @@ def _tiles(report: Report) -> str:
         f'<div class="tile {kind}"><dt>{esc(name)}</dt><dd>{esc(text)}</dd></div>' for name, text, kind in tiles
     )
     return f'<dl class="tiles">{inner}</dl>'
+
+
+def _mood(gain: float | None) -> str:
+    return "" if not gain else "good" if gain > 0 else "bad"
 
 
 def size(count: int) -> str:
@@ -166,18 +175,19 @@ def _rounds(history: Sequence[Row]) -> str:
 
 
 def _seen(report: Report) -> str:
-    totals: dict[str, list[int]] = {}
-    for message in report["coordinator_saw"]:
-        totals.setdefault(str(message["kind"]), []).append(int(message["bytes"]))
-    rows = [
-        [
-            f'<th scope="row"><code>{esc(kind)}</code></th>',
-            _cell(f"{len(sizes):,}", "n"),
-            _cell(size(sum(sizes)), "n"),
-            _cell(MEANINGS.get(kind, "–")),
-        ]
-        for kind, sizes in sorted(totals.items(), key=lambda item: -sum(item[1]))
-    ]
+    kinds = sorted({str(row["kind"]) for row in report["coordinator_saw"]})
+    rows = []
+    for kind in kinds:
+        those = [row for row in report["coordinator_saw"] if row["kind"] == kind]
+        counted = all("parcels" in row for row in those)
+        rows.append(
+            [
+                f'<th scope="row"><code>{esc(kind)}</code></th>',
+                _cell(f"{sum(row['parcels'] for row in those):,}" if counted else "–", "n"),
+                _cell(size(sum(row["bytes"] for row in those)), "n"),
+                _cell(MEANINGS.get(kind, "–")),
+            ]
+        )
     head = ("kind", "messages", "together", "what it tells")
     return _section(
         "What the coordinator saw",
@@ -192,9 +202,12 @@ def _seen(report: Report) -> str:
 def _faults(faults: Mapping[str, Any]) -> str:
     if not faults:
         return ""
-    facts = "".join(f"<dt>{esc(_words(name))}</dt><dd>{esc(_plain(value))}</dd>" for name, value in faults.items())
+    told = "".join(f"<li>{esc(line)}</li>" for line in faults.get("told", ()))
+    facts = "".join(
+        f"<dt>{esc(_words(name))}</dt><dd>{esc(_plain(value))}</dd>" for name, value in faults.items() if name != "told"
+    )
     lead = "Done to this federation while it ran."
-    return _section("Faults on purpose", lead, f'<dl class="facts">{facts}</dl>')
+    return _section("Faults on purpose", lead, f"<ul>{told}</ul>" * bool(told), f'<dl class="facts">{facts}</dl>')
 
 
 def _words(name: object) -> str:
@@ -202,7 +215,14 @@ def _words(name: object) -> str:
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A value as a person reads it: lists by semicolons, mappings as words, yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(name)}: {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "; ".join(_plain(inner) for inner in value) or "none"
+    return "–" if value is None else str(value)
 
 
 def _table_of_departments(departments: Sequence[Row]) -> str:

@@ -52,7 +52,11 @@ REPORT = {
         department("service", 0.4, -1.0, 1.8, federated=None),
         department("quality", -3.0, -4.0, -2.0, metric="explained variance"),
     ],
-    "coordinator_saw": [{"kind": "masked", "bytes": 130_000}] * 9 + [{"kind": "shares", "bytes": 1_000}] * 9,
+    "coordinator_saw": [
+        {"kind": "masked", "bytes": 910_000, "parcels": 7},
+        {"kind": "masked", "bytes": 260_000, "parcels": 2},
+        {"kind": "shares", "bytes": 9_000},
+    ],
     "history": [round_(1), round_(2, loss=None, held_out=None, survivors=0, clipped_share=None), round_(3)],
 }
 HOSTILE = "</title><script>alert('x')</script>\"&'$body"
@@ -142,12 +146,12 @@ def test_the_tiles_are_the_mean_and_the_least_gain(tmp_path):
 
 
 def test_messages_are_added_up_by_kind(tmp_path):
-    """9 × 130,000 B = 1.17 MB, shown as 1.2 MB; 9 × 1,000 B = 9.0 kB."""
+    """910,000 B + 260,000 B = 1.17 MB, shown as 1.2 MB, in 7 + 2 = 9; nobody counted the parcels of shares."""
     text = read(tmp_path, REPORT)[1].text
     at = text.index("masked")
     assert text[at : at + 4] == ["masked", "9", "1.2 MB", MEANINGS["masked"]]
     at = text.index("shares")
-    assert text[at : at + 3] == ["shares", "9", "9.0 kB"]
+    assert text[at : at + 3] == ["shares", "–", "9.0 kB"]
 
 
 def test_every_message_kind_of_a_department_is_explained():
@@ -158,13 +162,22 @@ def test_every_message_kind_of_a_department_is_explained():
 
 def test_faults_are_shown_only_where_there_were_any(tmp_path):
     assert "Faults on purpose" not in read(tmp_path, {**REPORT, "faults": {}})[0]
-    page, _ = read(tmp_path, {**REPORT, "faults": {"dropped_messages": 12}})
-    assert "<dt>dropped messages</dt><dd>12</dd>" in page
+    faults = {"dropped_messages": 12, "intact": True, "killed": [{"who": "a", "in_round": 5}], "told": ["a was killed"]}
+    page, _ = read(tmp_path, {**REPORT, "faults": faults})
+    assert "<li>a was killed</li>" in page
+    for fact in (
+        "<dt>dropped messages</dt><dd>12</dd>",
+        "<dt>intact</dt><dd>yes</dd>",
+        "<dt>killed</dt><dd>who: a, in round: 5</dd>",
+    ):
+        assert fact in page
 
 
-def test_a_federation_without_rounds_still_has_a_report(tmp_path):
-    page, _ = read(tmp_path, {**REPORT, "history": [], "rounds": 0})
+def test_a_federation_without_rounds_or_results_still_has_a_report(tmp_path):
+    page, _ = read(tmp_path, {**REPORT, "history": [], "rounds": 0, "departments": []})
     assert "Loss over rounds" not in page
+    assert "no results yet" in page
+    assert render_table({**REPORT, "departments": []}).row_count == 0
 
 
 @pytest.mark.parametrize("draw", [gains, scores, losses, seconds])

@@ -1,0 +1,32 @@
+"""``department check``: read the data exactly as training would, against every approved charter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from commonroot.client.data import prepare
+from commonroot.client.folder import DepartmentFolder
+from commonroot.client.learner import DepartmentLearner
+from commonroot.common.charter import SignedCharter
+from commonroot.files import read_bytes
+
+
+def check_folder(root: Path) -> dict[str, Any]:
+    """Sizes of what was read, and the approved charters that it fits.  Raises DataError with every problem at once."""
+    folder = DepartmentFolder(root)
+    prepared = prepare(folder.data, folder=root)
+    learner = DepartmentLearner(root, folder.config.name, folder.data, bytes(32))  # nothing is trained
+    fits = []
+    for path in sorted((root / "charters").glob("*.json")):
+        charter = SignedCharter.from_json(read_bytes(path, what="the charter")).charter
+        learner.check(charter)
+        fits.append(charter.digest.hex())
+    return {
+        "task": prepared.task.kind,
+        "columns": len(prepared.names),
+        "train": len(prepared.train),
+        "validation": len(prepared.validation),
+        "test": len(prepared.test),
+        "charters": fits,
+    }
