@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.baselines import GRID, Recipe, fit
+from commonroot.client.baselines import GRID, Recipe, fit, one_thread
 from commonroot.client.choice import temperature
 from commonroot.client.data import Prepared, Rows, folds
 from commonroot.client.models import Model
@@ -25,7 +25,7 @@ from commonroot.common.errors import TrainingDiverged
 
 ENOUGH_TO_HOLD_OUT: Final = 50
 #: Fewer folds once there are more rows than this: each fit is slower and the estimate steadier.
-FOLDS_FEW_ROWS, FOLDS, FEW_ROWS = 8, 4, 60
+FOLDS_FEW_ROWS, FOLDS, FEW_ROWS = 6, 4, 60
 
 Refit = Callable[[Rows], Model]
 
@@ -55,7 +55,8 @@ def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) ->
     parts = _parts(prepared, secret)
     y = np.concatenate([held.y for _, held in parts])
     task = prepared.task
-    found = [_baseline(task, recipe, parts, y) for recipe in GRID]
+    with one_thread(parts[0][0]):
+        found = [_baseline(task, recipe, parts, y) for recipe in GRID]
     found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
     return sorted(found, key=lambda candidate: candidate.loss)
 

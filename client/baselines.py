@@ -10,16 +10,19 @@ down to a single one.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.svm import SVC, SVR
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # type: ignore[import-untyped]
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]
+from sklearn.svm import SVC, SVR  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from commonroot.client.data import Rows
 from commonroot.client.models import UNSEEN, Model
@@ -54,6 +57,18 @@ GRID: Final[tuple[Recipe, ...]] = (
 )
 #: Rounds of boosting; with many classes each round grows one tree per class, so it gets fewer.
 MOST_TREES: Final = 600
+#: Tables with more cells than this are worth several threads.
+MANY_CELLS: Final = 1_000_000
+
+
+@contextlib.contextmanager
+def one_thread(rows: Rows) -> Iterator[None]:
+    """Fit small tables on one thread: more only wait for each other, above all where departments share a machine."""
+    if rows.x.size > MANY_CELLS:
+        yield
+        return
+    with threadpool_limits(limits=1):
+        yield
 
 
 def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
@@ -108,7 +123,7 @@ def _rbf_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int) 
             line[ends[i] : ends[i + 1]] = dual[j - 1, ends[i] : ends[i + 1]]
             line[ends[j] : ends[j + 1]] = dual[i, ends[j] : ends[j + 1]]
         dual = lines
-    arrays = {"support": model.support_vectors_, "dual": dual, "bias": model.intercept_, "gamma": np.float64(gamma)}
+    arrays = {"support": model.support_vectors_, "dual": dual, "bias": model.intercept_, "gamma": np.array(gamma)}
     return Model("rbf", arrays)
 
 
@@ -121,7 +136,7 @@ def _rbf_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
             "support": model.support_vectors_,
             "dual": model.dual_coef_,
             "bias": model.intercept_,
-            "gamma": np.float64(gamma),
+            "gamma": np.array(gamma),
         },
     )
 
@@ -151,7 +166,7 @@ def _grown(model: Any, outputs: int) -> Model:
     tables = [tree.nodes for step in model._predictors for tree in step]
     nodes = max(len(table) for table in tables)
     own = np.arange(nodes, dtype=np.int32)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "feature": np.zeros((len(tables), nodes), dtype=np.int32),
         "threshold": np.zeros((len(tables), nodes)),
         "left": np.tile(own, (len(tables), 1)),

@@ -37,8 +37,8 @@ class DataConfig(BaseModel):
     test        share of all rows kept for the report
     test_rows   that many test rows instead of a share
     test_path   a file of test rows instead; then all of ``path`` is for training and validation
-    scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit (pixels,
-                bins of a spectrum, sensors of one kind), whose relative spread means something
+    scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit
+                (pixels, bins of a spectrum), whose relative spread means something
     seed        of the split; private
     """
 

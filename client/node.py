@@ -28,7 +28,8 @@ from typing import Final, TypeVar
 
 import httpx
 from flwr.app.metadata import Metadata
-from flwr.common.serde import metadata_from_proto
+from flwr.common.serde import recorddict_from_proto
+from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -37,6 +38,7 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -45,7 +47,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from commonroot.client.node_key import load_node_key
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
 from commonroot.common.parcel import REFUSAL, Parcel
-from commonroot.flower import Announced, Envelope, Sealed, VersionStamp, quiet
+from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, unpack
 
 _log = logging.getLogger(__name__)
 _Q = TypeVar("_Q")
@@ -64,6 +66,8 @@ _HELD: Final = 0.5
 #: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
 _SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
 _REQUEST_TIMEOUT: Final = 30.0
+#: How long a request that the hub answers with 5xx is repeated before the message is given up, in seconds.
+_GIVE_UP: Final = 60.0
 
 JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
 
@@ -140,8 +144,7 @@ class FlowerNode:
         while True:
             # The hub still counts a node as online that was killed.  If that was us, and nobody else can have been,
             # we may sign it off in its name instead of waiting until the hub believes it.
-            if session.node_id is not None:
-                self._leave(call, session.node_id)
+            if session.node_id is not None and self._leave(call, session.node_id):
                 session.forget()
             try:
                 node_id = call(call.client.ActivateNode, request, first=not self._known).node_id
@@ -161,19 +164,23 @@ class FlowerNode:
                 raise _Stopped
             pause = min(1.5 * pause, 3.0)
 
-    def _leave(self, call: _Caller, node_id: int) -> None:
+    def _leave(self, call: _Caller, node_id: int) -> bool:
+        """Sign off.  False: the hub did not answer, and will notice by itself after 20 s."""
         try:
             call.client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
-        except (httpx.HTTPError, ValueError):
-            _log.debug("could not sign off; the hub will notice")
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code < 500
+        except (httpx.TransportError, ValueError):
+            return False
+        return True
 
     # -- attending -------------------------------------------------------------------------------------------------
 
     def _attend(self, call: _Caller, node_id: int, handle: Handler, stop: threading.Event) -> None:
         """Ask for messages and answer them, until we are stopped or the hub no longer knows us."""
-        over, rejected = threading.Event(), threading.Event()
+        over, rejected, left = threading.Event(), threading.Event(), threading.Event()
         pulse = threading.Thread(
-            target=self._beat, args=(call, node_id, stop, over, rejected), name="commonroot-pulse", daemon=True
+            target=self._beat, args=(call, node_id, stop, over, rejected, left), name="commonroot-pulse", daemon=True
         )
         pulse.start()
         question = PullMessagesRequest(node=Node(node_id=node_id))
@@ -185,25 +192,16 @@ class FlowerNode:
                 now = time.monotonic()
                 if answer.messages_list:
                     with self._busy:
-                        self._answer(
-                            call,
-                            node_id,
-                            metadata_from_proto(answer.messages_list[0].metadata),
-                            answer.message_object_trees[0],
-                            handle,
-                        )
+                        self._answer(call, node_id, answer.messages_list[0], answer.message_object_trees[0], handle)
                     last_message = time.monotonic()
                 elif now - asked < _HELD and stop.wait(_pause(now - asked, now - last_message)):
                     raise _Stopped
             raise _Rejected
-        except _Stopped:
-            over.set()
-            pulse.join(_REQUEST_TIMEOUT)
-            self._leave(call, node_id)
-            raise
         finally:
             over.set()
             pulse.join(_REQUEST_TIMEOUT)
+            if stop.is_set() and not left.is_set():
+                self._leave(call, node_id)
 
     def _beat(
         self,
@@ -212,6 +210,7 @@ class FlowerNode:
         stop: threading.Event,
         over: threading.Event,
         rejected: threading.Event,
+        left: threading.Event,
     ) -> None:
         """Signs of life, on a thread of their own: training takes long."""
         request = SendNodeHeartbeatRequest(node=Node(node_id=node_id), heartbeat_interval=HEARTBEAT_INTERVAL)
@@ -219,9 +218,9 @@ class FlowerNode:
         while not over.is_set():
             if stop.wait(0.25):
                 # Signing off makes the hub answer the question it holds, so the other thread hears of it at once.
-                if self._busy.acquire(timeout=0.0):
-                    self._busy.release()
+                if not self._busy.locked():
                     self._leave(call, node_id)
+                    left.set()
                 return
             if time.monotonic() < due:
                 continue
@@ -237,28 +236,27 @@ class FlowerNode:
             except (httpx.HTTPError, ValueError):
                 continue  # the other thread notices and says so
 
-    def _answer(
-        self, call: _Caller, node_id: int, message: Metadata, tree: ObjectTree, handle: Handler
-    ) -> None:
+    def _answer(self, call: _Caller, node_id: int, proto: MessageProto, tree: ObjectTree, handle: Handler) -> None:
         """Fetch one parcel, have it handled, and send the reply."""
         node = Node(node_id=node_id)
+        message = metadata_from_proto(proto.metadata)
 
         def fetch(object_id: str) -> bytes:
             return call.fetch(PullObjectRequest(node=node, run_id=message.run_id, object_id=object_id))
 
         try:
             try:
-                parcel = Announced(tree).fetch(fetch)
+                parcel = unpack(recorddict_from_proto(proto.content), tree, fetch)
             except Malformed:
                 _log.warning("a message that is no parcel")
                 reply = Parcel(REFUSAL)
             else:
-                call(
-                    call.client.ConfirmMessageReceived,
-                    ConfirmMessageReceivedRequest(
+                if len(parcel.body) > INLINE_BODY:
+                    # Training may take long: let the hub free its copy.  A small one goes when the reply arrives.
+                    done = ConfirmMessageReceivedRequest(
                         node=node, run_id=message.run_id, message_object_id=message.message_id
-                    ),
-                )
+                    )
+                    call(call.client.ConfirmMessageReceived, done)
                 reply = _handled(handle, parcel)
                 del parcel
             self._reply(call, node, message, reply)
@@ -332,6 +330,7 @@ class _Caller:
                 WrongAuthority: only if ``first``
         """
         pause = 0.1
+        broken_since: float | None = None
         while True:
             if self._stop.is_set():
                 raise _Stopped
@@ -347,9 +346,13 @@ class _Caller:
                 self._say(UNREACHABLE)
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
-                if status == httpx.codes.UNAUTHORIZED or request.__class__ is ActivateNodeRequest and status < 500:
+                if status == httpx.codes.UNAUTHORIZED or (request.__class__ is ActivateNodeRequest and status < 500):
                     raise _Rejected from error
                 if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+                    raise _Dropped from error
+                # The hub fails over this request and not over others: perhaps it belongs to a run it has lost.
+                broken_since = broken_since or time.monotonic()
+                if time.monotonic() - broken_since > _GIVE_UP and request.__class__ is not PullMessagesRequest:
                     raise _Dropped from error
             except ValueError as error:  # an answer that is no protobuf: something else sits at this address
                 _log.debug("an answer that is none of Flower's: %s", type(error).__name__)

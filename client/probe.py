@@ -20,7 +20,7 @@ def probe_head(
 ) -> dict[str, NDArray[np.float32]]:
     """``weight`` (task.outputs, widths[-1]) and ``bias`` (task.outputs,) of the regularised fit.
 
-    represented  (n, widths[-1]), what the backbone makes of the rows; brought to mean 0 and overall spread 1 for the fit
+    represented  (n, widths[-1]), what the backbone makes of the rows; centred and brought to one spread for the fit
     strength     as in ``baselines.Recipe``; greater fits closer
     """
     centre = represented.mean(axis=0, dtype=np.float64)

@@ -5,7 +5,17 @@ that; in a checkout that was not installed the folders stand beside this one, so
 """
 
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from commonroot.client.predictor import Predictor
+    from commonroot.common.charter import Charter, Draft, SignedCharter
+    from commonroot.common.errors import CommonrootError, PeerError, RoundLost, UsageError
+    from commonroot.common.manifest import Manifest, Term
+    from commonroot.common.roster import Roster
+    from commonroot.strategies import STRATEGIES, Strategy, seal
 
 __version__ = "0.1.0"
 
@@ -21,3 +31,45 @@ for _name, _value in {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+#: The public face: a name, and where it really lives.  Loaded when first used, so that importing this costs nothing.
+_FACE = {
+    "Charter": "commonroot.common.charter",
+    "CommonrootError": "commonroot.common.errors",
+    "Draft": "commonroot.common.charter",
+    "Manifest": "commonroot.common.manifest",
+    "PeerError": "commonroot.common.errors",
+    "Predictor": "commonroot.client.predictor",
+    "Roster": "commonroot.common.roster",
+    "RoundLost": "commonroot.common.errors",
+    "STRATEGIES": "commonroot.strategies",
+    "SignedCharter": "commonroot.common.charter",
+    "Strategy": "commonroot.strategies",
+    "Term": "commonroot.common.manifest",
+    "UsageError": "commonroot.common.errors",
+    "seal": "commonroot.strategies",
+}
+
+__all__ = [
+    "STRATEGIES",
+    "Charter",
+    "CommonrootError",
+    "Draft",
+    "Manifest",
+    "PeerError",
+    "Predictor",
+    "Roster",
+    "RoundLost",
+    "SignedCharter",
+    "Strategy",
+    "Term",
+    "UsageError",
+    "__version__",
+    "seal",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FACE[name]), name)

@@ -1,12 +1,15 @@
 """Parcels as Flower messages: the one piece of Flower that both ends must have alike.
 
-A parcel is one Flower message of ordinary records, so any Flower program could read it: a ``ConfigRecord`` with the
-kind, the head and, when it is short, the body; a longer body is one flat ``Array`` beside it, never one array per
-tensor, because every object costs the hub the same few milliseconds whatever its size.  Objects are content-addressed:
-the same body sent to every department is uploaded once.
+A parcel is one Flower message of ordinary records.  Every object that Flower stores costs a request to push and one to
+pull, a few milliseconds each whatever its size, so there are as few of them as the size allows:
 
-Only what is needed is fetched: the message, the record dictionary and the array record only name what is below them.
-The ``ConfigRecord`` is pushed last, so whoever finds it finds the rest too.
+* short parcels travel whole inside the message, as a ``ConfigRecord`` with kind, head and body;
+* up to 4 MiB that ``ConfigRecord`` is an object of its own;
+* a longer body is one flat ``Array`` beside it, in Flower's chunks of 5 MiB, and never one array per tensor.
+
+Objects are content-addressed: the same body sent to every department is stored once.  Only what is needed is fetched:
+message, record dictionary and array record merely name what is below them.  The ``ConfigRecord`` is pushed last, so
+whoever finds it finds the rest too.
 """
 
 from __future__ import annotations
@@ -14,9 +17,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import httpx
@@ -24,7 +25,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app.message_type import MessageType
 from flwr.app.metadata import Metadata
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
-from flwr.common.serde import metadata_to_proto
+from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde_utils import metadata_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
@@ -43,6 +45,8 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from commonroot.common.errors import Malformed
 from commonroot.common.parcel import Parcel
 
+#: Parcels up to this many bytes, head and body, ride inside the message itself.
+SHORT_PARCEL: Final = 64 * 1024
 #: Bodies up to this many bytes ride inside the record.  One object must stay below the gate's limit for a request.
 INLINE_BODY: Final = 4 * 1024 * 1024
 #: The longest body taken from a peer, in bytes.
@@ -106,20 +110,27 @@ class Sealed:
             "mark": mark,
         }
         record = RecordDict()
+        self.short: RecordDict | None = None
+        self.tree: ObjectTree | None = None
+        self.objects: dict[str, InflatableObject] = {}
+        self.note_id = ""
         if len(parcel.body) <= INLINE_BODY:
             note["body"] = bytes(parcel.body)
         else:
             # Straight from the buffer: Array(ndarray) would copy it through np.save first.
             array = Array(dtype="uint8", shape=(len(parcel.body),), stype="commonroot.bytes", data=b"")
             array.data = memoryview(parcel.body).cast("B")  # type: ignore[assignment]
-            # Keep this array: ArrayRecord({...}) would make another one of it, type checks included.
+            # Item by item: ArrayRecord({...}) would copy the array and check that its data are bytes.
             arrays = ArrayRecord()
             arrays[_BODY] = array
             record[_BODY] = arrays
         record[_NOTE] = ConfigRecord(note)  # type: ignore[arg-type]
+        if len(parcel) <= SHORT_PARCEL:
+            self.short = record
+            return
         with no_object_id_recompute():
-            self.objects: dict[str, InflatableObject] = get_all_nested_objects(record)
-            self.tree: ObjectTree = get_object_tree(record)
+            self.objects = get_all_nested_objects(record)
+            self.tree = get_object_tree(record)
             self.note_id = record[_NOTE].object_id
 
 
@@ -131,14 +142,15 @@ class Envelope:
         proto.message_id = ""
         body = MessageProto(metadata=proto).SerializeToString(deterministic=True)
         # What flwr.app.Message.deflate writes, without hashing the whole body again for every addressee.
-        head = HEAD_VALUE_DIVIDER.join(("Message", sealed.tree.object_id, str(len(body))))
+        child = "" if sealed.tree is None else sealed.tree.object_id
+        head = HEAD_VALUE_DIVIDER.join(("Message", child, str(len(body))))
         self._root = head.encode() + HEAD_BODY_DIVIDER + body
         self._sealed = sealed
         self.message_id = get_object_id(self._root)
+        self.content = sealed.short if sealed.short is not None else RecordDict()
         proto.message_id = self.message_id
-        self.announcement = MessageProto(metadata=proto)
-        self.announcement.content.SetInParent()  # present and empty: what it holds comes as objects
-        self.tree = ObjectTree(object_id=self.message_id, children=[sealed.tree])
+        self.announcement = MessageProto(metadata=proto, content=recorddict_to_proto(self.content))
+        self.tree = ObjectTree(object_id=self.message_id, children=[] if sealed.tree is None else [sealed.tree])
 
     def contents(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
         """The wanted objects, one at a time, the note last of all."""
@@ -152,52 +164,45 @@ class Envelope:
             yield note_id, self._sealed.objects[note_id].deflate()
 
 
-@dataclass(frozen=True)
-class Announced:
-    """Where the parts of an announced parcel are."""
+def unpack(content: RecordDict, tree: ObjectTree, fetch: Fetch) -> Parcel:
+    """The parcel of an announced message: from its own content if it is short, else fetched by the tree.
 
-    tree: ObjectTree
-
-    @cached_property
-    def _branches(self) -> tuple[str, ObjectTree | None]:
-        """The id of the note, and the tree of the array if there is one."""
-        if len(self.tree.children) != 1:
-            raise Malformed("a message must hold one record dictionary")
-        note, array = "", None
-        for record in self.tree.children[0].children:
-            if not record.children:
-                note = record.object_id
-            elif len(record.children) == 1:
-                array = record.children[0]
-        if not note:
+    A long body is fetched chunk by chunk into one buffer of its final size.
+    Raises  Malformed: not what :class:`Sealed` makes; and whatever ``fetch`` raises
+    """
+    if not tree.children:
+        note, array = content.get(_NOTE), None
+        if not isinstance(note, ConfigRecord):
             raise Malformed("a message without its note")
-        return note, array
-
-    def fetch(self, fetch: Fetch) -> Parcel:
-        """Fetch the note and then the body, chunk by chunk into one buffer of its final size.
-
-        Raises  Malformed: not what :class:`Sealed` makes; and whatever ``fetch`` raises
-        """
-        note_id, array = self._branches
+    else:
+        note_id, array = _branches(tree)
         note = _read_note(fetch(note_id))
-        kind, head, size, inline = note.get("kind"), note.get("head"), note.get("size"), note.get("body")
-        if (
-            not isinstance(kind, str)
-            or not isinstance(head, bytes)
-            or not isinstance(size, int)
-            or len(head) > MAX_HEAD
-        ):
-            raise Malformed("a note that is not of a parcel")
-        if isinstance(inline, bytes):
-            if array is not None or len(inline) != size:
-                raise Malformed("a note and its body disagree")
-            return Parcel(kind, head, inline)
-        if array is None or not 0 <= size <= MAX_BODY:
-            raise Malformed("a note without its body")
-        return Parcel(kind, head, _read_body(array.object_id, size, fetch))
+    kind, head, size, inline = note.get("kind"), note.get("head"), note.get("size"), note.get("body")
+    if not isinstance(kind, str) or not isinstance(head, bytes) or not isinstance(size, int) or len(head) > MAX_HEAD:
+        raise Malformed("a note that is not of a parcel")
+    if isinstance(inline, bytes):
+        if array is not None or len(inline) != size:
+            raise Malformed("a note and its body disagree")
+        return Parcel(kind, head, inline)
+    if array is None or not 0 <= size <= MAX_BODY:
+        raise Malformed("a note without its body")
+    return Parcel(kind, head, _read_body(array.object_id, size, fetch))
 
 
-def _read_note(content: bytes) -> Mapping[str, object]:
+def _branches(tree: ObjectTree) -> tuple[str, ObjectTree | None]:
+    """The id of the note, and the tree of the array if there is one."""
+    note, array = "", None
+    for record in tree.children[0].children:
+        if not record.children:
+            note = record.object_id
+        elif len(record.children) == 1:
+            array = record.children[0]
+    if not note:
+        raise Malformed("a message without its note")
+    return note, array
+
+
+def _read_note(content: bytes) -> ConfigRecord:
     try:
         return ConfigRecord.inflate(content)
     except (ValueError, TypeError, KeyError) as error:

@@ -148,8 +148,8 @@ def up(
 @app.command()
 def status(folder: Folder, json: Json = False) -> None:
     """Runs and rounds as the journal has them."""
-    from commonroot.server.status import status_of
     from commonroot.server.folder import CoordinatorFolder
+    from commonroot.server.status import status_of
 
     facts = status_of(CoordinatorFolder(folder))
 

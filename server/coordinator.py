@@ -11,8 +11,8 @@ from commonroot.console import event_printer, stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
-from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.flower_links import FlowerLinks
+from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
@@ -33,7 +33,7 @@ from sqlalchemy.exc import OperationalError
 
 from commonroot.common.errors import KeyFileError, Malformed, StorageFull
 from commonroot.common.parcel import Parcel
-from commonroot.flower import MESSAGE_TYPE, Announced, Envelope, Sealed
+from commonroot.flower import MESSAGE_TYPE, Envelope, Sealed, unpack
 from commonroot.server.links import Fault
 from commonroot.server.superlink import SuperLink, as_line
 
@@ -75,6 +75,7 @@ class _Awaited:
 
     node_key: str
     reply: ObjectTree | None = None
+    content: RecordDict = field(default_factory=RecordDict)
     checked: float = 0.0
     incarnation: str | None = None
 
@@ -130,7 +131,7 @@ class FlowerLinks:
         self._awaited: dict[str, _Awaited] = {}
         self._faults: dict[str, Fault] = {}
         self._sealed: tuple[Parcel, Sealed] | None = None
-        self._unsent = 0
+        self._sent = 0
 
     def __enter__(self) -> Self:
         with self._books() as state:
@@ -226,13 +227,14 @@ class FlowerLinks:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self, state: LinkState, run: _Run, key: str, node_id: int, parcel: Parcel) -> str:
+        self._sent += 1
         metadata = Metadata(
             run_id=run.run_id,
             message_id="",
             src_node_id=SUPERLINK_NODE_ID,
             dst_node_id=node_id,
             reply_to_message_id="",
-            group_id="",
+            group_id=str(self._sent),  # no two messages alike, whatever the clock's resolution
             created_at=time.time(),
             ttl=self._ttl,
             message_type=MESSAGE_TYPE,
@@ -241,7 +243,7 @@ class FlowerLinks:
         metadata.__dict__["_message_id"] = envelope.message_id
         # In Flower's order: the message, which a node may see from now on, and then what it names.
         session = state.start_session(run.run_id)
-        message = make_message(metadata=metadata, content=RecordDict())
+        message = make_message(metadata=metadata, content=envelope.content)
         stored, missing = state.store_message_and_object_tree(message, envelope.tree, session)
         if not stored:
             return self._failed("the hub takes no message for this department: it was never online")
@@ -260,8 +262,8 @@ class FlowerLinks:
         return self._sealed[1]
 
     def _failed(self, reason: str) -> str:
-        self._unsent += 1
-        ticket = f"unsent-{self._unsent}"
+        self._sent += 1
+        ticket = f"unsent-{self._sent}"
         self._faults[ticket] = Fault(reason)
         return ticket
 
@@ -306,6 +308,7 @@ class FlowerLinks:
                     reason = _REASONS.get(message.error.code, f"flower error {message.error.code}")
                     raise _Never(reason)
                 self._awaited[ticket].reply = state.object_store.get_object_tree(message.metadata.message_id)
+                self._awaited[ticket].content = message.content
                 self._awaited[ticket].checked = time.monotonic()
             except (_Never, NoObjectInStoreError) as error:
                 reason = str(error) if isinstance(error, _Never) else "the payload of the reply was lost"
@@ -327,7 +330,9 @@ class FlowerLinks:
             return content
 
         try:
-            return Announced(reply).fetch(fetch)
+            if not reply.children:
+                fetch(reply.object_id)  # a short reply is here already; this says that its sender is done with it
+            return unpack(awaited.content, reply, fetch)
         except _NotYet:
             if time.monotonic() - awaited.checked < _STALLED or self._sender_lives(awaited):
                 return None

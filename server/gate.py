@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
-from google.protobuf.message import DecodeError
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -28,14 +27,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _FLEET: Final = "/v1/fleet/"
 _PULL: Final = _FLEET + "pull-messages"
 _LEAVE: Final = _FLEET + "deactivate-node"
-_ARRIVALS: Final = frozenset({_FLEET + "push-messages", _FLEET + "push-object"})
+#: Every message ends with an object, short ones too.
+_ARRIVAL: Final = _FLEET + "push-object"
 #: Exactly what ``client/node.py`` calls.
 OPEN_ROUTES: Final = frozenset(
-    {("GET", "/health"), ("POST", _PULL), ("POST", _LEAVE)}
-    | {("POST", route) for route in _ARRIVALS}
+    {("GET", "/health"), ("POST", _PULL), ("POST", _LEAVE), ("POST", _ARRIVAL)}
     | {
         ("POST", _FLEET + name)
-        for name in ("activate-node", "send-node-heartbeat", "pull-object", "confirm-message-received")
+        for name in ("activate-node", "send-node-heartbeat", "pull-object", "confirm-message-received", "push-messages")
     }
 )
 
@@ -128,23 +127,25 @@ class Gate:
             await _answer(send, 413)
         elif path == _PULL:
             await self._pull(scope, body, receive, send)
+        elif path == _LEAVE:
+            answer = await self._ask(scope, body, receive)
+            if answer[0]["status"] == 200:
+                self._bell.ring(DeactivateNodeRequest.FromString(body).node_id)
+            await _pass_on(answer, send)
         else:
             await self._hub(scope, _replay(body, receive), send)
-            if path in _ARRIVALS:
+            if path == _ARRIVAL:
                 self._bell.arrived.set()
-            elif path == _LEAVE and (node_id := _node_of(DeactivateNodeRequest, body)) is not None:
-                self._bell.ring(node_id)
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
         answer = await self._ask(scope, body, receive)
-        # Only a node that the hub authenticated gets an empty 200, so only such a node is kept waiting.
+        # Only a node that the hub understood and authenticated gets 200, so only such a node is kept waiting.
         if answer[0]["status"] == 200 and not any(part.get("body") for part in answer[1:]):
-            node_id = _node_of(PullMessagesRequest, body)
-            if node_id is not None and await self._wait(node_id, receive):
+            node_id = PullMessagesRequest.FromString(body).node.node_id
+            if await self._wait(node_id, receive):
                 answer = await self._ask(scope, body, receive)
-        for part in answer:
-            await send(part)
+        await _pass_on(answer, send)
 
     async def _wait(self, node_id: int, receive: Receive) -> bool:
         """Wait for the bell, but not for a node that has hung up: it would take a message it never gets."""
@@ -167,12 +168,9 @@ class Gate:
         return answer
 
 
-def _node_of(kind: type[DeactivateNodeRequest] | type[PullMessagesRequest], body: bytes) -> int | None:
-    try:
-        request = kind.FromString(body)
-    except DecodeError:
-        return None
-    return request.node.node_id if isinstance(request, PullMessagesRequest) else request.node_id
+async def _pass_on(answer: list[Event], send: Send) -> None:
+    for part in answer:
+        await send(part)
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:

@@ -210,7 +210,7 @@ class CoordinatorRound:
 
     @property
     def liars(self) -> tuple[int, ...]:
-        """After ``finish``: members whose shares contradict the commitments, in order."""
+        """After ``finish``: members whose shares are not the ones dealt, in order, as far as ``recovery`` can tell."""
         return tuple(sorted(self._liars))
 
     def finish(self) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
@@ -244,6 +244,7 @@ class CoordinatorRound:
             [dealer for dealer, _ in keys],
             quorum,
             lambda s, v: self._holds(keys[s], v),
+            colluders=self.roster.parameters.colluders,
         )
         self._liars = frozenset(members[row] for row in found.liars)
         if found.failed:

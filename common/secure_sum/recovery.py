@@ -6,6 +6,12 @@ dealer's secrets are many codewords of one Reed–Solomon code with errors in th
 check that annihilate the errors show where these are (Metzner, Kapturowski, 1990: up to k - threshold - 1 liars among k
 answers when their errors are linearly independent, in polynomial time).  What remains, such as exactly k - threshold
 liars, or liars who agree on one error, is searched for within a fixed number of tries.
+
+Naming is stricter than recovering.  Two liars can choose errors that cancel at 0: the secret is right, the polynomial
+is not, and honest shares off it would look like lies.  Two polynomials of degree < threshold that agree at 0 agree at
+threshold - 2 more points at most, so a wrong one has at most threshold - 2 honest answers on it, plus the liars'.
+Where at least threshold + colluders - 1 answers lie on one polynomial it is the dealer's, and whoever is off it lied;
+where fewer do, nobody is named.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ class Recovered:
     """What the answers yield.
 
     secrets   (k, 32), rows of ``failed`` dealers are void
-    liars     rows of the answers that contradict a polynomial through shares that fit the commitments
+    liars     rows of the answers that contradict the dealt polynomial, as far as that can be told
     failed    dealers whose secrets no subset tried recovers
     """
 
@@ -43,11 +49,14 @@ def recover(
     dealers: Sequence[int],
     threshold: int,
     holds: Callable[[int, bytes], bool],
+    *,
+    colluders: int,
 ) -> Recovered:
     """Recover every secret and name who lied.
 
     Parameters  points: of the answers, distinct, at least ``threshold``; shares: (answers, secrets, 32);
                 dealers: of each secret; holds(s, secret): does this secret fit the commitment to secret s?
+                colluders: the most members that lie in concert; nobody honest is named unless there are more
     """
     columns = {d: [s for s, dealer in enumerate(dealers) if dealer == d] for d in dict.fromkeys(dealers)}
     first = tuple(range(threshold))
@@ -67,9 +76,13 @@ def recover(
         chosen = [points[at] for at in good]
         if good != first:
             secrets[own] = interpolate(chosen, dealt[list(good)])
-        for row in set(range(len(points))).difference(good, liars):
-            if not np.array_equal(interpolate(chosen, dealt[list(good)], points[row]), dealt[row]):
-                liars.add(row)
+        off = [
+            row
+            for row in range(len(points))
+            if row not in good and not np.array_equal(interpolate(chosen, dealt[list(good)], points[row]), dealt[row])
+        ]
+        if len(points) - len(off) >= threshold + colluders - 1:
+            liars.update(off)
     return Recovered(secrets, tuple(sorted(liars)), tuple(failed))
 
 

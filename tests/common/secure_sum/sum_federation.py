@@ -29,7 +29,9 @@ BROADCAST = bytes(4 * 6)
 class Federation:
     """n departments with fresh keys, all of it a function of ``seed``."""
 
-    def __init__(self, n: int, *, colluders: int | None = None, floor: int = 3, seed: int = 1, rounds_max: int = 10_000):
+    def __init__(
+        self, n: int, *, colluders: int | None = None, floor: int = 3, seed: int = 1, rounds_max: int = 10_000
+    ):
         self.random = random.Random(seed).randbytes
         self.coordinator = Identity.generate(self.random)
         self.identities = [Identity.generate(self.random) for _ in range(n)]
@@ -98,7 +100,9 @@ class Federation:
         """A department's encoded contribution; the same each time it is asked for."""
         return self.codec.encode(self.values(department, seed), opening.bounds, sha256(bytes([department, seed])))
 
-    def upload(self, department: int, opening: RoundOpen, *, body: bytes = BROADCAST, seed: int = 0) -> tuple[bytes, bytes]:
+    def upload(
+        self, department: int, opening: RoundOpen, *, body: bytes = BROADCAST, seed: int = 0
+    ) -> tuple[bytes, bytes]:
         """Review, encode, mask: the head and body that this department sends."""
         machine = self.machines[department]
         reviewed = machine.review(opening.encode(), body, charter=self.charter)

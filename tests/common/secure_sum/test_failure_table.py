@@ -483,15 +483,13 @@ def test_a_false_commitment_to_its_own_secret_loses_the_round_and_names_the_deal
 
 
 def test_garbage_in_an_upload_rejects_the_sum_and_nothing_else():
+    """38 random 16-bit lanes pass with at most (15/16)^38, 8 random 64-bit lanes with at most (1/8)^8: 5e-9 together"""
     federation = Federation(4)
     opening = federation.opening()
     at_work = federation.gathered(opening, [0, 1, 2])
-    machine = federation.machines[3]
-    reviewed = machine.review(opening.encode(), BROADCAST, charter=federation.charter)
-    noise16, noise64 = federation.lanes(3, opening)
-    noise16 += np.uint16(50_000)
-    head, body, _ = machine.mask(reviewed, noise16, noise64, federation.random)
-    at_work.upload(3, head, body)
+    noise = federation.random(2 * federation.codec.length16 + 8 * federation.codec.length64)
+    head, _ = changed_upload(federation, 3, opening, body=lambda _: sha256(noise))
+    at_work.upload(3, head, noise)
     at_work.fix()
     federation.answers(at_work, range(4))
     with pytest.raises(SumRejected):

@@ -1,0 +1,77 @@
+"""Benchmarks: each writes ``runs/bench/NAME.json``, a list of {what, target, value, holds}.
+
+``holds`` is computed from value and target, and nothing is rounded in its favour.  Times are medians, and where a peer
+exists the row is a ratio measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Final, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from commonroot.common.errors import UsageError
+from commonroot.files import atomic_write
+
+
+class UnknownBenchmark(UsageError):
+    """There is no benchmark of that name."""
+
+    code = "CR72"
+    hint = "`commonroot bench --help` lists them"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured claim: ``value`` must be at most (or at least) ``bound``; without a bound it only informs."""
+
+    what: str
+    value: float
+    relation: Literal["<=", ">=", ""] = ""
+    bound: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value meets the target."""
+        if self.relation == "<=":
+            return self.value <= self.bound
+        return self.value >= self.bound if self.relation == ">=" else True
+
+    @property
+    def target(self) -> str:
+        """The target in words."""
+        return f"{self.relation} {self.bound:g}" if self.relation else "none"
+
+    def as_json(self) -> dict[str, object]:
+        """The row as it is written."""
+        return {"what": self.what, "target": self.target, "value": self.value, "holds": self.holds}
+
+
+Benchmark = Callable[[Console], list[Row]]
+#: Name → module with a function ``run(console) -> list[Row]``; imported only when asked for.
+BENCHMARKS: Final[dict[str, str]] = {"latency": "commonroot.simulations.bench_latency"}
+
+
+def run_benchmark(name: str, folder: Path, console: Console) -> list[Row]:
+    """Run one benchmark, write its file, and return its rows.  Raises UnknownBenchmark."""
+    if name not in BENCHMARKS:
+        raise UnknownBenchmark(f"no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    run: Benchmark = import_module(BENCHMARKS[name]).run
+    rows = run(console)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / f"{name}.json", json.dumps([row.as_json() for row in rows], indent=2).encode())
+    return rows
+
+
+def table(name: str, rows: list[Row]) -> Table:
+    """The rows for people."""
+    out = Table("what", "target", "value", "holds", title=f"bench {name}")
+    for row in rows:
+        out.add_row(row.what, row.target, f"{row.value:.4g}", "yes" if row.holds else "NO")
+    return out

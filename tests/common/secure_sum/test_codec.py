@@ -1,0 +1,264 @@
+"""The codec's laws, against exact rational arithmetic."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commonroot.common.errors import ConfigError, ManifestError, OutsideCharter, SumRejected, TooFewDepartments
+from commonroot.common.manifest import Manifest, Term
+from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.primitives import sha256
+
+MANIFEST = Manifest(
+    (
+        Term("a", (4, 3), "fixed16", 2.0),
+        Term("count", (), "fixed64", 1e9),
+        Term("b", (5,), "fixed16", 0.1),
+        Term("stats", (2, 2), "fixed64", 0.7),
+    )
+)
+BULK = Manifest((Term("a", (200_003,), "fixed16", 1.0),))
+
+
+def key(i: int) -> bytes:
+    return sha256(bytes([i]))
+
+
+def zeros(manifest: Manifest) -> dict[str, np.ndarray]:
+    return {term.name: np.zeros(term.shape) for term in manifest.terms}
+
+
+def add(lanes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    total16, total64 = (part.copy() for part in lanes[0])
+    for a, b in lanes[1:]:
+        total16 += a
+        total64 += b
+    return total16, total64
+
+
+finite = st.floats(-4, 4, width=32)
+
+
+@given(data=st.data())
+def test_every_element_of_the_opened_sum_is_within_the_stated_error(data):
+    """Exact: sums of clipped values as fractions, against survivors · step (and its float slack)."""
+    n = data.draw(st.integers(3, 32))
+    survivors = data.draw(st.integers(1, n))
+    codec = SumCodec(MANIFEST, n)
+    full = codec.initial_bounds()
+    bounds = [data.draw(st.floats(float(b) * 2.0**-20, float(b), width=32)) for b in full]
+    dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
+    values = []
+    for _ in range(survivors):
+        own = {
+            "a": np.array(data.draw(st.lists(finite, min_size=12, max_size=12)), dtype).reshape(4, 3),
+            "b": np.array(data.draw(st.lists(finite, min_size=5, max_size=5)), dtype),
+            "count": np.array(float(data.draw(st.integers(-(10**9), 10**9)))),
+            "stats": np.array(data.draw(st.lists(st.floats(-0.7, 0.7), min_size=4, max_size=4))).reshape(2, 2),
+        }
+        values.append(own)
+    opened = codec.decode(*add([codec.encode(v, bounds, key(i)) for i, v in enumerate(values)]), survivors, bounds)
+    limits = dict(zip(["a", "b"], bounds, strict=True)) | {"count": 1e9, "stats": 0.7}
+    stated = codec.error_bound(survivors, bounds)
+    for name, limit in limits.items():
+        for at in np.ndindex(opened.values[name].shape):
+            exact = sum(Fraction(min(limit, max(-limit, float(v[name][at])))) for v in values)
+            assert abs(Fraction(float(opened.values[name][at])) - exact) < Fraction(stated[name])
+    assert float(opened.values["count"]) == sum(float(v["count"]) for v in values)
+
+
+def test_the_stated_error_is_one_step_per_survivor():
+    """n = 10: L = ⌊65535·15/16/10⌋ = 6143, made even 6142; B = 2: step 4/6142, three survivors 12/6142 = 0.001954"""
+    codec = SumCodec(MANIFEST, 10)
+    assert codec.levels == 6142
+    assert codec.error_bound(3, codec.initial_bounds())["a"] == pytest.approx(12 / 6142, rel=1 / 250)
+
+
+@pytest.mark.parametrize("n", range(3, 33))
+def test_no_lane_can_wrap_even_when_everyone_sends_the_most(n):
+    codec = SumCodec(MANIFEST, n)
+    assert n * codec.levels < 2**16
+    bounds = codec.initial_bounds()
+    most = {t.name: np.full(t.shape, t.bound) for t in MANIFEST.terms}
+    for sign in (1.0, -1.0):
+        lanes = [codec.encode({k: sign * v for k, v in most.items()}, bounds, key(i)) for i in range(n)]
+        exact = [[int(x) for x in a] for a, _ in lanes]
+        assert max(map(sum, zip(*exact, strict=True))) <= n * codec.levels
+        opened = codec.decode(*add(lanes), n, bounds)
+        stated = codec.error_bound(n, bounds)
+        for t in MANIFEST.terms:
+            # the published bound is a float32 that may lie a rounding below the term's
+            slack = stated[t.name] + n * t.bound * 2.0**-23
+            assert np.abs(opened.values[t.name] - sign * n * t.bound).max() < slack
+
+
+def test_zero_is_exact_in_both_lanes():
+    codec = SumCodec(MANIFEST, 7)
+    lanes = [codec.encode(zeros(MANIFEST), codec.initial_bounds(), key(i)) for i in range(5)]
+    opened = codec.decode(*add(lanes), 5, codec.initial_bounds())
+    assert all(not value.any() for value in opened.values.values())
+
+
+@given(st.lists(st.integers(-(2**47), 2**47), min_size=3, max_size=32))
+def test_integers_within_the_bound_are_exact(numbers):
+    """n·bound = 32·2^47 = 2^52: even the sum of all is an exact float64"""
+    codec = SumCodec(Manifest((Term("n", (), "fixed64", 2.0**47),)), 32)
+    lanes = [codec.encode({"n": np.array(float(number))}, [], key(0)) for number in numbers]
+    assert int(codec.decode(*add(lanes), len(numbers), []).values["n"]) == sum(numbers)
+
+
+def test_rounding_is_unbiased_and_a_function_of_its_key():
+    """Constant 0.3 of a step above a level, 200,003 times: the mean is off by about sqrt(0.21/200003) = 0.001 steps"""
+    codec = SumCodec(BULK, 3)
+    step = 2 / codec.levels
+    values = {"a": np.full(200_003, 100.3 * step)}
+    one, again, other = (codec.encode(values, [1.0], key(i))[0] for i in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert set(one.tolist()) == {codec.levels // 2 + 100, codec.levels // 2 + 101}
+    assert abs(one.astype(float).mean() - codec.levels / 2 - 100.3) < 0.01
+
+
+def test_long_terms_are_encoded_alike_across_chunk_boundaries():
+    """Two terms of sizes that are no multiple of a chunk give the lanes of one term of both together."""
+    sizes = (65_537, 70_001)
+    rng = np.random.default_rng(0)
+    flat = rng.normal(0, 0.3, sum(sizes)).astype(np.float32)
+    two = Manifest(tuple(Term(f"t{i}", (size,), "fixed16", 1.0) for i, size in enumerate(sizes)))
+    parts = {"t0": flat[: sizes[0]], "t1": flat[sizes[0] :]}
+    whole = SumCodec(Manifest((Term("t", (sum(sizes),), "fixed16", 1.0),)), 3).encode({"t": flat}, [1.0], key(0))[0]
+    lanes = SumCodec(two, 3).encode(parts, [1.0, 1.0], key(0))[0]
+    reference = np.clip(flat, -1, 1).astype(float) * 0.5 * 20478 + 10239
+    assert np.abs(lanes - reference).max() < 1.01
+    # equal but where a chunk of the first term ends early: the stream goes on, so the noise is the same everywhere
+    assert np.array_equal(lanes, whole)
+
+
+def test_the_next_bounds_are_ten_root_mean_squares_and_the_clipped_share_is_counted():
+    """b: all 0.01 → rms 0.01 → 0.1, the term's bound; a: 12 values, 3 of them beyond 2 → clipped 3/17 of all."""
+    codec = SumCodec(MANIFEST, 3)
+    values = zeros(MANIFEST)
+    values["a"] = np.array([5.0, -5.0, 5.0] + [0.0] * 9).reshape(4, 3)
+    values["b"] = np.full(5, 0.004)
+    bounds = codec.initial_bounds()
+    opened = codec.decode(*add([codec.encode(values, bounds, key(i)) for i in range(3)]), 3, bounds)
+    assert opened.clipped_share == pytest.approx(3 / 17)
+    assert opened.next_bounds.dtype == np.float32
+    assert opened.next_bounds.tolist() == pytest.approx([2.0, 0.04], rel=1e-4)
+    assert codec.check_bounds(opened.next_bounds) is not None
+
+
+@given(st.integers(0, 60))
+def test_published_bounds_always_lie_within_the_terms_however_small_the_updates(shift):
+    codec = SumCodec(MANIFEST, 3)
+    bounds = codec.initial_bounds()
+    for _ in range(3):
+        values = zeros(MANIFEST) | {"a": np.full((4, 3), 2.0**-shift), "b": np.full(5, -(2.0**-shift))}
+        opened = codec.decode(*add([codec.encode(values, bounds, key(i)) for i in range(3)]), 3, bounds)
+        bounds = codec.check_bounds(opened.next_bounds)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [[2.0], [2.0, 0.1, 1.0], [np.nan, 0.1], [np.inf, 0.1], [0.0, 0.1], [-1.0, 0.1], [2.0000002, 0.1], [1e-30, 0.1]],
+    ids=["few", "many", "nan", "infinite", "zero", "negative", "above", "below-the-floor"],
+)
+def test_bounds_outside_the_terms_are_refused(bounds):
+    codec = SumCodec(MANIFEST, 3)
+    with pytest.raises(OutsideCharter):
+        codec.check_bounds(bounds)
+    with pytest.raises(OutsideCharter):
+        codec.encode(zeros(MANIFEST), bounds, key(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a", np.full((4, 3), np.nan)),
+        ("a", np.full((4, 3), -np.inf)),
+        ("a", np.zeros((3, 4))),
+        ("a", np.zeros((4, 3), dtype=bool)),
+        ("a", np.zeros((4, 3), dtype=complex)),
+        ("count", np.array(1e9 + 1)),
+        ("count", np.array(np.nan)),
+        ("stats", np.full((2, 2), -0.8)),
+        ("other", np.zeros(())),
+        ("square:a", np.zeros(())),
+    ],
+)
+def test_what_does_not_fit_the_manifest_is_not_encoded(name, value):
+    codec = SumCodec(MANIFEST, 3)
+    with pytest.raises(ManifestError):
+        codec.encode(zeros(MANIFEST) | {name: value}, codec.initial_bounds(), key(0))
+
+
+def test_a_missing_term_is_named():
+    codec = SumCodec(MANIFEST, 3)
+    with pytest.raises(ManifestError, match="'stats'"):
+        codec.encode({k: v for k, v in zeros(MANIFEST).items() if k != "stats"}, codec.initial_bounds(), key(0))
+
+
+def test_lanes_beyond_what_survivors_can_produce_are_rejected_at_the_very_edge():
+    codec = SumCodec(MANIFEST, 4)
+    bounds = codec.initial_bounds()
+    total16 = np.full(codec.length16, 3 * codec.levels, dtype=np.uint16)
+    total64 = np.zeros(codec.length64, dtype=np.uint64)
+    codec.decode(total16, total64, 3, bounds)
+    total16[7] += 1
+    with pytest.raises(SumRejected):
+        codec.decode(total16, total64, 3, bounds)
+    total16[7] -= 1
+    most = 3 * round(math.ldexp(1e9, codec._exact[0].bits))
+    for edge in (most, 2**64 - most):
+        total64[0] = edge
+        codec.decode(total16, total64, 3, bounds)
+    for beyond in (most + 1, 2**64 - most - 1):
+        total64[0] = beyond
+        with pytest.raises(SumRejected, match="'count'"):
+            codec.decode(total16, total64, 3, bounds)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_random_lanes_are_rejected(seed):
+    """1,000 random 16-bit lanes pass the range check with probability at most (15/16)^1000 = 1e-28"""
+    rng = np.random.default_rng(seed)
+    codec = SumCodec(Manifest((Term("a", (1000,), "fixed16", 1.0),)), 3)
+    with pytest.raises(SumRejected):
+        codec.decode(
+            rng.integers(0, 2**16, codec.length16, dtype=np.uint16),
+            np.zeros(codec.length64, dtype=np.uint64),
+            3,
+            [1.0],
+        )
+
+
+def test_lanes_lie_in_one_buffer_so_that_an_upload_needs_no_copy():
+    lanes16, lanes64 = SumCodec(MANIFEST, 3).encode(zeros(MANIFEST), [2.0, np.float32(0.1) * np.float32(0.9)], key(0))
+    assert lanes16.base is lanes64.base
+    assert (lanes16.size, lanes64.size) == (17, 1 + 4 + 2 + 1)
+
+
+def test_sizes_that_no_codec_serves_are_refused():
+    for few in (0, 1, 2):
+        with pytest.raises(TooFewDepartments):
+            SumCodec(MANIFEST, few)
+    with pytest.raises(ConfigError):
+        SumCodec(MANIFEST, 5000)
+    with pytest.raises(ManifestError):
+        SumCodec(Manifest((Term("a", (1,), "fixed16", 1e30),)), 3)
+    with pytest.raises(ManifestError):
+        SumCodec(Manifest((Term("a", (1,), "fixed64", 1e300),)), 3)
+    codec = SumCodec(MANIFEST, 3)
+    lanes = codec.encode(zeros(MANIFEST), codec.initial_bounds(), key(0))
+    for survivors in (0, 4):
+        with pytest.raises(ConfigError):
+            codec.decode(*lanes, survivors, codec.initial_bounds())
+    with pytest.raises(ConfigError):
+        codec.decode(lanes[0][:-1], lanes[1], 3, codec.initial_bounds())

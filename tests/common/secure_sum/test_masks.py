@@ -1,0 +1,112 @@
+"""Keystreams against a block cipher and an HKDF spelled out by hand; masks against their sum."""
+
+from __future__ import annotations
+
+import hmac
+import random
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commonroot.common.errors import ConfigError
+from commonroot.common.secure_sum import masks
+from commonroot.common.secure_sum.masks import CHUNK_BYTES, Keystream, add_streams, join_body, sign, split_body
+
+
+def stream(secret: bytes, label: str, size: int) -> bytes:
+    """The definition: HKDF-SHA-256 (RFC 5869) to a key, then AES-256 of 0^12 ‖ i for i = 2, 3, …"""
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    key = hmac.digest(extracted, b"commonroot/1/keystream " + label.encode() + b"\0" + b"\1", "sha256")
+    blocks = b"".join(bytes(12) + i.to_bytes(4, "big") for i in range(2, 3 + size // 16))
+    return Cipher(AES256(key), ECB()).encryptor().update(blocks)[:size]
+
+
+SECRET = bytes(range(32))
+
+
+def lanes(n16: int, n64: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2**16, n16, dtype=np.uint16), rng.integers(0, 2**64, n64, dtype=np.uint64)
+
+
+@pytest.mark.parametrize("make", [masks._gcm, masks._ctr])
+def test_both_encryptors_emit_the_defined_stream(make, monkeypatch):
+    monkeypatch.setattr(masks, "_encryptor", make)
+    out = np.empty(CHUNK_BYTES + 77, dtype=np.uint8)
+    Keystream(SECRET, "lanes16").fill(out)
+    assert out.tobytes() == stream(SECRET, "lanes16", out.size)
+
+
+@given(st.lists(st.integers(0, 300), max_size=8))
+def test_a_stream_does_not_depend_on_how_it_is_cut(sizes):
+    source = Keystream(SECRET, "x")
+    parts = [np.empty(size, dtype=np.uint8) for size in sizes]
+    for part in parts:
+        source.fill(part)
+    assert b"".join(part.tobytes() for part in parts) == stream(SECRET, "x", sum(sizes))
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 5])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_masks_are_the_same_on_both_sides_of_a_chunk_boundary(chunks, extra):
+    n16, n64 = chunks * CHUNK_BYTES // 2 + extra, chunks * CHUNK_BYTES // 8 + extra
+    zeros16, zeros64 = np.zeros(n16, dtype=np.uint16), np.zeros(n64, dtype=np.uint64)
+    add_streams(zeros16, zeros64, [(1, SECRET)])
+    assert zeros16.astype("<u2").tobytes() == stream(SECRET, "lanes16", 2 * n16)
+    assert zeros64.astype("<u8").tobytes() == stream(SECRET, "lanes64", 8 * n64)
+
+
+@given(n=st.integers(3, 8), n16=st.integers(0, 40), n64=st.integers(0, 9), seed=st.integers(0, 2**32))
+def test_the_pairwise_masks_of_all_departments_cancel(n, n16, n64, seed):
+    draw = random.Random(seed).randbytes
+    secrets = {(i, j): draw(32) for j in range(n) for i in range(j)}
+    total16, total64 = np.zeros(n16, dtype=np.uint16), np.zeros(n64, dtype=np.uint64)
+    for me in range(n):
+        mine = lanes(n16, n64, me)
+        add_streams(*mine, [(sign(me, p), secrets[min(me, p), max(me, p)]) for p in range(n) if p != me])
+        total16 += mine[0]
+        total64 += mine[1]
+    plain = [lanes(n16, n64, me) for me in range(n)]
+    assert np.array_equal(total16, sum((a for a, _ in plain), np.zeros(n16, dtype=np.uint16)))
+    assert np.array_equal(total64, sum((b for _, b in plain), np.zeros(n64, dtype=np.uint64)))
+
+
+def test_adding_then_subtracting_leaves_everything_as_it_was_and_wraps_without_a_word():
+    a, b = lanes(1000, 100)
+    before = a.copy(), b.copy()
+    add_streams(a, b, [(1, SECRET), (-1, bytes(32))])
+    assert not np.array_equal(a, before[0])
+    assert not np.array_equal(b, before[1])
+    add_streams(a, b, [(-1, SECRET), (1, bytes(32))])
+    assert np.array_equal(a, before[0])
+    assert np.array_equal(b, before[1])
+
+
+def test_what_cannot_be_masked_in_place_is_refused():
+    a, b = lanes(8, 8)
+    for bad in ((a[::2], b), (a, b[::2]), (a.astype(np.int16), b), (a, a), (a.reshape(2, 4), b)):
+        with pytest.raises(ConfigError):
+            add_streams(*bad, [(1, SECRET)])
+    with pytest.raises(ConfigError):
+        add_streams(a, b, [(0, SECRET)])
+
+
+@given(n16=st.integers(0, 9), n64=st.integers(0, 5), together=st.booleans())
+def test_a_body_is_both_kinds_of_lanes_in_order_with_or_without_a_copy(n16, n64, together):
+    a, b = lanes(n16, n64)
+    if together:
+        buffer = np.concatenate([a.view(np.uint8), b.view(np.uint8)])
+        a, b = buffer[: 2 * n16].view("<u2"), buffer[2 * n16 :].view("<u8")
+    body = join_body(a, b)
+    assert bytes(body) == a.tobytes() + b.tobytes()
+    back = split_body(body, n16, n64)
+    assert np.array_equal(back[0], a)
+    assert np.array_equal(back[1], b)
+    if together and n16 and n64:
+        a[0] ^= 1
+        assert bytes(body[:2]) == a[:1].tobytes()
