@@ -167,7 +167,7 @@ def ledger(folder: Folder, json: Json = False) -> None:
     facts = {
         "entries": [{"sequence": e.sequence, "at": e.at, "kind": e.kind, "facts": e.facts} for e in entries],
         "verified": count,
-        "bytes_sent": sum(int(e.facts["bytes"]) for e in entries if isinstance(e.facts.get("bytes"), int)),
+        "bytes_sent": sum(size for e in entries if isinstance(size := e.facts.get("bytes"), int)),
     }
 
     def text() -> None:

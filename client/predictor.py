@@ -9,8 +9,6 @@ No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,8 @@ from safetensors.numpy import load_file, save
 from commonroot.client.data import Scaler, read_features
 from commonroot.client.models import Model
 from commonroot.client.tasks import Floats, Task, task_from_json
-from commonroot.common.errors import DataError, ForeignState, StorageFull
+from commonroot.common.errors import DataError, ForeignState
+from commonroot.files import atomic_write, storage_errors
 
 VERSION: Final = 1
 _RECORD: Final = "predictor.json"
@@ -64,9 +63,9 @@ class Predictor:
         return self.predict(read_features(path, self.names))
 
     def save(self, folder: Path) -> None:
-        """Write into ``folder``, made where needed; each file appears whole or not at all.
+        """Write into ``folder``, made where needed; each file appears whole or not at all, the record last.
 
-        Raises StorageFull where the disk refuses.
+        Raises StorageFull or ConfigError where the disk refuses.
         """
         arrays = {"scaler/centre": self.scaler.centre, "scaler/scale": self.scaler.scale}
         listed = []
@@ -80,12 +79,12 @@ class Predictor:
             "models": listed,
             "about": dict(self.about),
         }
-        try:
+        with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / _TENSORS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
-            _replace(folder / _RECORD, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).encode())
-        except OSError as error:
-            raise StorageFull(f"the predictor could not be written: {error.strerror}") from error
+        tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        atomic_write(folder / _TENSORS, tensors, mode=0o600)
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+        atomic_write(folder / _RECORD, text.encode(), mode=0o600)
 
     @classmethod
     def load(cls, folder: Path) -> Predictor:
@@ -115,17 +114,3 @@ def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[np.floa
 def _under(arrays: Mapping[str, NDArray[Any]], at: int) -> dict[str, NDArray[Any]]:
     prefix = f"{at}/"
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, flush to disk, then rename over."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

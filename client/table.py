@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from commonroot.common.errors import DataError
 
 Features = Sequence[str] | Literal["all but target"]
+#: Beyond this, squares of values are no longer numbers.
+LARGEST = 1e100
 #: A message lists this many problems and counts the rest.
 SHOWN = 20
 
@@ -131,7 +133,7 @@ class _RawCsv(_Raw):
             values = np.array([[float(row[i]) for i in at] for row in self.cells], dtype=np.float64)
         except ValueError:  # some cell is no number: go through them one by one to name each
             values = np.array([[_number(row[i]) for i in at] for row in self.cells], dtype=np.float64)
-        for row, column in np.argwhere(~np.isfinite(values)):
+        for row, column in np.argwhere(~(np.abs(values) <= LARGEST)):
             found = _kind(self.cells[row][at[column]])
             problems.append(_not_a_number(file, found, int(row) + 2, names[column]))
         return values.reshape(self.rows, len(at))
@@ -161,8 +163,8 @@ class _RawNpz(_Raw):
             problems.append(Problem(file=file, column=names[0], found=_dtype(columns), expected="numbers", fix=fix))
             return np.zeros((self.rows, len(names)))
         values = columns.astype(np.float64)
-        for row, column in np.argwhere(~np.isfinite(values)):
-            found = "not a number" if np.isnan(values[row, column]) else "infinity"
+        for row, column in np.argwhere(~(np.abs(values) <= LARGEST)):
+            found = _size(float(values[row, column]))
             problems.append(_not_a_number(file, found, int(row) + 1, names[column]))
         return values
 
@@ -285,9 +287,13 @@ def _kind(text: str) -> str:
     if not stripped:
         return "an empty cell"
     value = _number(stripped)
-    if np.isinf(value):
-        return "infinity"
-    return "not a number (NaN)" if stripped.lower().lstrip("+-") == "nan" else "text"
+    return "text" if np.isnan(value) and stripped.lower().lstrip("+-") != "nan" else _size(value)
+
+
+def _size(value: float) -> str:
+    if np.isnan(value):
+        return "not a number (NaN)"
+    return "infinity" if np.isinf(value) else f"a number beyond ±{LARGEST:g}"
 
 
 def _dtype(array: NDArray[Any]) -> str:

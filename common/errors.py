@@ -154,6 +154,20 @@ class Unreachable(UsageError):
     hint = "check address, port and firewall; the daemon goes on trying"
 
 
+class ProcessDied(UsageError):
+    """One of the processes of a demo or benchmark ended by itself."""
+
+    code = "CR70"
+    hint = "the log named in the message says why"
+
+
+class UnknownBenchmark(UsageError):
+    """There is no benchmark of that name."""
+
+    code = "CR71"
+    hint = "`commonroot bench --help` lists them"
+
+
 # -- theirs --------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +285,13 @@ class Refused(PeerError):
 
 
 # -- nobody's ------------------------------------------------------------------------------------------------------
+
+
+class RunStopped(RoundLost):
+    """A run ended before its last round."""
+
+    code = "CR39"
+    hint = "`commonroot coordinator status` says why; the processes' logs say more"
 
 
 class NotEnoughUploads(RoundLost):

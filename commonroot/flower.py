@@ -103,10 +103,13 @@ class Sealed:
     """
 
     def __init__(self, parcel: Parcel, mark: str = "") -> None:
+        view = memoryview(parcel.body)
+        # len() of a view counts its items, which need not be bytes.
+        body = view.cast("B") if view.nbytes else memoryview(b"")
         note: dict[str, str | bytes | int] = {
             "kind": parcel.kind,
             "head": parcel.head,
-            "size": len(parcel.body),
+            "size": len(body),
             "mark": mark,
         }
         record = RecordDict()
@@ -114,18 +117,18 @@ class Sealed:
         self.tree: ObjectTree | None = None
         self.objects: dict[str, InflatableObject] = {}
         self.note_id = ""
-        if len(parcel.body) <= INLINE_BODY:
-            note["body"] = bytes(parcel.body)
+        if len(body) <= INLINE_BODY:
+            note["body"] = bytes(body)
         else:
             # Straight from the buffer: Array(ndarray) would copy it through np.save first.
-            array = Array(dtype="uint8", shape=(len(parcel.body),), stype="commonroot.bytes", data=b"")
-            array.data = memoryview(parcel.body).cast("B")  # type: ignore[assignment]
+            array = Array(dtype="uint8", shape=(len(body),), stype="commonroot.bytes", data=b"")
+            array.data = body  # type: ignore[assignment]
             # Item by item: ArrayRecord({...}) would copy the array and check that its data are bytes.
             arrays = ArrayRecord()
             arrays[_BODY] = array
             record[_BODY] = arrays
         record[_NOTE] = ConfigRecord(note)  # type: ignore[arg-type]
-        if len(parcel) <= SHORT_PARCEL:
+        if len(parcel.head) + len(body) <= SHORT_PARCEL:
             self.short = record
             return
         with no_object_id_recompute():

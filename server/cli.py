@@ -186,6 +186,6 @@ def models(folder: Folder, json: Json = False) -> None:
 
     def text() -> None:
         for row in rows:
-            say(f"run {row['run']}  version {row['version']:<5} {row['sha256'][:16]}  {row['file']}")
+            say(f"run {row['run']}  version {row['version']:<5} {str(row['sha256'])[:16]}  {row['file']}")
 
     emit(rows, json, text)

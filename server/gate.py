@@ -54,29 +54,38 @@ class Doorbell:
         self.arrived = threading.Event()
         self._lock = threading.Lock()
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
-        self._rung: set[int] = set()
+        self._rings = 0
+        self._last_ring: dict[int, int] = {}
         self._closed = False
+
+    @property
+    def rings(self) -> int:
+        """How often it rang so far, for anybody."""
+        return self._rings
 
     def ring(self, node_id: int) -> None:
         """A message for this node is complete, or it leaves: whoever waits for it need not wait longer."""
         with self._lock:
+            self._rings += 1
+            self._last_ring[node_id] = self._rings
             waiting = self._waiting.pop(node_id, None)
-            if waiting is None:
-                self._rung.add(node_id)  # it may be just between asking and waiting
-                return
+        if waiting is None:
+            return
         loop, event = waiting
         # A loop that has ended has nobody waiting on it.
         if not loop.is_closed():
             loop.call_soon_threadsafe(event.set)
 
-    async def wait(self, node_id: int, seconds: float) -> bool:
-        """Wait for a ring.  True: it rang; False: it did not, or somebody else waits now, or the house closes."""
+    async def wait(self, node_id: int, since: int, seconds: float) -> bool:
+        """Wait for a ring for this node, later than the ``since``-th of all.
+
+        True: it rang, perhaps already; False: it did not, or somebody else waits for the same, or the house closes.
+        """
         event = asyncio.Event()
         with self._lock:
             if self._closed:
                 return False
-            if node_id in self._rung:
-                self._rung.discard(node_id)
+            if self._last_ring.get(node_id, 0) > since:
                 return True
             earlier = self._waiting.get(node_id)
             self._waiting[node_id] = (asyncio.get_running_loop(), event)
@@ -115,9 +124,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1000})
-            return
+            raise RuntimeError(f"the listener is set up for http, not for {scope['type']}")
         path = scope["path"]
         if (scope["method"], path) not in OPEN_ROUTES:
             await _answer(send, 404)
@@ -139,17 +146,18 @@ class Gate:
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
+        rings = self._bell.rings  # before asking: what is stored while we ask rings later
         answer = await self._ask(scope, body, receive)
         # Only a node that the hub understood and authenticated gets 200, so only such a node is kept waiting.
         if answer[0]["status"] == 200 and not any(part.get("body") for part in answer[1:]):
             node_id = PullMessagesRequest.FromString(body).node.node_id
-            if await self._wait(node_id, receive):
+            if await self._wait(node_id, rings, receive):
                 answer = await self._ask(scope, body, receive)
         await _pass_on(answer, send)
 
-    async def _wait(self, node_id: int, receive: Receive) -> bool:
+    async def _wait(self, node_id: int, since: int, receive: Receive) -> bool:
         """Wait for the bell, but not for a node that has hung up: it would take a message it never gets."""
-        bell = asyncio.ensure_future(self._bell.wait(node_id, self._hold))
+        bell = asyncio.ensure_future(self._bell.wait(node_id, since, self._hold))
         gone = asyncio.ensure_future(receive())
         done, pending = await asyncio.wait({bell, gone}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -15,11 +15,13 @@ This file, ``gate.py`` and ``flower_links.py`` are everything on the coordinator
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -180,7 +182,10 @@ class SuperLink:
         self._state_dir.mkdir(parents=True, exist_ok=True)
         links = _Links(database, _Payloads())
         try:
-            links.initialize()
+            with warnings.catch_warnings():
+                # Flower's migrations are configured in a way that alembic is about to drop.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                links.initialize()
         except Exception as error:  # Flower's migrations raise whatever alembic, SQLAlchemy and sqlite3 raise
             links.close()
             raise ForeignState(f"{database}: {type(error).__name__}") from error
@@ -190,6 +195,7 @@ class SuperLink:
         config = uvicorn.Config(
             gate,
             lifespan="off",
+            ws="none",
             access_log=False,
             log_config=None,
             log_level=logging.ERROR,
@@ -215,11 +221,31 @@ class SuperLink:
             self._links = None
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, closing briskly.
+
+    It would wait for every idle connection to be closed from the other end, which a node does when it next asks.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests in progress finish, hang up, and then do what uvicorn does."""
+        for server in self.servers:
+            server.close()
+        deadline = time.monotonic() + _LAST_ORDERS
+        while self.server_state.tasks and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
+
+
 class _Listener:
     """One uvicorn server in a thread.  In a thread it leaves signals alone, which is what we want."""
 
     def __init__(self, config: uvicorn.Config, sock: socket.socket) -> None:
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._socket = sock
         self._thread = threading.Thread(target=self._server.run, args=([sock],), name="commonroot-hub", daemon=True)
 

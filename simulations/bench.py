@@ -16,15 +16,8 @@ from typing import Final, Literal
 from rich.console import Console
 from rich.table import Table
 
-from commonroot.common.errors import UsageError
+from commonroot.common.errors import UnknownBenchmark
 from commonroot.files import atomic_write
-
-
-class UnknownBenchmark(UsageError):
-    """There is no benchmark of that name."""
-
-    code = "CR72"
-    hint = "`commonroot bench --help` lists them"
 
 
 @dataclass(frozen=True, slots=True)

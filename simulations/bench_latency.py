@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from commonroot.client.data import DataConfig
-from commonroot.common.errors import RoundLost
+from commonroot.common.errors import RunStopped
 from commonroot.simulations.bench import Row
 from commonroot.simulations.founding import found, write_table
 from commonroot.simulations.processes import free_port, processes
@@ -67,7 +67,7 @@ def secure_round_seconds() -> list[float]:
                 while len(ended := [r.ended for r in journal.rounds() if r.state == "closed" and r.ended]) < ROUNDS:
                     running.check()
                     if time.monotonic() > deadline:
-                        raise RoundLost(f"{len(ended)} of {ROUNDS} rounds in {_LIMIT:.0f} s")
+                        raise RunStopped(f"{len(ended)} of {ROUNDS} rounds in {_LIMIT:.0f} s")
                     time.sleep(0.5)
         finally:
             journal.close()

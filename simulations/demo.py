@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from commonroot.common.errors import ConfigError, RoundLost
+from commonroot.common.errors import ConfigError, RunStopped
 from commonroot.files import atomic_write
 from commonroot.simulations.digits import write_departments
 from commonroot.simulations.faults import FaultScript
@@ -47,13 +47,6 @@ seed = {seed}
 """
 
 
-class DemoStopped(RoundLost):
-    """The demo's run ended before its last round."""
-
-    code = "CR71"
-    hint = "the journal's reason says why; the processes' logs say more"
-
-
 def run_demo(root: Path, *, rounds: int, seed: int, faults: bool, console: Console) -> dict[str, Any]:
     """Found, run and report; returns the report, which also lies in ``root/report.json`` and ``root/report.html``."""
     _fresh(root)
@@ -78,14 +71,14 @@ def run_demo(root: Path, *, rounds: int, seed: int, faults: bool, console: Conso
     atomic_write(root / "report.json", json.dumps(report, indent=2).encode())
     write_html(report, root / "report.html")
     if report["state"] != "finished" or len(report["departments"]) != len(federation.departments):
-        raise DemoStopped(f"the run is {report['state']} after {report['rounds']} rounds: {report['reason'] or 'late'}")
+        raise RunStopped(f"the run is {report['state']} after {report['rounds']} rounds: {report['reason'] or 'late'}")
     return report
 
 
 def show(report: dict[str, Any], root: Path, console: Console) -> None:
     """The report for people."""
     console.print(render_table(report))
-    saw = ", ".join(f"{row['kind']} {row['bytes']:,} B" for row in report["coordinator_saw"])
+    saw = ", ".join(f"{row['parcels']} {row['kind']} ({row['bytes']:,} B)" for row in report["coordinator_saw"])
     console.print(
         f"{report['rounds']} rounds, median {report['seconds_per_round']:.2f} s; "
         f"{report['bytes_per_department_per_round']:,} bytes a department and round"
@@ -136,7 +129,7 @@ def _watch(
             time.sleep(0.05 if script is not None else 0.2)
     finally:
         journal.close()
-    raise DemoStopped(f"the demo did not end within {_LIMIT:.0f} s")
+    raise RunStopped(f"the demo did not end within {_LIMIT:.0f} s")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from commonroot.client.daemon import open_session
@@ -17,6 +18,8 @@ from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import MemoryNetwork
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+#: The same from inside a department: its name first.
+OnDepartment = Callable[[str, str, dict[str, Any]], None]
 
 
 class SimulatedFederation:
@@ -25,10 +28,18 @@ class SimulatedFederation:
     Departments can be killed and started again; what they find then is what their folders hold.
     """
 
-    def __init__(self, federation: Federation, network: MemoryNetwork, *, random: Random = os.urandom) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        network: MemoryNetwork,
+        *,
+        random: Random = os.urandom,
+        on_department: OnDepartment = lambda name, kind, facts: None,
+    ) -> None:
         self.federation = federation
         self.network = network
         self._random = random
+        self._on_department = on_department
         self._stores: dict[str, DepartmentStore] = {}
         self.sessions: dict[str, Session] = {}
         self._roster = federation.coordinator.roster()
@@ -41,7 +52,8 @@ class SimulatedFederation:
             folder.root, federation=folder.config.federation, department=folder.config.name, owner=True
         )
         self._stores[name] = store
-        session = open_session(folder, folder.roster(), store, random=self._random)
+        tell = partial(self._on_department, name)
+        session = open_session(folder, folder.roster(), store, tell, self._random)
         self.sessions[name] = session
         self.network.attach(self._keys[name], name, session.handle)
 

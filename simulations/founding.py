@@ -7,9 +7,12 @@ own machines; only because one person owns all the folders may one function writ
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,9 +73,9 @@ def found(
             coordinator=f"127.0.0.1:{port}",
             authority=coordinator.authority_public().hex(),
             ca=coordinator.ca,
-            data=_toml_section(data),
+            data="\n" + to_toml({"data": data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}),
             random=random,
-            training_secret=hashlib.sha256(f"{seed}/{name}".encode()).digest(),
+            training_secret=training_secret(seed, name),
         )
     coordinator.sign_roster(
         [folder.root / "request.json" for folder in folders.values()], colluders=colluders, survivors_min=None
@@ -86,6 +89,23 @@ def found(
     return Federation(root, coordinator, folders, signed, path)
 
 
+def reopen(root: Path) -> Federation:
+    """A federation that ``found`` made in ``root``, read again from disk; departments in the roster's order.
+
+    Raises what reading its files raises, such as ConfigError and BadSignature.
+    """
+    coordinator = CoordinatorFolder(root / "coordinator")
+    names = [member.name for member in coordinator.roster().departments]
+    path = next((root / "coordinator" / "charters").glob("*.json"), root / "coordinator" / "charters")
+    departments = {name: DepartmentFolder(root / "departments" / name) for name in names}
+    return Federation(root, coordinator, departments, coordinator.charter(path), path)
+
+
+def training_secret(seed: int, name: str) -> bytes:
+    """The 32 bytes from which department ``name`` of a federation of this seed draws its training randomness."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
 def write_table(path: Path, x: np.ndarray, y: np.ndarray) -> None:
     """A department's rows as a .npz file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +113,20 @@ def write_table(path: Path, x: np.ndarray, y: np.ndarray) -> None:
         np.savez(file, X=x, y=y)
 
 
-def _toml_section(data: DataConfig) -> str:
-    """A ``[data]`` section; every field of DataConfig is a TOML scalar or list."""
-    lines = ["", "[data]"]
-    for key, value in data.model_dump(mode="json", exclude_none=True, exclude_defaults=True).items():
-        if isinstance(value, str):
-            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        elif isinstance(value, list):
-            text = "[" + ", ".join(f'"{v}"' if isinstance(v, str) else str(v) for v in value) + "]"
-        else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-        lines.append(f"{key} = {text}")
-    return "\n".join(lines) + "\n"
+def to_toml(values: Mapping[str, Any]) -> str:
+    """JSON values as TOML: scalars and lists of scalars first, then every mapping as a table of its own."""
+    return "\n".join(_toml_lines(values, ()))
+
+
+def _toml_lines(values: Mapping[str, Any], table: tuple[str, ...]) -> list[str]:
+    lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            name = (*table, key)
+            lines += ["", f"[{'.'.join(name)}]", *_toml_lines(value, name)]
+    return lines if table else [*lines, ""]
+
+
+def _toml_value(value: Any) -> str:
+    """JSON and TOML write these alike, but for one control character that JSON leaves bare."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

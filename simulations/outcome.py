@@ -44,7 +44,7 @@ def outcome(coordinator: Path, departments: dict[str, Path]) -> dict[str, Any]:
         "lost_rounds": sum(1 for r in run["rounds"] if r["state"] == "lost"),
         "seconds_per_round": statistics.median(row["seconds"] for row in history) if history else 0.0,
         "departments": [read_report(folder) for folder in departments.values() if (folder / "report.json").exists()],
-        "coordinator_saw": [{"kind": row["kind"], "bytes": row["bytes"]} for row in status["received"]],
+        "coordinator_saw": status["received"],
         "bytes_per_department_per_round": round(statistics.median(wire)) if wire else 0,
         "history": history,
     }

@@ -11,14 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commonroot.common.errors import UsageError
-
-
-class ProcessDied(UsageError):
-    """One of the federation's processes ended by itself; its log says why."""
-
-    code = "CR70"
-    hint = "the log named in the message says why"
+from commonroot.common.errors import ProcessDied
 
 
 class Processes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from commonroot.common.errors import KeyFileError, StaleRound, UsageError
+from commonroot.common.errors import ForeignState, KeyFileError, StaleRound, UsageError
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Random, agree, agreement_public, derive
 
@@ -51,8 +51,11 @@ class Chains:
     rounds: tuple[bytes, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.blocks) != len(self.rounds) or any(len(key) != KEY_BYTES for key in (*self.blocks, *self.rounds)):
-            raise UsageError("key chains are pairs of 32-byte keys, one pair per department")
+        keys = (*self.blocks, *self.rounds)
+        if not isinstance(self.at, int) or len(self.blocks) != len(self.rounds):
+            raise ForeignState("key chains are one round number and two keys per department")
+        if any(len(key) != KEY_BYTES for key in keys):
+            raise ForeignState(f"the keys of a chain are {KEY_BYTES} bytes")
 
     @classmethod
     def begin(cls, secrets: Sequence[bytes], roster: Roster, me: int) -> Chains:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sum_federation import Federation
 
-from commonroot.common.errors import KeyFileError, StaleRound, UsageError
+from commonroot.common.errors import ForeignState, KeyFileError, StaleRound, UsageError
 from commonroot.common.secure_sum.chains import BLOCK, Chains, agreements
 
 N = 4
@@ -82,9 +82,9 @@ def test_chains_are_bound_to_the_roster():
 
 
 def test_chains_that_do_not_fit_are_refused_and_never_shown():
-    with pytest.raises(UsageError):
+    with pytest.raises(ForeignState):
         Chains(0, (bytes(32),), ())
-    with pytest.raises(UsageError):
+    with pytest.raises(ForeignState):
         Chains(0, (bytes(31),), (bytes(32),))
     with pytest.raises(UsageError):
         Chains.begin([], FEDERATION.roster, 0)

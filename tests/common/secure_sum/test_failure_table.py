@@ -46,7 +46,7 @@ def test_the_opened_ring_sum_is_bit_exact_when_everyone_stays(n):
 
 
 def test_the_largest_federation_loses_departments_at_every_stage():
-    """n = 32, t_c = 1: tau = 17.  30 are asked, 27 upload, 17 of the 30 answer, two of them too late to be survivors."""
+    """n = 32, t_c = 1: tau = 17.  Of 30 asked 27 upload in time; 17 answer, two of them too late to count."""
     federation = Federation(32)
     opening = federation.opening(cohort=[*range(5), *range(7, 32)])
     survivors = [*range(4), *range(9, 32)]
@@ -365,7 +365,7 @@ def test_uploads_that_are_forged_moved_or_replayed_are_refused_by_name():
 def test_an_upload_with_the_wrong_number_of_boxes_is_refused():
     federation = Federation(4)
     opening = federation.opening()
-    head, body = federation.upload(0, opening)
+    _, body = federation.upload(0, opening)
     small = Federation(3)
     boxes = Masked.decode(small.upload(0, small.opening())[0])
     forged = Masked.signed(

@@ -1,0 +1,199 @@
+"""What every strategy promises, whatever its method: one contract, run over each of them."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commonroot.common.backbone import BackboneSpec
+from commonroot.common.charter import Charter, Draft, Method, Training
+from commonroot.common.manifest import Manifest, flatten, unflatten
+from commonroot.strategies import STRATEGIES, LocalResult, Strategy, build, check_sealed, seal
+from commonroot.strategies.averaging import mean_losses
+
+METHODS = [
+    Method(name="fedavg"),
+    Method(name="fedavg", options={"head": "shared", "outputs": 3}),
+    Method(name="fedavg-ft"),
+    Method(name="fedavg-ft", options={"head": "shared", "outputs": 1}),
+    Method(name="fedper"),
+    Method(name="fedper", options={"head_epochs": 2, "fine_tune_epochs": 0, "fine_tune_head_epochs": 0}),
+    Method(name="fedrep"),
+    Method(name="fedrep", options={"head_epochs": 5, "backbone_epochs": 1}),
+    Method(name="local"),
+]
+
+
+def draft_of(method, **training):
+    return Draft(
+        federation="bank",
+        name="pilot",
+        rounds=3,
+        method=method,
+        backbone=BackboneSpec(inputs=5, widths=(4, 3)),
+        training=Training(weight_cap=100, **training),
+    )
+
+
+@pytest.fixture(params=METHODS, ids=lambda m: f"{m.name} {m.options or ''}".strip())
+def draft(request):
+    return draft_of(request.param)
+
+
+def result_of(draft, strategy, state, seed, *, rows=25, size=0.1):
+    random = np.random.default_rng(seed)
+    shared = {
+        name: (state[name] + random.normal(0, size, shape)).astype(np.float32)
+        for name, shape in strategy.broadcast(draft)
+    }
+    return LocalResult(shared, rows, float(random.uniform(0, 2)), float(random.uniform(0, 2)))
+
+
+def add(contributions):
+    return {name: np.sum([c[name] for c in contributions], axis=0, dtype=np.float64) for name in contributions[0]}
+
+
+def frozen_copy(arrays):
+    held = {name: np.array(array) for name, array in arrays.items()}
+    for array in held.values():
+        array.flags.writeable = False
+    return held
+
+
+def test_every_installed_method_is_held_to_the_contract():
+    assert {method.name for method in METHODS} == set(STRATEGIES)
+
+
+def test_it_is_a_strategy(draft):
+    assert isinstance(build(draft), Strategy)
+    assert build(draft).name == draft.method.name
+
+
+def test_inputs_are_never_written_to(draft):
+    """Read-only arrays go in: a write would raise, and a view given back would stay read-only."""
+    strategy = build(draft)
+    state = frozen_copy(strategy.initial(draft))
+    result = result_of(draft, strategy, state, 1)
+    before = copy.deepcopy((state, result))
+    terms = frozen_copy(strategy.contribute(draft, state, result))
+    following = strategy.combine(draft, state, terms)
+    for name, array in before[0].items():
+        np.testing.assert_array_equal(state[name], array)
+        assert not np.shares_memory(following[name], state[name])
+    for name, array in before[1].shared.items():
+        np.testing.assert_array_equal(result.shared[name], array)
+
+
+def test_a_round_nobody_answered_leaves_the_state_as_it_was(draft):
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    nothing = {term.name: np.zeros(term.shape) for term in strategy.terms(draft)}
+    following = strategy.combine(draft, state, nothing)
+    assert following.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(following[name], array)
+        assert following[name].dtype == np.float32
+    assert mean_losses(nothing) == {}
+
+
+def test_the_order_of_departments_does_not_matter(draft):
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    terms = [strategy.contribute(draft, state, result_of(draft, strategy, state, k, rows=9 * k + 1)) for k in range(5)]
+    one = strategy.combine(draft, state, add(terms))
+    other = strategy.combine(draft, state, add(terms[::-1]))
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-6, atol=1e-9)
+
+
+def test_it_equals_the_weighted_mean_written_out(draft):
+    """Weights √(4/100) = 0.2, √(16/100) = 0.4, √(100/100) = 1 and a cap: 400 rows weigh 1 as well."""
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    results = [result_of(draft, strategy, state, k, rows=rows) for k, rows in enumerate((4, 16, 100, 400))]
+    following = strategy.combine(draft, state, add([strategy.contribute(draft, state, r) for r in results]))
+    if draft.method.name == "local":
+        expected = state
+    else:
+        weights = (0.2, 0.4, 1.0, 1.0)
+        expected = dict(state)
+        for name, _ in strategy.broadcast(draft):
+            changes = [r.shared[name].astype(np.float64) - state[name] for r in results]
+            expected[name] = state[name] + sum(w * c for w, c in zip(weights, changes, strict=True)) / 2.6
+    for name in state:
+        np.testing.assert_allclose(following[name], expected[name], atol=1e-6)
+
+
+def test_losses_are_weighted_means(draft):
+    """weights 0.2 and 0.6, losses 1 and 2: (0.2·1 + 0.6·2)/0.8 = 1.75; held out 3 and 1: (0.6 + 0.6)/0.8 = 1.5"""
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    shared = {name: state[name] for name, _ in strategy.broadcast(draft)}
+    results = [LocalResult(shared, 4, 1.0, 3.0), LocalResult(shared, 36, 2.0, 1.0)]
+    sums = add([strategy.contribute(draft, state, result) for result in results])
+    assert mean_losses(sums) == pytest.approx({"loss": 1.75, "held_out": 1.5})
+
+
+def test_a_state_restored_from_its_broadcast_goes_on_alike(draft):
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    shapes = strategy.broadcast(draft)
+    restored = unflatten(flatten(state, shapes), shapes)
+    assert restored.keys() == {name for name in state if not name.startswith("server/")}
+    terms = strategy.contribute(draft, state, result_of(draft, strategy, state, 3))
+    one, other = strategy.combine(draft, state, terms), strategy.combine(draft, restored, terms)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@given(
+    which=st.sampled_from(METHODS),
+    size=st.sampled_from([0.0, 1e-3, 1.0, 1e3, 1e30]),
+    rows=st.integers(1, 10**9),
+    loss=st.floats(0, 1e300),
+    seed=st.integers(0, 2**16),
+)
+def test_every_term_is_within_its_bound_whatever_training_did(which, size, rows, loss, seed):
+    draft = draft_of(which)
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    shared = result_of(draft, strategy, state, seed, size=size).shared
+    terms = strategy.contribute(draft, state, LocalResult(shared, rows, loss, loss))
+    manifest = Manifest(strategy.terms(draft))
+    for lane in ("fixed16", "fixed64"):
+        manifest.pack(terms, lane)  # names, shapes, finite
+    for term in manifest.terms:
+        assert np.abs(terms[term.name]).max() <= term.bound
+
+
+def test_one_department_moves_the_sum_by_the_clip_at_most(draft):
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    terms = strategy.contribute(draft, state, result_of(draft, strategy, state, 5, rows=10**6, size=1e3))
+    norm = np.sqrt(sum(np.square(v).sum() for name, v in terms.items() if name.startswith("update/")))
+    assert norm <= draft.training.update_clip * (1 + 1e-9)
+
+
+def test_no_private_name_is_in_any_term_or_broadcast(draft):
+    """``Term`` itself refuses private names; here also nothing head-like unless the charter shares one."""
+    strategy = build(draft)
+    names = [name for name, _ in strategy.broadcast(draft)] + [term.name for term in strategy.terms(draft)]
+    assert any("head" in name for name in names) == strategy.shares_head
+    Manifest(strategy.terms(draft))
+
+
+def test_every_broadcast_tensor_is_in_the_first_state(draft):
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    for name, shape in strategy.broadcast(draft):
+        assert state[name].shape == shape and state[name].dtype == np.float32
+
+
+def test_its_charter_is_the_one_another_machine_derives(draft):
+    charter = seal(draft)
+    check_sealed(charter)
+    again = Charter.model_validate_json(charter.model_dump_json())
+    assert again.digest == charter.digest
+    check_sealed(again)
