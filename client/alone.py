@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.baselines import GRID, Recipe, fit, one_thread
+from commonroot.client.baselines import GRID, Recipe, fit
 from commonroot.client.choice import temperature
 from commonroot.client.data import Prepared, Rows, folds
 from commonroot.client.models import Model
@@ -55,8 +55,7 @@ def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) ->
     parts = _parts(prepared, secret)
     y = np.concatenate([held.y for _, held in parts])
     task = prepared.task
-    with one_thread(parts[0][0]):
-        found = [_baseline(task, recipe, parts, y) for recipe in GRID]
+    found = [_baseline(task, recipe, parts, y) for recipe in GRID]
     found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
     return sorted(found, key=lambda candidate: candidate.loss)
 

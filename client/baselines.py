@@ -61,16 +61,6 @@ MOST_TREES: Final = 600
 MANY_CELLS: Final = 1_000_000
 
 
-@contextlib.contextmanager
-def one_thread(rows: Rows) -> Iterator[None]:
-    """Fit small tables on one thread: more only wait for each other, above all where departments share a machine."""
-    if rows.x.size > MANY_CELLS:
-        yield
-        return
-    with threadpool_limits(limits=1):
-        yield
-
-
 def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
     """Fit one recipe to rows; rows of a single label or value give a constant."""
     x, y = rows.x.astype(np.float64), task.targets(rows.y)
@@ -141,6 +131,13 @@ def _rbf_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
     )
 
 
+@contextlib.contextmanager
+def _threads(x: NDArray[Any]) -> Iterator[None]:
+    """Grow trees of small tables on one thread: more only wait for each other, above all on a shared machine."""
+    with threadpool_limits(limits=1) if x.size <= MANY_CELLS else contextlib.nullcontext():
+        yield
+
+
 def _boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
     return {
         "learning_rate": recipe.strength,
@@ -154,11 +151,13 @@ def _boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
 
 def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int) -> Model:
     outputs = 1 if classes == 2 else classes
-    return _grown(HistGradientBoostingClassifier(**_boosting(recipe, outputs)).fit(x, y), outputs)
+    with _threads(x):
+        return _grown(HistGradientBoostingClassifier(**_boosting(recipe, outputs)).fit(x, y), outputs)
 
 
 def _trees_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
-    return _grown(HistGradientBoostingRegressor(**_boosting(recipe, 1)).fit(x, y), 1)
+    with _threads(x):
+        return _grown(HistGradientBoostingRegressor(**_boosting(recipe, 1)).fit(x, y), 1)
 
 
 def _grown(model: Any, outputs: int) -> Model:

@@ -46,9 +46,7 @@ class DepartmentLearner:
         strategy = build(charter)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
-        trained = trainer.train(
-            strategy.plan(charter), received, private, rows.train, rows.validation, version=version
-        )
+        trained = trainer.train(strategy.plan(charter), received, private, rows.train, rows.validation, version=version)
         return Trained(strategy.contribute(charter, received, trained.result), trained.private)
 
     def finish(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> str:

@@ -134,6 +134,23 @@ def run(
 
 
 @app.command()
+def resume(
+    folder: Folder,
+    run: Annotated[int, typer.Argument(help="Number of a stopped run.", metavar="RUN")],
+    json: Json = False,
+) -> None:
+    """Let a stopped run go on from its last backbone, once what stopped it is mended."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    journal = CoordinatorFolder(folder).journal()
+    try:
+        journal.resume(run)
+    finally:
+        journal.close()
+    emit({"run": run}, json, lambda: say(f"run {run} is queued again"))
+
+
+@app.command()
 def up(
     folder: Folder,
     until_idle: Annotated[bool, typer.Option(help="Stop once no run is waiting.")] = False,

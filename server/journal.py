@@ -176,6 +176,15 @@ class Journal:
         with self._writing() as db:
             db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
 
+    def resume(self, run: int) -> None:
+        """Queue a stopped run again; it goes on where it stood.  ConfigError where there is no such run to resume."""
+        states = {r.run: r.state for r in self.runs()}
+        if states.get(run) != "stopped":
+            raise ConfigError(
+                f"run {run} is {states.get(run, 'unknown')}, not stopped", hint="`commonroot coordinator status`"
+            )
+        self.set_run(run, "queued")
+
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
         with self._engine.connect() as db:

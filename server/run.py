@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.common import parcel
-from commonroot.common.errors import NotEnoughUploads, PeerError, RoundLost
+from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, RoundOpen, RunClose
 from commonroot.common.parcel import Parcel
@@ -115,6 +115,10 @@ class RunDriver:
         )
         try:
             result = driver.drive(opening, broadcast, snapshot)
+        except NotEnoughShares:
+            # The survivor set is fixed for ever: nobody opens this backbone for another.  The round stays as it is, and
+            # the next attempt asks for the same set again, when members may be back.
+            raise
         except RoundLost as lost:
             self._journal.lose_round(number, f"{lost} ({lost.code})")
             raise

@@ -42,7 +42,9 @@ def run(console: Console) -> list[Row]:
     stock = stock_round_seconds(rounds=3, nodes=3, parameters=1000)
     median, peer = statistics.median(ours), statistics.median(stock)
     return [
-        Row("deployed secure round, 3 departments, 1,006 parameters, TLS on loopback: median seconds", median, "<=", 1.0),
+        Row(
+            "deployed secure round, 3 departments, 1,006 parameters, TLS on loopback: median seconds", median, "<=", 1.0
+        ),
         Row("the same, divided by Flower's stock plain round in this run", median / peer, "<=", 0.1),
         Row("Flower's stock plain round (train and evaluate): median seconds", peer),
         Row("deployed secure round: slowest of all", max(ours)),

@@ -13,12 +13,13 @@ from commonroot.console import Json, emit
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command()(demo)
+    app.command()(simulate)
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where everything is written; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="Where everything is written; an earlier demo there is replaced.")
+    ] = Path("runs/demo"),
     rounds: Annotated[int, typer.Option(help="Rounds of training.", min=2)] = 30,
     seed: Annotated[int, typer.Option(help="Of the split and of all training randomness.", min=0)] = 1,
     faults: Annotated[
@@ -36,3 +37,41 @@ def demo(
     emit(report, json, lambda: show(report, folder, console))
 
 
+def simulate(
+    file: Annotated[Path, typer.Argument(help="The federation to simulate.", metavar="FEDERATION.toml")],
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A method, with options as in fedrep:head_epochs=3,anchor=0.1, or `pooled` for all rows in one place, "
+            "without any privacy. Repeat it to compare. The charter's own method where none is given."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the federations here; a simulation that was killed goes on from it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write report.json and report.html into this folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a whole federation in this process, through the sessions, rounds and secure sum of deployment."""
+    import torch
+    from rich.console import Console
+
+    from commonroot.common.errors import RoundLost
+    from commonroot.simulations.comparison import save, show
+    from commonroot.simulations.progress import ArmsProgress
+    from commonroot.simulations.simulate import simulate as run
+
+    torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
+    with ArmsProgress(Console(stderr=True)) as tell:
+        result = run(file, arms=arm or (), folder=folder, tell=tell)
+    written = save(result, out) if out is not None else []
+
+    def text() -> None:
+        console = Console()
+        show(result, console)
+        for path in written:
+            console.print(f"written: {path}", soft_wrap=True, highlight=False)
+
+    emit(result, json, text)
+    if any(report["state"] != "finished" for report in result["arms"]):
+        raise typer.Exit(RoundLost.exit_code)

@@ -163,5 +163,3 @@ def _fresh(root: Path) -> None:
         shutil.rmtree(root)
     root.mkdir(parents=True, exist_ok=True)
     atomic_write(root / _MARK, b"")
-
-

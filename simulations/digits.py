@@ -58,7 +58,12 @@ def write_departments(folder: Path, *, seed: int = 1, shares: tuple[Share, ...] 
         write_table(learn, x[: share.learn], y[: share.learn])
         write_table(test, x[share.learn :], y[share.learn :])
         sections[share.name] = DataConfig(
-            path=learn.resolve(), target="y", task=share.task, labels=_labels(share), test_path=test.resolve(), seed=seed
+            path=learn.resolve(),
+            target="y",
+            task=share.task,
+            labels=_labels(share),
+            test_path=test.resolve(),
+            seed=seed,
         )
     return sections
 

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, SVR
+from threadpoolctl import threadpool_limits
 
 from commonroot.client.baselines import GRID, Recipe, fit
 from commonroot.client.data import Rows
@@ -15,6 +16,13 @@ from commonroot.common.errors import ForeignState
 
 TEN = Classification(tuple("0123456789"))
 TWO = Binary(("even", "odd"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """scikit-learn's own fits, here for comparison, on one thread like ours"""
+    with threadpool_limits(limits=1):
+        yield
 
 
 def digits():

@@ -173,7 +173,7 @@ def test_training_learns_every_kind_of_task():
 def test_extreme_values_stop_training_by_name():
     rows = rows_of()
     with pytest.raises(TrainingDiverged):
-        trained([Phase(parts=BOTH, epochs=1)], rows=Rows(rows.x * np.float32(1e38), rows.y))
+        trained([Phase(parts=BOTH, epochs=1)], rows=Rows(np.full_like(rows.x, 3e38), rows.y))
     with pytest.raises(TrainingDiverged):
         trained([Phase(parts=BOTH, epochs=60)], draft=draft_of(learning_rate=1e6, gradient_clip=1e6))
 

@@ -135,7 +135,7 @@ class ToyLearner:
         name = f"{charter.digest.hex()[:16]}-version-{version}"
         folder = self.root / "predictors" / name
         folder.mkdir(exist_ok=True)
-        (folder / "head").write_bytes(local["head/weight"].tobytes())
+        (folder / "head").write_bytes(b"first" if local is None else local["head/weight"].tobytes())
         return name
 
 

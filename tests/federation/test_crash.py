@@ -141,10 +141,10 @@ class Mortal(small.ToyFederation):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, list[bytes]], Counter[str]]:
+def undisturbed(module_path: Path) -> tuple[list[str], dict[str, list[bytes]], Counter[str]]:
     """Versions and heads of a run that nobody disturbed, and how often it passed each point."""
     reaper = Reaper()
-    with Mortal(tmp_path_factory.mktemp("undisturbed"), reaper) as federation, pytest.MonkeyPatch.context() as patch:
+    with Mortal(module_path, reaper) as federation, pytest.MonkeyPatch.context() as patch:
         reaper.everywhere(patch)
         federation.run_to_the_end()
         patch.undo()

@@ -5,5 +5,4 @@ import warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import typer  # noqa: F401
-
     from flower_house import house  # noqa: F401

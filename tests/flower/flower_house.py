@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
 from commonroot.client.node import FlowerNode, Handler
 from commonroot.client.node_key import make_node_key
 from commonroot.common.parcel import MASKED, Parcel
@@ -61,7 +62,14 @@ class Department:
     """A node in a thread, from ``with`` to the end of it."""
 
     def __init__(
-        self, place: Place, port: int, name: str, handle: Handler = echo, *, patience: float = 30.0, ca: Path | None = None
+        self,
+        place: Place,
+        port: int,
+        name: str,
+        handle: Handler = echo,
+        *,
+        patience: float = 30.0,
+        ca: Path | None = None,
     ) -> None:
         self.states: list[str] = []
         self.error: BaseException | None = None

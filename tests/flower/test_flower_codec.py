@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from commonroot.common.errors import Malformed
-from commonroot.common.parcel import Parcel
-from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, SHORT_PARCEL, Envelope, Sealed, unpack
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
@@ -15,6 +12,10 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, validate_object_content
+
+from commonroot.common.errors import Malformed
+from commonroot.common.parcel import Parcel
+from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, SHORT_PARCEL, Envelope, Sealed, unpack
 
 MIB = 1024 * 1024
 

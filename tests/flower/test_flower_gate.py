@@ -8,10 +8,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from commonroot.client.node_key import load_node_key
-from commonroot.common.parcel import Parcel
-from commonroot.flower import VersionStamp
-from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES
 from flower_house import Department, House, ask, until
 from flwr.proto import control_pb2, fleet_pb2, runtime_pb2
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -23,6 +19,11 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from commonroot.client.node_key import load_node_key
+from commonroot.common.parcel import Parcel
+from commonroot.flower import VersionStamp
+from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES
 
 
 @pytest.fixture

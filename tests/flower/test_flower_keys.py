@@ -6,12 +6,13 @@ import ssl
 from pathlib import Path
 
 import pytest
-from commonroot.client.node_key import load_node_key, make_node_key, public_line
-from commonroot.common.errors import ConfigError, KeyFileError
-from commonroot.server import pki
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from commonroot.client.node_key import load_node_key, make_node_key, public_line
+from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.server import pki
 
 
 def mode(path: Path) -> int:

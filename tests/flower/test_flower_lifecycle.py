@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from flower_house import Department, House, Place, ask, until
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
 from commonroot.common.errors import ForeignState, KeyFileError, PortTaken
 from commonroot.common.parcel import MASKED, Parcel
-from commonroot.server import pki
+from commonroot.server import flower_links, pki
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.links import Fault
-from flower_house import Department, House, Place, ask, until
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +87,33 @@ def test_a_department_that_is_gone_is_noticed_and_its_parcel_faulted(house: Hous
         assert line not in house.links.present()
     finally:
         kill(process)
+
+
+def test_a_department_that_leaves_in_the_middle_of_its_reply_is_noticed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It announces 100 kB, uploads none of it and is gone: the hub alone would wait for three minutes."""
+    line, port = house.place.lines["c"], house.hub.public_port
+    began, broken = threading.Event(), threading.Event()
+
+    def breaks(self: FleetHttpClient, request: PushObjectRequest) -> PushObjectResponse:
+        began.set()
+        broken.wait(10)
+        raise httpx.ConnectError("the cable")
+
+    monkeypatch.setattr(FleetHttpClient, "PushObject", breaks)
+    monkeypatch.setattr(flower_links, "_STALLED", 0.1)
+    with Department(house.place, port, "c"):
+        until(lambda: line in house.links.present())
+        ticket = house.links.send(line, Parcel("round-open", b"", bytes(100_000)))
+        assert began.wait(10)
+        assert house.links.collect([ticket], 0.3) == []
+        node_id = house.hub.node_id(line)
+        assert node_id is not None
+        house.hub.state.deactivate_node(node_id)
+        fault = Fault("the department left in the middle of its reply")
+        assert house.links.collect([ticket], 5) == [(ticket, fault)]
+        broken.set()
 
 
 def test_departments_come_back_by_themselves_when_the_hub_was_restarted(tmp_path: Path) -> None:
@@ -185,4 +214,4 @@ def test_closing_the_hub_takes_no_longer_than_a_moment_while_departments_wait(tm
         closing = time.monotonic()
     assert time.monotonic() - closing < 5
     department.__exit__()
-    assert os.path.getsize(tmp_path / "hub" / "links.db") > 0
+    assert (tmp_path / "hub" / "links.db").stat().st_size > 0

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import flwr.supernode.node_auth_http_interceptor as flower_signs
 import pytest
+from flower_house import Department, House, Place, ask, until
+from flwr.supercore.date import now as flower_now
+
 from commonroot.client import node as node_module
 from commonroot.common.errors import ClockSkew, KeyFileError, NodeRefused, WrongAuthority
 from commonroot.common.parcel import MASKED, REFUSAL, Parcel
 from commonroot.server import pki
 from commonroot.server.links import Fault, Links
-from flower_house import Department, House, Place, ask, until
-from flwr.supercore.date import now as flower_now
 
 
 def test_registered_departments_join_answer_and_leave(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Charter, Cohort, Method, TermSpec
-from commonroot.common.messages import Previous, RoundOpen
+from commonroot.common.messages import Masked, Open, Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
@@ -149,3 +150,23 @@ class Federation:
 def total(at_work: CoordinatorRound) -> tuple[list[int], list[int]]:
     sum16, sum64 = at_work.finish()
     return sum16.tolist(), sum64.tolist()
+
+
+def forged_open(federation, at_work, member, survivors, *, identity=None, **changes):
+    """What a coordinator that lies about the survivors would send, with the right boxes."""
+    fields = {
+        "transcript": at_work.transcript,
+        "round": at_work.opening.round,
+        "survivors": tuple(survivors),
+        "boxes": tuple(at_work._kept[i].boxes[member] for i in survivors),
+    }
+    return Open.signed(identity or federation.coordinator, **(fields | changes)).encode()
+
+
+def changed_upload(federation, department, opening, **changes):
+    """An upload whose head a dishonest department changed, under its own valid signature."""
+    head, body = federation.upload(department, opening)
+    masked = Masked.decode(head)
+    fields = {f.name: getattr(masked, f.name) for f in dataclasses.fields(Masked) if f.name != "signature"}
+    fields |= {name: change(fields[name]) for name, change in changes.items()}
+    return Masked.signed(federation.identities[department], **fields).encode(), body

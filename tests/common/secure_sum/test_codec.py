@@ -98,6 +98,23 @@ def test_no_lane_can_wrap_even_when_everyone_sends_the_most(n):
             assert np.abs(opened.values[t.name] - sign * n * t.bound).max() < slack
 
 
+def test_a_value_at_its_bound_never_rounds_beyond_the_last_level():
+    """(L/2)/B rounded to the nearest float32 is sometimes too large, and the noise would carry B over L.
+
+    Such bounds are searched for; 64 too much in 2^16 shows once in 1,000 values, so never in 50,000 once in e^50.
+    """
+    codec = SumCodec(Manifest((Term("a", (50_000,), "fixed16", 8.0),)), 3)
+    half = codec.levels * 2.0**15
+    drawn = np.random.default_rng(0).uniform(0.01, 8, 1000).astype(np.float32)
+    awkward = drawn[drawn * (half / drawn.astype(float)).astype(np.float32) > half][:4]
+    assert awkward.size == 4
+    for i, bound in enumerate(awkward):
+        for value, end in ((bound, codec.levels), (-bound, 0)):
+            lanes = codec.encode({"a": np.full(50_000, value)}, [bound], key(i))[0].astype(int)
+            assert lanes.max() <= codec.levels
+            assert np.abs(lanes - end).max() <= 1
+
+
 def test_zero_is_exact_in_both_lanes():
     codec = SumCodec(MANIFEST, 7)
     lanes = [codec.encode(zeros(MANIFEST), codec.initial_bounds(), key(i)) for i in range(5)]

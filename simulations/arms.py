@@ -1,0 +1,188 @@
+"""Arms of a comparison: methods by name, each run as a federation of its own on the same data, splits and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import statistics
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from commonroot.client.data import DataConfig
+from commonroot.common.charter import Draft, Method
+from commonroot.common.errors import ConfigError
+from commonroot.simulations.federation import SimulatedFederation
+from commonroot.simulations.founding import Federation, found, reopen, to_toml
+from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.outcome import outcome
+from commonroot.simulations.scenario import Scenario
+from commonroot.strategies import build, seal
+
+#: The arm that no deployed federation can run: everybody's rows in one place.
+POOLED: Final = "pooled"
+
+#: Called with what happened and its facts while an arm runs; progress displays listen.
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm.
+
+    label   as it was asked for
+    draft   the charter it runs under
+    pooled  not a federation: all rows in one place
+    """
+
+    label: str
+    draft: Draft
+    pooled: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: readable, and another for every other charter."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")[:40]
+        return f"{words}-{seal(self.draft).digest.hex()[:8]}"
+
+
+def parse_arm(text: str, charter: Draft) -> Arm:
+    """``NAME`` or ``NAME:OPTION=VALUE,…`` as an arm; the charter's own method by its bare name keeps its options.
+
+    Raises ConfigError for an unknown method or naming every wrong option.
+    """
+    name, _, listed = text.partition(":")
+    options = _options(text, listed)
+    if name == POOLED:
+        if options:
+            raise ConfigError(f"--arm {text}: {POOLED} has no options; it trains as long as the charter's method")
+        return Arm(text, charter, pooled=True)
+    if name != charter.method.name or options:
+        try:
+            method = Method(name=name, options=options)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"--arm {text}: {problems}", hint="NAME or NAME:OPTION=VALUE,…") from error
+        charter = charter.model_copy(update={"method": method})
+    try:
+        build(charter)
+    except ConfigError as error:
+        hint = f"a method, or {POOLED!r} for all rows in one place"
+        raise ConfigError(f"--arm {text}: {error}", hint=hint) from error
+    return Arm(text, charter)
+
+
+def _options(text: str, listed: str) -> dict[str, Any]:
+    """``a=1,b=true,c=word`` with values as in TOML; a word needs no quotes."""
+    options: dict[str, Any] = {}
+    for pair in filter(None, listed.split(",")):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key in options:
+            raise ConfigError(f"--arm {text}: {pair!r} is not a new OPTION=VALUE", hint="NAME or NAME:OPTION=VALUE,…")
+        try:
+            options[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key] = value
+    return options
+
+
+def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: Tell) -> Report:
+    """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
+
+    The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file), bytes_received,
+    simulated_seconds of each round beside the seconds it took here, and faults where there were any.
+    """
+    federation = _founded(folder, arm, scenario, sections)
+    network = MemoryNetwork(seed=scenario.seed, weather=scenario.network.weather(scenario.seed))
+    simulated = SimulatedFederation(
+        federation, network, on_department=lambda name, kind, facts: tell(kind, facts | {"department": name})
+    )
+    version = _version(federation)
+    making = version + 1
+
+    def on_event(kind: str, facts: dict[str, Any]) -> None:
+        nonlocal making
+        if kind == "round":
+            making = facts["version"] + 1
+            for name in scenario.killed(making):
+                if name in simulated.sessions:
+                    simulated.kill(name)
+        elif kind == "closed":
+            for name in scenario.present(facts["version"]):
+                if name not in simulated.sessions:
+                    simulated.start(name)
+        tell(f"run-{kind}", facts | {"making": making})
+
+    tell("stands", {"version": version})
+    try:
+        for name in scenario.present(version):
+            simulated.start(name)
+        simulated.run(on_event)
+    finally:
+        simulated.close()
+    return _report(federation, arm, scenario)
+
+
+Report = dict[str, Any]
+
+
+def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig]) -> Federation:
+    """The arm's federation, its run queued; one that was half founded when the process was killed is founded anew."""
+    if not folder.exists():
+        fresh = folder.with_name(f".{folder.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        made = found(
+            fresh,
+            federation=arm.draft.federation,
+            charter_toml=to_toml(arm.draft.model_dump(mode="json", exclude_none=True)),
+            departments=sections,
+            seed=scenario.seed,
+        )
+        journal = made.coordinator.journal()
+        try:
+            journal.queue(made.charter)
+        finally:
+            journal.close()
+        fresh.rename(folder)
+    return reopen(folder)
+
+
+def _version(federation: Federation) -> int:
+    """The newest version of the run's backbone; 0 before it began."""
+    journal = federation.coordinator.journal()
+    try:
+        versions = journal.versions(journal.runs()[-1].run)
+        return versions[-1].version if versions else 0
+    finally:
+        journal.close()
+
+
+def _report(federation: Federation, arm: Arm, scenario: Scenario) -> Report:
+    report = outcome(federation.coordinator.root, {name: d.root for name, d in federation.departments.items()})
+    journal = federation.coordinator.journal()
+    try:
+        run = journal.runs()[-1].run
+        newest = journal.versions(run)[-1]
+        took = {r.round: r.ended - r.began for r in journal.rounds(run) if r.ended is not None}
+    finally:
+        journal.close()
+    for row in report["history"]:
+        row["simulated_seconds"] = row["seconds"]
+        row["seconds"] = took[row["round"]]
+    report["seconds_per_round"] = statistics.median(row["seconds"] for row in report["history"] or [{"seconds": 0.0}])
+    received = sum(row["bytes"] for row in report["coordinator_saw"])
+    about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json")}
+    told = scenario.told()
+    faults = {"faults": {"told": told}} if told else {}
+    return about | report | {"backbone": newest.digest.hex(), "bytes_received": received} | faults
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a data file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,231 @@
+"""Several methods on the same departments: rows, terminal tables and one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from commonroot import __version__
+from commonroot.files import atomic_write, storage_errors
+from commonroot.simulations.report import size, write_html
+from commonroot.simulations.report_charts import Row, esc, number, points, verdict
+from commonroot.simulations.report_template import MARK, PAGE, STYLE
+
+_STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
+
+
+def table_rows(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each department and arm, by department.
+
+    department, arm, task, metric; alone and federated, the metric on the department's own test rows; gain and interval
+    [low, high] of the *federated* model over the best one trained alone, in points (0.01 of the metric); kept, what the
+    department's guard chose without seeing those rows, with kept_score, kept_gain and kept_interval.  None where an arm
+    has no federated model, and all but the first two where a department did not finish.
+    """
+    rows = []
+    for name in names:
+        for report in reports:
+            found = next((row for row in report["departments"] if row["name"] == name), None)
+            rows.append({"department": name, "arm": report["arm"]} | (_NOTHING if found is None else _row(found)))
+    return rows
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(
+    ("task", "metric", "alone", "federated", "gain", "interval", "kept", "kept_score", "kept_gain", "kept_interval")
+)
+
+
+def _row(found: Row) -> dict[str, Any]:
+    effect = found["details"]["gain_federated"]
+    return {
+        "task": found["task"],
+        "metric": found["metric"],
+        "alone": found["alone"],
+        "federated": None if effect is None else found["federated"],
+        "gain": None if effect is None else effect["points"],
+        "interval": None if effect is None else [effect["low"], effect["high"]],
+        "kept": found["choice"],
+        "kept_score": found["chosen"],
+        "kept_gain": found["gain"],
+        "kept_interval": found["interval"],
+    }
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """The result for people."""
+    console.print(_departments(result))
+    console.print(_arms(result))
+    for report in result["arms"]:
+        if report["state"] != "finished":
+            console.print(f"{report['arm']} is {report['state']}: {report['reason'] or 'not every round was made'}")
+        if "note" in report:
+            console.print(f"{report['arm']}: {report['note']}")
+    for line in result["arms"][0].get("faults", {}).get("told", ()):
+        console.print(f"on purpose: {line}")
+
+
+def save(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``report.json`` and ``report.html`` into ``folder``, made where needed; the files written.
+
+    One arm gets the report of a run, several get a page that compares them.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    page, record = folder / "report.html", folder / "report.json"
+    atomic_write(record, json.dumps(result, indent=2, ensure_ascii=False).encode())
+    with storage_errors(page):
+        if len(result["arms"]) == 1:
+            write_html(result["arms"][0], page)
+        else:
+            page.write_text(_page(result), encoding="utf-8")
+    return [record, page]
+
+
+# -- as text -----------------------------------------------------------------------------------------------------------
+
+_DEPARTMENTS = ("department", "metric", "arm", "alone", "federated", "gain [95 %]", "keeps", "gain kept [95 %]")
+_ARMS = ("arm", "rounds", "lost", "held-out loss", "upload", "received", "seconds", "backbone")
+
+
+def _departments(result: Mapping[str, Any]) -> Table:
+    table = Table(title=Text(_title(result)), title_justify="left", title_style="bold")
+    for name in _DEPARTMENTS:
+        table.add_column(Text(name), justify="left" if name in ("department", "metric", "arm", "keeps") else "right")
+    before = None
+    for row in result["table"]:
+        if before not in (None, row["department"]):
+            table.add_section()
+        first = row["department"] != before
+        before = row["department"]
+        table.add_row(
+            Text(row["department"] if first else ""),
+            Text(_word(row["metric"]) if first else ""),
+            Text(row["arm"]),
+            number(row["alone"]),
+            number(row["federated"]),
+            _gain(row["gain"], row["interval"]),
+            _word(row["kept"]),
+            _gain(row["kept_gain"], row["kept_interval"]),
+        )
+    return table
+
+
+def _arms(result: Mapping[str, Any]) -> Table:
+    table = Table()
+    for name in _ARMS:
+        table.add_column(Text(name), justify="left" if name in ("arm", "backbone") else "right")
+    for report in result["arms"]:
+        table.add_row(*(Text(cell) for cell in _arm_cells(report)))
+    return table
+
+
+def _arm_cells(report: Mapping[str, Any]) -> list[str]:
+    received, backbone = report["bytes_received"], report["backbone"]
+    return [
+        report["arm"],
+        f"{report['rounds']} of {report['rounds_wanted']}" if report["rounds_wanted"] else "–",
+        str(report["lost_rounds"]),
+        _losses(report["history"]),
+        size(report["bytes_per_department_per_round"]) if report["rounds"] else "–",
+        "–" if received is None else size(received),
+        f"{report['wall_seconds']:.1f}",
+        "–" if backbone is None else backbone[:16],
+    ]
+
+
+def _losses(history: Sequence[Row]) -> str:
+    """The sums' held-out loss in the first and the last round; 1 is guessing."""
+    known = [row["held_out"] for row in history if row.get("held_out") is not None]
+    return f"{number(known[0])} → {number(known[-1])}" if known else "–"
+
+
+def _gain(gain: float | None, interval: Sequence[float] | None) -> Text:
+    if gain is None or interval is None:
+        return Text("–")
+    low, high = interval
+    return Text(f"{points(gain)} [{points(low)}, {points(high)}]", style=_STYLES[verdict({"interval": interval})])
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    arms = len(result["arms"])
+    many = f"{arms} arms" if arms > 1 else "one arm"
+    return f"{result['federation']}: {many}, {result['rounds_wanted']} rounds, seed {result['seed']}"
+
+
+def _word(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+# -- as a page ---------------------------------------------------------------------------------------------------------
+
+
+def _page(result: Mapping[str, Any]) -> str:
+    lead = (
+        "The metric on each department's own test rows. Gains are of the federated model over the best model trained "
+        "alone, in points with 95 % interval; an interval that crosses zero settles nothing."
+    )
+    costs = "Held-out loss is known only as sums over departments, first and last round; 1 is the loss of guessing."
+    notes = [f"{report['arm']}: {report['note']}" for report in result["arms"] if "note" in report]
+    notes += [
+        f"{report['arm']} is {report['state']}: {report['reason']}"
+        for report in result["arms"]
+        if report["state"] != "finished"
+    ]
+    notes += result["arms"][0].get("faults", {}).get("told", [])
+    body = [
+        _section("Departments and methods", lead, _html_departments(result["table"])),
+        _section("What each method cost", costs, _html_table(_ARMS, [_costs(report) for report in result["arms"]])),
+        "".join(f'<p class="note">{esc(note)}</p>' for note in notes),
+    ]
+    return PAGE.substitute(
+        title=esc(f"{result['federation']} — Commonroot"),
+        style=STYLE,
+        mark=MARK,
+        headline=esc(_title(result)),
+        subtitle=f"Charter {esc(result['charter'])}, the same data, splits and seed in every arm",
+        body="\n".join(body),
+        footer=f"Made by Commonroot {esc(__version__)}.",
+    )
+
+
+def _section(title: str, lead: str, inner: str) -> str:
+    return f'<section><h2>{esc(title)}</h2><p class="lead">{esc(lead)}</p>{inner}</section>'
+
+
+def _html_departments(rows: Sequence[Row]) -> str:
+    head = ("department", "metric", "arm", "alone", "federated", "gain", "95 % interval", "keeps", "gain kept")
+    body = []
+    for row in rows:
+        cells = [f'<th scope="row">{esc(row["department"])}</th>', *(_cell(_word(row[k])) for k in ("metric", "arm"))]
+        cells += [_cell(number(row[key]), "n") for key in ("alone", "federated")]
+        if row["interval"] is None:
+            cells += [_cell("–", "n")] * 2
+        else:
+            low, high = row["interval"]
+            cells += [_cell(points(row["gain"]), f"n {verdict(row)}"), _cell(f"{points(low)} … {points(high)}", "n")]
+        cells += [_cell(_word(row["kept"])), _cell(points(row["kept_gain"]), "n")]
+        body.append("".join(cells))
+    return _html_table(head, body)
+
+
+def _costs(report: Mapping[str, Any]) -> str:
+    first, *others = _arm_cells(report)
+    return f'<th scope="row">{esc(first)}</th>' + "".join(_cell(cell, "n") for cell in others)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
+    text = ("department", "metric", "arm", "keeps")
+    marks = ["" if name in text else 'class="n" ' for name in head]
+    top = "".join(f'<th {mark}scope="col">{esc(name)}</th>' for mark, name in zip(marks, head, strict=True))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: str, kind: str = "") -> str:
+    return f'<td class="{kind}">{esc(value)}</td>' if kind else f"<td>{esc(value)}</td>"

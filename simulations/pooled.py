@@ -1,0 +1,86 @@
+"""The pooled arm: what training on everybody's rows in one place would give.  It protects nobody.
+
+A reference for simulations, run by no federation: the rounds are replaced by central training of one backbone under one
+head per department on all training rows (``client.trainer.train_pooled``).  What comes before and after is as in every
+other arm: the same splits, the same last step in each department, the same models trained alone to compare with.  It
+is no bound on what sharing can give: a method may well do better.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from commonroot.client.data import DataConfig, prepare
+from commonroot.client.finish import conclude
+from commonroot.client.learner import summary
+from commonroot.client.trainer import Private, train_pooled
+from commonroot.common.charter import Draft, Method
+from commonroot.common.errors import TrainingDiverged
+from commonroot.common.secure_sum.primitives import derive
+from commonroot.simulations.arms import Arm, Report, Tell
+from commonroot.simulations.founding import training_secret
+from commonroot.strategies import build, seal
+
+#: Said wherever this arm is shown.
+NO_PRIVACY: Final = (
+    "pooled puts all departments' rows in one place: a reference for simulations, with no privacy at all"
+)
+
+
+def run_pooled(arm: Arm, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
+    """Train centrally and let every department conclude; a report with the keys of a federated arm's.
+
+    Where the charter's method has no last step that fits a private head to a backbone (a shared head, or nothing in
+    common), that of FedPer is taken.  ``state`` is ``stopped`` where the training diverges.
+    """
+    draft = _with_private_heads(arm.draft)
+    charter, strategy = seal(draft), build(draft)
+    prepared = {name: prepare(data, inputs=draft.backbone.inputs) for name, data in sections.items()}
+    report: Report = {
+        "arm": arm.label,
+        "method": {"name": "pooled", "options": {}},
+        "federation": draft.federation,
+        "charter": charter.digest.hex(),
+        "note": NO_PRIVACY,
+        "state": "finished",
+        "reason": "",
+        "rounds": 0,
+        "rounds_wanted": 0,
+        "lost_rounds": 0,
+        "seconds_per_round": 0.0,
+        "departments": [],
+        "coordinator_saw": [],
+        "bytes_per_department_per_round": 0,
+        "history": [],
+        "backbone": None,
+        "bytes_received": None,
+    }
+    tell("pooling", {"epochs": passes(draft)})
+    try:
+        nets = train_pooled(
+            draft, [(one.task, one.train) for one in prepared.values()], secret=seed, epochs=passes(draft)
+        )
+    except TrainingDiverged as error:
+        return report | {"state": "stopped", "reason": f"{error} ({error.code})"}
+    tell("run-closing", {"departments": list(prepared)})
+    for (name, rows), net in zip(prepared.items(), nets, strict=True):
+        private: Private = {f"head/{part}": array for part, array in net.head.items()}
+        # the seed that the department's own learner would take under this charter
+        secret = int.from_bytes(derive(training_secret(seed, name), "training", charter.digest))
+        found = conclude(draft, strategy, rows, net.backbone, private, secret=secret, version=draft.rounds)
+        report["departments"].append(summary(name, charter, found.report))
+        tell("finished", {"department": name})
+    return report
+
+
+def passes(draft: Draft) -> int:
+    """Passes over the rows: as many as the method's rounds make that move the backbone."""
+    return draft.rounds * sum(phase.epochs for phase in build(draft).plan(draft) if "backbone" in phase.parts)
+
+
+def _with_private_heads(draft: Draft) -> Draft:
+    strategy = build(draft)
+    if strategy.plan(draft) and not strategy.shares_head:
+        return draft
+    return draft.model_copy(update={"method": Method(name="fedper")})

@@ -1,0 +1,237 @@
+"""``federation.toml``: a whole simulated federation as a person writes it down.
+
+seed = 1                     # of splits, training, weather; wherever nothing below has a seed of its own
+[charter]                    # exactly a charter's fields; a charter.toml can be pasted here
+[world]                      # departments that come with the program …
+[[departments]]              # … or your own: a name and the [data] section of its department.toml
+[network]                    # what is lost, late or delivered twice
+[[events]]                   # who is killed, and who starts, in which round
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from commonroot.client.data import DataConfig
+from commonroot.common.charter import Draft, NotNegative, model_from_toml
+from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name
+from commonroot.files import read_text
+from commonroot.simulations import digits
+from commonroot.simulations.network import Weather, delay, drop, repeat
+from commonroot.simulations.weather import by_round
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WriteDepartments(Protocol):
+    """Writes the files of a world into a folder; each department's data section, the same for the same seed."""
+
+    def __call__(self, folder: Path, *, seed: int) -> dict[str, DataConfig]: ...
+
+
+#: Worlds that come with the program: the names of their departments, and what writes their files.
+WORLDS: Final[Mapping[str, tuple[tuple[str, ...], WriteDepartments]]] = MappingProxyType(
+    {"digits": (tuple(share.name for share in digits.SHARES), digits.write_departments)}
+)
+
+
+class World(_Frozen):
+    """Departments that come with the program.
+
+    kind  ``digits``: five departments made from scikit-learn's handwritten digits, with four kinds of task
+    """
+
+    kind: Literal["digits"]
+
+
+class Department(_Frozen):
+    """One department: its name and what would be the ``[data]`` section of its ``department.toml``.
+
+    Paths in ``data`` are relative to the file they stand in.
+    """
+
+    name: Name
+    data: DataConfig
+
+
+class Network(_Frozen):
+    """What befalls parcels on their way.
+
+    drop     share that is lost
+    delay    seconds that a parcel is held back at most; they are simulated, so waiting takes no time
+    repeat   share that arrives a second time, a second later
+    parcels  kinds that this concerns: ``round-open`` and ``open`` go to departments, ``masked`` (an upload) and
+             ``shares`` (its opening) come from them
+    """
+
+    drop: Share = 0.0
+    delay: NotNegative = 0.0
+    repeat: Share = 0.0
+    parcels: Annotated[tuple[Literal["round-open", "masked", "open", "shares"], ...], Field(min_length=1)] = ("masked",)
+
+    def weather(self, seed: int) -> list[Weather]:
+        """The weather of ``simulations.network``; the same fates for the same seed, whenever the process began."""
+        kinds = frozenset(self.parcels)
+        found = [drop(self.drop, kinds=kinds)] if self.drop else []
+        found += [delay(self.delay, kinds=kinds)] if self.delay else []
+        found += [repeat(self.repeat, kinds=kinds)] if self.repeat else []
+        return [by_round(seed, found)] if found else []
+
+    def told(self) -> list[str]:
+        """The same for people, one sentence each."""
+        those = "/".join(self.parcels)
+        sentences = [f"{100 * self.drop:g} % of {those} parcels are lost"] if self.drop else []
+        sentences += [f"{those} parcels are up to {self.delay:g} s late"] if self.delay else []
+        return sentences + ([f"{100 * self.repeat:g} % of {those} parcels arrive twice"] if self.repeat else [])
+
+
+class Event(_Frozen):
+    """A department goes or comes.
+
+    round  the round that makes this version of the backbone, from 1; lost rounds are not counted
+    kill   the department that is killed after this round opened: it is in the cohort, and answers no more
+    start  the department that starts before this round opens; one whose first event this is was not there before
+    """
+
+    round: Annotated[int, Field(ge=1)]
+    kill: Name | None = None
+    start: Name | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.kill is None) == (self.start is None):
+            raise ValueError("give kill or start")
+        return self
+
+    @property
+    def department(self) -> str:
+        """Whom it concerns."""
+        return self.kill or self.start or ""
+
+    def told(self) -> str:
+        """The event for people."""
+        return f"round {self.round}: {self.department} {'is killed' if self.kill else 'starts'}"
+
+
+class Scenario(_Frozen):
+    """``federation.toml``."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    charter: Draft
+    world: World | None = None
+    departments: tuple[Department, ...] = ()
+    network: Network = Network()
+    events: tuple[Event, ...] = ()
+
+    @field_validator("departments")
+    @classmethod
+    def _names(cls, departments: tuple[Department, ...]) -> tuple[Department, ...]:
+        names = [department.name for department in departments]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: a name stands twice")
+        if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_DEPARTMENTS:
+            raise ValueError(f"{len(names)} departments; {FEWEST_DEPARTMENTS} to {MOST_DEPARTMENTS} make a federation")
+        return departments
+
+    @field_validator("events")
+    @classmethod
+    def _happen(cls, events: tuple[Event, ...], info: ValidationInfo) -> tuple[Event, ...]:
+        known = _names_of(info.data.get("world"), info.data.get("departments", ()))
+        charter: Draft | None = info.data.get("charter")
+        problems = [f"no department is called {e.department!r}" for e in events if known and e.department not in known]
+        if charter is not None:
+            last = charter.rounds
+            problems += [f"round {e.round} comes after the last, {last}" for e in events if e.round > last]
+        for name in {event.department for event in events}:
+            those = sorted((e for e in events if e.department == name), key=_order)
+            if any((a.kill is None) == (b.kill is None) for a, b in itertools.pairwise(those)):
+                problems.append(f"{name!r} is killed or started twice in a row")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return events
+
+    @model_validator(mode="after")
+    def _departments_from_somewhere(self) -> Self:
+        if (self.world is None) == (not self.departments):
+            raise ValueError("give [world] or [[departments]], one of the two")
+        return self
+
+    # -- what is asked of it ---------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every department, in order."""
+        return _names_of(self.world, self.departments)
+
+    @property
+    def draft(self) -> Draft:
+        """The charter; its first backbone is of this scenario's seed unless it names a seed of its own."""
+        training = self.charter.training
+        if "seed" in training.model_fields_set:
+            return self.charter
+        return self.charter.model_copy(update={"training": training.model_copy(update={"seed": self.seed})})
+
+    def present(self, version: int) -> list[str]:
+        """Departments that are up while version + 1 is about to be made from ``version``: kills before, starts up to
+        the round that makes it."""
+        up = []
+        for name in self.names:
+            those = sorted((event for event in self.events if event.department == name), key=_order)
+            here = not those or those[0].kill is not None
+            for event in those:
+                if event.round <= version or (event.start and event.round == version + 1):
+                    here = event.start is not None
+            if here:
+                up.append(name)
+        return up
+
+    def killed(self, version: int) -> list[str]:
+        """Departments that are killed in the round that makes ``version``, once it has opened."""
+        return [event.kill for event in self.events if event.kill is not None and event.round == version]
+
+    def told(self) -> list[str]:
+        """What is done to the federation on purpose, one sentence each."""
+        return self.network.told() + [event.told() for event in sorted(self.events, key=_order)]
+
+    def sections(self, beside: Path, world: Path) -> dict[str, DataConfig]:
+        """Each department's data section, with absolute paths and a seed.
+
+        beside  the folder that relative paths start at
+        world   where the files of a built-in world are written
+        """
+        if self.world is not None:
+            return WORLDS[self.world.kind][1](world, seed=self.seed)
+        return {one.name: self._section(one.data, beside) for one in self.departments}
+
+    def _section(self, data: DataConfig, beside: Path) -> DataConfig:
+        changes: dict[str, Any] = {"path": (beside / data.path).resolve()}
+        if data.test_path is not None:
+            changes["test_path"] = (beside / data.test_path).resolve()
+        if "seed" not in data.model_fields_set:
+            changes["seed"] = self.seed
+        return data.model_copy(update=changes)
+
+
+def read_scenario(path: Path) -> Scenario:
+    """A scenario from a file.  Raises ConfigError that names the file and every wrong field at once."""
+    return model_from_toml(Scenario, read_text(path, what="the scenario"), path=str(path))
+
+
+def _names_of(world: World | None, departments: tuple[Department, ...]) -> tuple[str, ...]:
+    return WORLDS[world.kind][0] if world is not None else tuple(department.name for department in departments)
+
+
+def _order(event: Event) -> tuple[int, bool]:
+    """By round; within one, who starts does so before the round opens and who is killed, after."""
+    return event.round, event.kill is not None

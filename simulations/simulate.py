@@ -1,0 +1,145 @@
+"""``commonroot simulate``: a whole federation in one process, method by method, on the same data.
+
+What runs is what is deployed: sessions, rounds, secure sum, write-ahead files.  Only the links are in memory and their
+clock is simulated.  A simulation that keeps its folder can be killed at any moment; run again, it goes on from what the
+journals hold and ends with the same backbone.  One exception: with delays beyond the charter's deadlines, parcels can
+be under way when the process is killed, and are then lost.
+
+    FOLDER/simulation.json     what is simulated there: scenario and data, by hash
+    FOLDER/data/               files of a built-in world
+    FOLDER/arms/NAME-HASH/     one federation: coordinator/, departments/
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from commonroot.client.data import DataConfig
+from commonroot.client.learner import DepartmentLearner
+from commonroot.common.errors import ConfigError, DataError
+from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
+from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
+from commonroot.simulations.comparison import table_rows
+from commonroot.simulations.pooled import run_pooled
+from commonroot.simulations.scenario import Scenario, read_scenario
+from commonroot.strategies import seal
+
+MARK: Final = "simulation.json"
+
+#: Called with the arm's label, what happened and its facts.
+TellArm = Callable[[str, str, dict[str, Any]], None]
+
+
+def simulate(
+    path: Path,
+    *,
+    arms: Sequence[str] = (),
+    folder: Path | None = None,
+    tell: TellArm = lambda arm, kind, facts: None,
+) -> dict[str, Any]:
+    """Run every arm of a scenario; the result as JSON values.
+
+    path    a ``federation.toml``
+    arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
+    folder  where the federations live; a temporary one by default, and nothing is kept
+
+    The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
+    ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
+    this call spent on it.  An arm whose run was stopped says so in ``state`` and ``reason``.
+
+    Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
+    departments' data, before anything runs.
+    """
+    scenario = read_scenario(path)
+    chosen = [parse_arm(text, scenario.draft) for text in arms or [scenario.draft.method.name]]
+    twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
+    if twice:
+        raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")
+    keeping = tempfile.TemporaryDirectory(prefix="commonroot-") if folder is None else nullcontext(str(folder))
+    with keeping as name:
+        root = Path(name).resolve()
+        _claim(root)
+        with take_ownership(root):
+            sections = scenario.sections(path.resolve().parent, root / "data")
+            _check(chosen, sections)
+            _same_simulation(root, scenario, sections)
+            reports = [_run(root, arm, scenario, sections, tell) for arm in chosen]
+    return {
+        "federation": scenario.charter.federation,
+        "charter": scenario.charter.name,
+        "seed": scenario.seed,
+        "rounds_wanted": scenario.charter.rounds,
+        "table": table_rows(scenario.names, reports),
+        "arms": reports,
+    }
+
+
+def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: TellArm) -> Report:
+    def tell_arm(kind: str, facts: dict[str, Any]) -> None:
+        tell(arm.label, kind, facts)
+
+    began = time.perf_counter()
+    if arm.pooled:
+        report = run_pooled(arm, sections, seed=scenario.seed, tell=tell_arm)
+    else:
+        report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
+    report["wall_seconds"] = time.perf_counter() - began
+    tell_arm("done", {"state": report["state"]})
+    return report
+
+
+def _claim(root: Path) -> None:
+    """Make the folder, or find one that an earlier simulation made; anything else is left alone."""
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is not a folder", hint="choose another one with --folder")
+    if root.exists() and any(root.iterdir()) and not (root / MARK).is_file():
+        raise ConfigError(f"{root} is not empty and no simulation made it", hint="choose another one with --folder")
+    with storage_errors(root):
+        (root / "arms").mkdir(parents=True, exist_ok=True)
+
+
+def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig]) -> None:
+    """Write down what is simulated in this folder, or refuse to go on with something else."""
+    ours: dict[str, Any] = {
+        "seed": scenario.seed,
+        "charter": scenario.draft.model_dump(mode="json"),
+        "network": scenario.network.model_dump(mode="json"),
+        "events": [event.model_dump(mode="json") for event in scenario.events],
+    }
+    for name, data in sections.items():
+        files = [path for path in (data.path, data.test_path) if path is not None]
+        record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
+        ours[f"department {name}"] = record
+    if not (root / MARK).is_file():
+        atomic_write(root / MARK, json.dumps(ours, indent=1).encode())
+        return
+    theirs = json.loads(read_text(root / MARK, what="the mark of a simulation"))
+    differing = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+    if differing:
+        raise ConfigError(
+            f"{root} holds another simulation; what differs: {', '.join(sorted(differing))}",
+            hint="choose another folder with --folder, or bring the old file and data back",
+        )
+
+
+def _check(arms: Sequence[Arm], sections: dict[str, DataConfig]) -> None:
+    """Every department's data against every arm, as each would check its own; DataError tells all of it at once."""
+    charters = {arm.folder: seal(arm.draft) for arm in arms}
+    problems: dict[str, list[str]] = {}
+    for name, data in sections.items():
+        learner = DepartmentLearner(Path(), name, data, bytes(32))  # nothing is trained
+        for charter in charters.values():
+            try:
+                learner.check(charter)
+            except (ConfigError, DataError) as error:
+                told = problems.setdefault(str(error), [])
+                told += [name] if name not in told else []
+    if problems:
+        lines = [f"{', '.join(names)}: {text}" for text, names in problems.items()]
+        raise DataError("\n".join(lines), hint="mend the data, or what the charter expects of it")

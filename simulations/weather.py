@@ -1,0 +1,47 @@
+"""Weather that does not remember when the process began.
+
+The network draws its weather from one stream, so a simulation that is killed and started again would go on under
+another sky.  Here the fate of a parcel follows from the seed, the round it belongs to, whose it is and which of its
+repetitions it is, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import random as seeded
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from commonroot.common import parcel
+from commonroot.common.messages import Masked, Open, RoundOpen, Shares
+from commonroot.common.parcel import Parcel
+from commonroot.simulations.network import Crossing, Weather
+
+
+def by_round(seed: int, weather: Sequence[Weather]) -> Weather:
+    """All of ``weather``, one after the other, under dice of each parcel's own."""
+    rounds: dict[bytes, int] = {}
+    seen: Counter[tuple[object, ...]] = Counter()
+
+    def fate(crossing: Crossing, _stream: seeded.Random) -> Iterable[Crossing]:
+        key = (_round(crossing.parcel, rounds), crossing.direction, crossing.department, crossing.parcel.kind)
+        dice = seeded.Random("/".join(map(str, (seed, *key, seen[key]))))
+        seen[key] += 1
+        arriving = [crossing]
+        for one in weather:
+            arriving = [out for crossing in arriving for out in one(crossing, dice)]
+        return arriving
+
+    return fate
+
+
+def _round(one: Parcel, rounds: dict[bytes, int]) -> int:
+    """The round a parcel belongs to, 0 for none; replies name only its transcript, which the request introduced."""
+    head = bytes(one.head)
+    if one.kind in (parcel.ROUND_OPEN, parcel.OPEN):
+        request = RoundOpen.decode(head) if one.kind == parcel.ROUND_OPEN else Open.decode(head)
+        rounds[request.transcript] = request.round
+        return request.round
+    if one.kind in (parcel.MASKED, parcel.SHARES):
+        reply = Masked.decode(head) if one.kind == parcel.MASKED else Shares.decode(head)
+        return rounds.get(reply.transcript, 0)
+    return 0

@@ -1,0 +1,195 @@
+"""The last step: candidates see the rows they may see, the choice is reported as it was made, and nothing is random."""
+
+import json
+
+import numpy as np
+import pytest
+
+from commonroot.client import alone, finish
+from commonroot.client.data import Prepared, Rows, Scaler
+from commonroot.client.finish import conclude
+from commonroot.client.tasks import Classification, Regression
+from commonroot.client.trainer import Trainer
+from commonroot.common.backbone import BackboneSpec
+from commonroot.common.charter import Draft, Method
+from commonroot.strategies import build
+
+NAMES = tuple("abcd")
+
+
+def draft_of(method="fedper", **options):
+    backbone = BackboneSpec(inputs=4, widths=(8,))
+    return Draft(
+        federation="bank", name="pilot", rounds=2, method=Method(name=method, options=options), backbone=backbone
+    )
+
+
+def prepared_of(*, train=40, validation=24, test=30, task=None, seed=1):
+    """Three blobs; or, for a regression, the sum of the columns."""
+    task = task or Classification(("x", "y", "z"))
+    random = np.random.default_rng(seed)
+
+    def rows(n):
+        label = np.arange(n) % 3
+        x = (random.normal(size=(n, 4)) + 2 * np.eye(4)[label]).astype(np.float32)
+        return Rows(x, x.sum(axis=1).astype(np.float64) if task.kind == "regression" else label.astype(np.int64))
+
+    return Prepared(NAMES, task, Scaler(np.zeros(4), np.ones(4)), rows(train), rows(validation), rows(test))
+
+
+def concluded(draft, prepared, *, secret=7):
+    strategy = build(draft)
+    trainer = Trainer(draft, prepared.task, secret, strategy.shares_head)
+    private = trainer.start()
+    return conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=secret, version=2)
+
+
+@pytest.fixture
+def few_recipes(monkeypatch):
+    """Two baselines are enough where the step is not about them."""
+    monkeypatch.setattr(alone, "GRID", (alone.GRID[2], alone.GRID[5]))
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedavg-ft", "fedper", "fedrep"])
+def test_every_method_ends_with_a_predictor_and_a_report(method, few_recipes):
+    prepared = prepared_of()
+    found = concluded(draft_of(method), prepared)
+    report = json.loads(json.dumps(found.report, allow_nan=False))
+    assert report["rows"] == {"train": 40, "validation": 24, "test": 30}
+    assert set(report["scores"]) == {"alone", "federated", "both"}
+    assert report["kept"] in report["scores"] and report["reason"]
+    predicted = found.predictor.predictive(prepared.test.x.astype(np.float64))
+    assert 100 * (predicted.argmax(axis=1) == prepared.test.y).mean() == pytest.approx(report["scores"][report["kept"]])
+    assert report["gain"]["points"] == pytest.approx(report["scores"][report["kept"]] - report["scores"]["alone"])
+
+
+def test_a_regression_ends_alike(few_recipes):
+    report = concluded(draft_of(), prepared_of(task=Regression(2.0, 2.0))).report
+    assert report["metric"] == "R²" and report["scores"]["alone"] > 50
+
+
+def test_under_local_there_is_nothing_to_choose(few_recipes):
+    report = concluded(draft_of("local"), prepared_of()).report
+    assert report["kept"] == "alone" and set(report["scores"]) == {"alone"} and report["federated"] is None
+
+
+def test_few_validation_rows_end_in_the_average(few_recipes):
+    found = concluded(draft_of(), prepared_of(train=14, validation=6))
+    assert found.report["kept"] == "both"
+    assert [weight for weight, _ in found.predictor.members] == [0.5, 0.5]
+
+
+def test_the_same_arguments_give_the_same_model_and_report(few_recipes):
+    prepared = prepared_of()
+    one, again = concluded(draft_of(), prepared), concluded(draft_of(), prepared)
+    assert one.report == again.report
+    x = prepared.test.x.astype(np.float64)
+    np.testing.assert_array_equal(one.predictor.predictive(x), again.predictor.predictive(x))
+
+
+def test_test_rows_decide_nothing(few_recipes):
+    """other test rows, even with wrong labels: the same models, temperatures, choice and reason"""
+    prepared = prepared_of()
+    spoilt = Rows(prepared.test.x[::-1].copy(), (prepared.test.y + 1) % 3)
+    other = Prepared(NAMES, prepared.task, prepared.scaler, prepared.train, prepared.validation, spoilt)
+    one, two = concluded(draft_of(), prepared), concluded(draft_of(), other)
+    for key in ("kept", "reason", "alone", "federated", "contenders", "evidence"):
+        assert one.report[key] == two.report[key]
+    x = prepared.train.x.astype(np.float64)
+    np.testing.assert_array_equal(one.predictor.predictive(x), two.predictor.predictive(x))
+
+
+def test_what_is_compared_was_fitted_without_the_rows_that_compare(monkeypatch, few_recipes):
+    """every fit before the choice sees training rows alone; after it, both sides see training and validation rows"""
+    seen = {"alone": [], "federated": [], "chosen": None}
+    prepared = prepared_of(train=60, validation=60)
+    fit, train, decide = alone.fit, Trainer.train, finish.choose
+
+    def spy_fit(recipe, task, rows):
+        seen["alone"].append((len(rows), seen["chosen"] is not None))
+        return fit(recipe, task, rows)
+
+    def spy_train(self, phases, received, private, rows, held_out, *, version):
+        seen["federated"].append((len(rows), seen["chosen"] is not None))
+        return train(self, phases, received, private, rows, held_out, version=version)
+
+    def spy_choose(*args):
+        seen["chosen"] = decide(*args)
+        return seen["chosen"]
+
+    monkeypatch.setattr(alone, "fit", spy_fit)
+    monkeypatch.setattr(Trainer, "train", spy_train)
+    monkeypatch.setattr(finish, "choose", spy_choose)
+    # the best alone must be a baseline for its last fit to be seen
+    monkeypatch.setattr(alone, "_twins", lambda *args, **options: [])
+    concluded(draft_of(), prepared)
+    for side in ("alone", "federated"):
+        assert {rows for rows, after in seen[side] if not after} == {60}
+        assert {rows for rows, after in seen[side] if after} == {120}
+
+
+def test_a_method_that_cannot_fit_again_gives_nobody_more_rows(monkeypatch, few_recipes):
+    """FedAvg has no fine-tuning step, so the model trained alone keeps to the training rows as well"""
+    sizes = []
+    fit = alone.fit
+    monkeypatch.setattr(alone, "fit", lambda recipe, task, rows: sizes.append(len(rows)) or fit(recipe, task, rows))
+    monkeypatch.setattr(alone, "_twins", lambda *args, **options: [])
+    concluded(draft_of("fedavg"), prepared_of(train=60, validation=60))
+    assert set(sizes) == {60}
+
+
+def test_few_rows_are_compared_by_cross_validation_over_all_but_test_rows(few_recipes):
+    parts = alone._parts(prepared_of(train=14, validation=6), secret=1)
+    assert sum(len(held) for _, held in parts) == 20
+    assert all(len(rows) + len(held) == 20 for rows, held in parts)
+    every = np.concatenate([held.x for _, held in parts])
+    assert len(np.unique(every, axis=0)) == 20
+
+
+def test_candidates_come_best_first_and_the_twin_is_among_them(few_recipes):
+    found = alone.candidates(draft_of(), prepared_of(), epochs=16, secret=1)
+    assert [c.loss for c in found] == sorted(c.loss for c in found)
+    twins = sorted(int(c.name.split()[-2]) for c in found if c.name.startswith("the same network alone"))
+    assert twins == [2, 4, 8, 16]
+
+
+def test_a_twin_that_diverges_is_left_out(few_recipes):
+    draft = draft_of()
+    wild = draft.model_copy(
+        update={"training": draft.training.model_copy(update={"learning_rate": 1e9, "gradient_clip": 1e9})}
+    )
+    found = alone.candidates(wild, prepared_of(), epochs=16, secret=1)
+    assert len(found) == 2
+
+
+def test_a_good_backbone_is_worth_more_than_two_dozen_rows():
+    """The pooled backbone of 600 related rows against 16 of one's own: the gain that sharing is for.
+
+    Labels are the cells of a 2 × 2 grid seen through a random rotation into 12 columns: hard from 16 rows, easy once the
+    two directions that matter are known.
+    """
+    random = np.random.default_rng(3)
+    turn = np.linalg.qr(random.normal(size=(12, 12)))[0]
+
+    def rows(n):
+        z = random.normal(size=(n, 12))
+        y = (z[:, 0] > 0).astype(np.int64) * 2 + (z[:, 1] > 0)
+        return Rows((z @ turn).astype(np.float32), y)
+
+    from commonroot.client.trainer import train_pooled
+
+    task = Classification(tuple("abcd"))
+    draft = Draft(
+        federation="bank",
+        name="pilot",
+        rounds=5,
+        method=Method(name="fedper"),
+        backbone=BackboneSpec(inputs=12, widths=(32,)),
+    )
+    shared = train_pooled(draft, [(task, rows(600))], secret=1, epochs=30)[0].backbone
+    names = tuple(f"x{at}" for at in range(12))
+    prepared = Prepared(names, task, Scaler(np.zeros(12), np.ones(12)), rows(16), rows(6), rows(300))
+    trainer = Trainer(draft, task, 9)
+    report = conclude(draft, build(draft), prepared, shared, trainer.start(), secret=9, version=5).report
+    assert report["kept"] == "both"
+    assert report["gain"]["low"] > 0 and report["scores"]["federated"] > report["scores"]["alone"] + 10
