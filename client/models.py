@@ -62,7 +62,7 @@ class Model:
             raw = np.concatenate(blocks)
             present = self.arrays.get("present")
             full = raw if present is None else spread(task, raw, present)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ForeignState(f"a stored {self.kind} model does not fit its task or rows") from error
         return full / self.temperature if task.kind != "regression" else full
 
@@ -99,7 +99,7 @@ def _rbf(arrays: Arrays, x: Array) -> Floats:
     support, dual, bias = (np.asarray(arrays[name], dtype=np.float64) for name in ("support", "dual", "bias"))
     rows = x.astype(np.float64)
     distance = (rows**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2.0 * rows @ support.T
-    kernel = np.exp(-float(arrays["gamma"]) * np.maximum(distance, 0.0))
+    kernel = np.exp(-float(arrays["gamma"].item()) * np.maximum(distance, 0.0))
     decision = kernel @ dual.T + bias
     return decision if len(bias) == 1 else one_against_rest(decision)
 
@@ -144,7 +144,7 @@ def _network(arrays: Arrays, x: Array) -> Floats:
     at = 0
     while f"backbone/layers.{at}.weight" in arrays:
         hidden = hidden @ arrays[f"backbone/layers.{at}.weight"].T + arrays[f"backbone/layers.{at}.bias"]
-        hidden = np.tanh(hidden) if int(arrays["tanh"]) else np.maximum(hidden, 0)
+        hidden = np.tanh(hidden) if arrays["tanh"].item() else np.maximum(hidden, 0)
         at += 1
     return np.asarray(hidden @ arrays["head/weight"].T + arrays["head/bias"], dtype=np.float64)
 

@@ -12,17 +12,12 @@ This file holds everything on the department's side that knows Flower's inside (
 from __future__ import annotations
 
 import email.utils
-import fcntl
-import json
 import logging
-import os
-import platform
 import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -45,6 +40,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from commonroot.client.node_key import load_node_key
+from commonroot.client.node_session import Session, open_session
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
 from commonroot.common.parcel import REFUSAL, Parcel
 from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, unpack
@@ -121,7 +117,7 @@ class FlowerNode:
         Raises  WrongAuthority, NodeRefused, ClockSkew: only before the hub has taken this node for the first time
         """
         quiet()
-        with _session(self._key_path) as session, self._client() as client:
+        with open_session(self._key_path) as session, self._client() as client:
             call = _Caller(client, stop, self._say)
             try:
                 while True:
@@ -136,7 +132,7 @@ class FlowerNode:
 
     # -- joining ---------------------------------------------------------------------------------------------------
 
-    def _join(self, call: _Caller, session: _Session, stop: threading.Event) -> int:
+    def _join(self, call: _Caller, session: Session, stop: threading.Event) -> int:
         """Become active on the hub, however long it takes."""
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_INTERVAL)
         deadline = time.monotonic() + self._patience
@@ -372,57 +368,6 @@ class _Caller:
             if self._stop.wait(pause):
                 raise _Stopped
             pause = min(2 * pause, 0.25)
-
-
-class _Session:
-    """The note that we are active on the hub, beside the key and locked: at most one process here uses this key.
-
-    After a crash it names the node that the hub still counts as online.  It is believed only on the machine and path
-    it was written for, so a copied folder cannot sign the original off.
-    """
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._here = f"{platform.node()}:{path.resolve()}"
-        self.node_id: int | None = None
-        try:
-            found = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-            if isinstance(found, dict) and found.get("where") == self._here and isinstance(found.get("node"), int):
-                self.node_id = found["node"]
-        except ValueError:
-            pass  # cut short by the crash; then we wait like a stranger
-
-    def remember(self, node_id: int) -> None:
-        self.node_id = node_id
-        self._write(json.dumps({"where": self._here, "node": node_id}).encode())
-
-    def forget(self) -> None:
-        self.node_id = None
-        self._write(b"")
-
-    def _write(self, content: bytes) -> None:
-        try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, content, 0)
-        except OSError as error:
-            _log.warning("cannot note the session: %s", error.strerror)  # costs 20 s after a crash, nothing else
-
-
-@contextmanager
-def _session(key_path: Path) -> Iterator[_Session]:
-    path = key_path.with_name(key_path.name + ".session")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise NodeRefused(f"{key_path} is in use by another process on this machine") from error
-        yield _Session(path, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _handled(handle: Handler, parcel: Parcel) -> Parcel:

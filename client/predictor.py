@@ -81,7 +81,7 @@ class Predictor:
         }
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        tensors = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
         atomic_write(folder / _TENSORS, tensors, mode=0o600)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         atomic_write(folder / _RECORD, text.encode(), mode=0o600)

@@ -245,11 +245,11 @@ class CommitmentMismatch(PeerError):
     code = "CR31"
 
 
-class NearbySurvivorSet(PeerError):
-    """One broadcast was to be opened for two survivor sets so close that their difference would show somebody."""
+class AnotherSurvivorSet(PeerError):
+    """One backbone was to be opened for two survivor sets: sums of the same values can be subtracted."""
 
     code = "CR32"
-    hint = "the coordinator must wait for the departments that are missing, or move on to a new backbone"
+    hint = "a fixed survivor set is opened or given up: the coordinator must wait for the departments that are missing"
 
 
 class UnknownRound(PeerError):

@@ -157,7 +157,17 @@ class Journal:
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def queue(self, charter: SignedCharter) -> int:
-        """Ask for a run of a charter; the coordinator takes queued runs in order."""
+        """Ask for a run of a charter; the coordinator takes queued runs in order.
+
+        Raises ConfigError for a charter that was queued before: departments open each of its backbones for one survivor
+        set only, so it can be resumed but not begun again.
+        """
+        earlier = [r.run for r in self.runs() if r.digest == charter.charter.digest.hex()]
+        if earlier:
+            raise ConfigError(
+                f"this charter is run {earlier[0]} already",
+                hint="resume that run, or sign a charter with another name or seed",
+            )
         with self._writing() as db:
             row = db.execute(
                 _runs.insert().values(

@@ -30,6 +30,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 #: While waiting for departments to appear, how often to look, in seconds.
 _LOOK = 0.2
+#: How long a department that once left the charter unanswered is waited for when it is asked again, in seconds.
+_ASK_AGAIN = 2.0
 
 
 class RunDriver:
@@ -62,6 +64,8 @@ class RunDriver:
         self._ready: dict[int, str] = {}
         #: Departments that said no, with the incarnation that said it; asked again when they come back.
         self._refused: dict[int, str] = {}
+        #: Departments that left the charter unanswered: asked again in every round, but hardly waited for.
+        self._silent: dict[int, str] = {}
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
 
     def drive(self) -> None:
@@ -219,9 +223,11 @@ class RunDriver:
                 self._on_event("ready", {"department": self._names([who])[0]})
             return False
 
-        self._exchange.ask(
-            dict.fromkeys(new, Parcel(parcel.CHARTER, self._signed.to_json())), seconds=seconds, accept=accept
-        )
+        if all(self._silent.get(who) == life for who, life in new.items()):
+            seconds = min(seconds, _ASK_AGAIN)
+        charter = Parcel(parcel.CHARTER, self._signed.to_json())
+        unanswered = self._exchange.ask(dict.fromkeys(new, charter), seconds=seconds, accept=accept)
+        self._silent = {who: new[who] for who in unanswered}
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 Rule 1  a round number is used once, for one transcript
 Rule 2  nothing is masked that was not reviewed against the charter and the roster
 Rule 3  at most one survivor set is opened per round, and the memory of it is durable before the answer leaves
-Rule 4  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
+Rule 4  at most one survivor set is opened per backbone, however many rounds are tried on it: its contribution is a
+        function of the backbone, and two sums of the same values can be subtracted
+Rule 5  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
 
 ``mask`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``, the body)
 and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on disk.
@@ -23,11 +25,11 @@ from numpy.typing import NDArray
 
 from commonroot.common.charter import Charter
 from commonroot.common.errors import (
+    AnotherSurvivorSet,
     BadBox,
     BadCohort,
     BroadcastMismatch,
     ForeignState,
-    NearbySurvivorSet,
     OutsideCharter,
     ResultMismatch,
     SecondSurvivorSet,
@@ -102,6 +104,11 @@ class DepartmentMachine:
             raise StaleRound(f"round {opened.round} was used already, with other contents or as an earlier round")
         if opened.round > self.roster.parameters.rounds_max:
             raise StaleRound(f"round {opened.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}")
+        newest = self._memory.newest_version(opened.charter)
+        if opened.version < newest:
+            raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
+        if opened.version >= charter.rounds:
+            raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
         floor = self._check_cohort(opened.cohort, charter)
         if opened.manifest != charter.manifest.digest:
             raise OutsideCharter("the manifest is not the charter's")
@@ -173,7 +180,17 @@ class DepartmentMachine:
             boxes=boxes,
             commitments=commitments,
         )
-        upload = Upload(opened.round, transcript, cohort, self._reviewed[1], opened.broadcast, head.encode(), head.body)
+        upload = Upload(
+            round=opened.round,
+            transcript=transcript,
+            cohort=cohort,
+            floor=self._reviewed[1],
+            charter=opened.charter,
+            version=opened.version,
+            broadcast=opened.broadcast,
+            head=head.encode(),
+            body=head.body,
+        )
         self._memory = self._memory.with_upload(upload, chains)
         return upload.head, body, self._memory
 
@@ -184,7 +201,7 @@ class DepartmentMachine:
 
         Returns     (head of the answer, memory): store the memory durably, then send
         Raises      Malformed, WrongVersion, BadSignature; SecondSurvivorSet; UnknownRound: never masked for, or too
-                    old; TooFewSurvivors; NearbySurvivorSet; BadBox
+                    old; TooFewSurvivors; AnotherSurvivorSet; BadBox
         The same survivor set asked for again gets the same bytes, whatever boxes come with it.
         """
         asked = Open.decode(head)
@@ -208,7 +225,7 @@ class DepartmentMachine:
             shares=self._shares(asked, last),
         )
         answer = Answer(asked.round, asked.opened, reply.encode())
-        self._memory = self._memory.with_answer(answer, last.broadcast, asked.survivors)
+        self._memory = self._memory.with_answer(answer, last, asked.survivors)
         return answer.reply, self._memory
 
     def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
@@ -255,10 +272,9 @@ class DepartmentMachine:
             raise TooFewSurvivors("the survivor set is not inside the cohort")
         if len(survivors) < last.floor:
             raise TooFewSurvivors(f"{len(survivors)} survivors, at least {last.floor} are needed")
-        for broadcast, before in self._memory.openings:
-            apart = len(set(before).symmetric_difference(survivors))
-            if broadcast == last.broadcast and 0 < apart < self.roster.parameters.colluders + 2:
-                raise NearbySurvivorSet(f"this broadcast was opened before for a set that differs in {apart}")
+        for before in self._memory.openings:
+            if before.same_backbone(last) and before.survivors != survivors:
+                raise AnotherSurvivorSet(f"version {last.version} was opened before for another survivor set")
 
 
 def _check_broadcast(digest: bytes, body: Body, charter: Charter) -> None:

@@ -18,8 +18,9 @@ from commonroot.common.secure_sum.primitives import Random
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
-#: Openings kept for the near-set rule.
-OPENINGS_KEPT = 1024
+#: Openings kept, so that one backbone is opened for one survivor set.  Versions of a charter never go back, so only a
+#: broadcast that returns under another version or charter is looked for further back than the last.
+OPENINGS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Upload:
 
     round, transcript, cohort   of the RoundOpen
     floor                       fewest survivors accepted: the larger of the roster's and the charter's
+    charter, version            digest of the charter, and the backbone version that was trained on
     broadcast                   SHA-256 of the broadcast
     head                        the Masked message, for an identical repeat
     body                        SHA-256 of the masked vector, which the driver keeps
@@ -37,6 +39,8 @@ class Upload:
     transcript: bytes
     cohort: tuple[int, ...]
     floor: int
+    charter: bytes
+    version: int
     broadcast: bytes
     head: bytes = field(repr=False)
     body: bytes
@@ -52,6 +56,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set."""
+
+    charter: bytes
+    version: int
+    broadcast: bytes
+    survivors: tuple[int, ...]
+
+    def same_backbone(self, upload: Upload) -> bool:
+        """Whether the upload was trained on this backbone, by its number or by its contents."""
+        return (self.charter, self.version) == (upload.charter, upload.version) or self.broadcast == upload.broadcast
+
+
+@dataclass(frozen=True, slots=True)
 class DepartmentMemory:
     """The protocol state of one department in one epoch.
 
@@ -60,7 +78,8 @@ class DepartmentMemory:
     chains     key chains at the last round masked for, or one later once that round was answered
     upload     the last upload; None before the first
     answers    the latest answered openings, oldest first
-    openings   (broadcast hash, survivor set) of answered openings, oldest first, without repetitions
+    openings   answered openings, oldest first, without repetitions
+    newest     the newest version masked for, by the charter's digest
     """
 
     roster: bytes
@@ -69,7 +88,8 @@ class DepartmentMemory:
     chains: Chains = field(repr=False)
     upload: Upload | None = None
     answers: tuple[Answer, ...] = ()
-    openings: tuple[tuple[bytes, tuple[int, ...]], ...] = ()
+    openings: tuple[Opening, ...] = ()
+    newest: tuple[tuple[bytes, int], ...] = ()
 
     @classmethod
     def begin(cls, roster: Roster, me: int, agreement_private: bytes, random: Random) -> DepartmentMemory:
@@ -91,13 +111,19 @@ class DepartmentMemory:
 
     def with_upload(self, upload: Upload, chains: Chains) -> DepartmentMemory:
         """After masking."""
-        return replace(self, upload=upload, chains=chains)
+        newest = dict(self.newest) | {upload.charter: upload.version}
+        return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest.items())))
 
-    def with_answer(self, answer: Answer, broadcast: bytes, survivors: tuple[int, ...]) -> DepartmentMemory:
+    def newest_version(self, charter: bytes) -> int:
+        """The newest version of a charter's backbone that was masked for; 0 before the first."""
+        return dict(self.newest).get(charter, 0)
+
+    def with_answer(self, answer: Answer, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
         """After answering: the round's chains are gone, identical repeats are served from ``answers``."""
         openings = self.openings
-        if (broadcast, survivors) not in openings:
-            openings = (*openings, (broadcast, survivors))[-OPENINGS_KEPT:]
+        opening = Opening(upload.charter, upload.version, upload.broadcast, survivors)
+        if opening not in openings:
+            openings = (*openings, opening)[-OPENINGS_KEPT:]
         return replace(
             self,
             chains=self.chains.forward(answer.round + 1),
@@ -127,12 +153,17 @@ class DepartmentMemory:
                     "transcript": up.transcript.hex(),
                     "cohort": list(up.cohort),
                     "floor": up.floor,
+                    "charter": up.charter.hex(),
+                    "version": up.version,
                     "broadcast": up.broadcast.hex(),
                     "head": up.head.hex(),
                     "body": up.body.hex(),
                 },
                 "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
-                "openings": [[broadcast.hex(), list(survivors)] for broadcast, survivors in self.openings],
+                "openings": [
+                    [o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings
+                ],
+                "newest": [[charter.hex(), version] for charter, version in self.newest],
             }
         )
 
@@ -159,6 +190,8 @@ class DepartmentMemory:
                     bytes.fromhex(up["transcript"]),
                     tuple(up["cohort"]),
                     up["floor"],
+                    bytes.fromhex(up["charter"]),
+                    up["version"],
                     bytes.fromhex(up["broadcast"]),
                     bytes.fromhex(up["head"]),
                     bytes.fromhex(up["body"]),
@@ -166,7 +199,8 @@ class DepartmentMemory:
                 tuple(
                     Answer(a["round"], bytes.fromhex(a["opened"]), bytes.fromhex(a["reply"])) for a in value["answers"]
                 ),
-                tuple((bytes.fromhex(broadcast), tuple(survivors)) for broadcast, survivors in value["openings"]),
+                tuple(Opening(bytes.fromhex(c), v, bytes.fromhex(b), tuple(u)) for c, v, b, u in value["openings"]),
+                tuple((bytes.fromhex(charter), version) for charter, version in value["newest"]),
             )
         except (Malformed, KeyError, TypeError, ValueError) as error:
             raise ForeignState("the department's memory is damaged or of another program") from error

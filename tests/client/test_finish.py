@@ -11,7 +11,7 @@ from commonroot.client.finish import conclude
 from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer
 from commonroot.common.backbone import BackboneSpec
-from commonroot.common.charter import Draft, Method
+from commonroot.common.charter import Draft, Method, Training
 from commonroot.strategies import build
 
 NAMES = tuple("abcd")
@@ -162,11 +162,11 @@ def test_a_twin_that_diverges_is_left_out(few_recipes):
     assert len(found) == 2
 
 
-def test_a_good_backbone_is_worth_more_than_two_dozen_rows():
+def test_a_good_backbone_is_worth_more_than_two_dozen_rows(few_recipes):
     """The pooled backbone of 600 related rows against 16 of one's own: the gain that sharing is for.
 
-    Labels are the cells of a 2 × 2 grid seen through a random rotation into 12 columns: hard from 16 rows, easy once the
-    two directions that matter are known.
+    Labels are the cells of a 2 × 2 grid seen through a random rotation into 12 columns: hard from 16 rows, easy once
+    the two directions that matter are known.
     """
     random = np.random.default_rng(3)
     turn = np.linalg.qr(random.normal(size=(12, 12)))[0]
@@ -185,6 +185,7 @@ def test_a_good_backbone_is_worth_more_than_two_dozen_rows():
         rounds=5,
         method=Method(name="fedper"),
         backbone=BackboneSpec(inputs=12, widths=(32,)),
+        training=Training(batch=32),
     )
     shared = train_pooled(draft, [(task, rows(600))], secret=1, epochs=30)[0].backbone
     names = tuple(f"x{at}" for at in range(12))

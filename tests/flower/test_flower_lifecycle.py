@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from flower_house import Department, House, Place, ask, until
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sum_federation import BROADCAST, Federation, forged_open, total
 
 from commonroot.common.errors import (
+    AnotherSurvivorSet,
     ForeignState,
-    NearbySurvivorSet,
     NotEnoughShares,
+    OutsideCharter,
     NotEnoughUploads,
     SecondSurvivorSet,
     StaleRound,
@@ -312,45 +313,53 @@ def test_a_second_round_open_with_the_same_number_is_refused():
         federation.upload(0, federation.opening(version=1))
 
 
-# -- nearby survivor sets, and sizes ----------------------------------------------------------------------------------
+# -- one survivor set per backbone, and sizes --------------------------------------------------------------------------
 
 
-def test_one_broadcast_is_not_opened_for_two_sets_whose_difference_would_show_a_department():
-    """t_c = 1: sets must be equal or differ in at least 3.  {0..4} and {0..3} differ in one."""
+@pytest.mark.parametrize("second", [range(4), range(3), (0, 1, 4)])
+def test_one_backbone_is_not_opened_for_two_survivor_sets(second):
+    """However far apart the sets are: (1 2 3) + (1 4 5) - (2 3 4 5) would be twice the first one's contribution."""
     federation = Federation(5)
     first = federation.gathered(federation.opening(1), range(5))
     first.fix()
     federation.answers(first, range(5))
-    second = federation.gathered(federation.opening(2), range(4))
-    second.fix()
-    federation.upload(4, second.opening)
+    other = federation.gathered(federation.opening(2), second)
+    other.fix()
+    for member in set(range(5)) - set(second):
+        federation.upload(member, other.opening)
     for member in range(5):
-        with pytest.raises(NearbySurvivorSet):
-            federation.machines[member].answer(second.open_for(member))
+        with pytest.raises(AnotherSurvivorSet):
+            federation.machines[member].answer(other.open_for(member))
     again = federation.gathered(federation.opening(3), range(5))
     again.fix()
     federation.answers(again, range(5))
     assert total(again) == federation.ring_sum(range(5), federation.opening(3))
 
 
-@pytest.mark.parametrize(("colluders", "dropped"), [(0, 1), (1, 1), (1, 2), (2, 3)])
-def test_sets_that_differ_in_at_most_one_more_than_the_colluders_are_near(colluders, dropped):
-    """Colluders know their own part of a difference: of t_c + 1 departments in it, one honest one would be shown."""
-    federation = Federation(7, colluders=colluders)
-    first = federation.gathered(federation.opening(1), range(7))
+@pytest.mark.parametrize(
+    "changes", [{"broadcast": sha256(b"\1" * 24)}, {"version": 1}], ids=["one bit flipped", "same under a new number"]
+)
+def test_a_backbone_in_disguise_is_the_same_backbone(changes):
+    """Contributions hardly differ for a flipped bit, and not at all in what is shared for another number."""
+    federation = Federation(4)
+    first = federation.gathered(federation.opening(1), range(4))
     first.fix()
-    federation.answers(first, [0])
-    second = federation.gathered(federation.opening(2), range(7 - dropped))
-    second.fix()
-    with pytest.raises(NearbySurvivorSet):
-        federation.machines[0].answer(second.open_for(0))
+    federation.answers(first, range(4))
+    body = b"\1" * 24 if "broadcast" in changes else BROADCAST
+    opening = federation.opening(2, **changes)
+    at_work = federation.round(opening)
+    for i in range(3):
+        at_work.upload(i, *federation.upload(i, opening, body=body))
+    at_work.fix()
+    with pytest.raises(AnotherSurvivorSet):
+        federation.machines[0].answer(at_work.open_for(0))
 
 
-def test_another_broadcast_or_a_distant_set_may_be_opened():
-    """n = 6, t_c = 1: {0..5} then {0..2} differ in 3 = t_c + 2; and after another broadcast any set may be opened."""
+def test_the_next_backbone_may_be_opened_for_any_survivor_set():
     federation = Federation(6)
-    for number, survivors, body in ((1, range(6), BROADCAST), (2, range(3), BROADCAST), (3, range(5), b"\1" * 24)):
-        opening = federation.opening(number, broadcast=sha256(body))
+    for number, survivors in ((1, range(6)), (2, range(3)), (3, range(5))):
+        body = bytes([number]) * 24
+        opening = federation.opening(number, version=number - 1, broadcast=sha256(body))
         at_work = federation.round(opening)
         uploads = {i: federation.upload(i, opening, body=body) for i in range(6)}
         for i in survivors:
@@ -358,6 +367,15 @@ def test_another_broadcast_or_a_distant_set_may_be_opened():
         at_work.fix()
         federation.answers(at_work, range(6))
         assert total(at_work) == federation.ring_sum(survivors, opening)
+
+
+def test_versions_never_go_back_and_end_with_the_charter():
+    federation = Federation(3)
+    federation.upload(0, federation.opening(1, version=2))
+    with pytest.raises(StaleRound):
+        federation.upload(0, federation.opening(2, version=1))
+    with pytest.raises(OutsideCharter):
+        federation.upload(0, federation.opening(2, version=federation.charter.rounds))
 
 
 @pytest.mark.parametrize("departments", [0, 1, 2])
