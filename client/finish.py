@@ -66,7 +66,6 @@ def conclude(
     """
     task = prepared.task
     refits = bool(strategy.finish(draft))
-    whole = prepared.train.join(prepared.validation) if refits else prepared.train
     contenders = solo.candidates(draft, prepared, epochs=_epochs(draft, strategy), secret=secret)
     best = contenders[0]
     ours = best.fit(prepared.train)
@@ -80,6 +79,7 @@ def conclude(
         y,
     )
     if refits:
+        whole = prepared.train.join(prepared.validation)
         ours = best.fit(whole)
         if federated is not None:
             theirs = federated.fit(whole)

@@ -123,11 +123,10 @@ class FlowerNode:
                 while True:
                     node_id = self._join(call, session, stop)
                     try:
-                        self._attend(call, node_id, handle, stop)
+                        self._attend(call, node_id, session, handle, stop)
                     except _Rejected:
                         _log.warning("the hub lost this node; joining again")
             except _Stopped:
-                session.forget()
                 self._say(LEFT)
 
     # -- joining ---------------------------------------------------------------------------------------------------
@@ -172,7 +171,7 @@ class FlowerNode:
 
     # -- attending -------------------------------------------------------------------------------------------------
 
-    def _attend(self, call: _Caller, node_id: int, handle: Handler, stop: threading.Event) -> None:
+    def _attend(self, call: _Caller, node_id: int, session: Session, handle: Handler, stop: threading.Event) -> None:
         """Ask for messages and answer them, until we are stopped or the hub no longer knows us."""
         over, rejected, left = threading.Event(), threading.Event(), threading.Event()
         pulse = threading.Thread(
@@ -196,8 +195,8 @@ class FlowerNode:
         finally:
             over.set()
             pulse.join(_REQUEST_TIMEOUT)
-            if stop.is_set() and not left.is_set():
-                self._leave(call, node_id)
+            if stop.is_set() and (left.is_set() or self._leave(call, node_id)):
+                session.forget()  # otherwise the note stays, and signs us off at the next start
 
     def _beat(
         self,
@@ -214,8 +213,7 @@ class FlowerNode:
         while not over.is_set():
             if stop.wait(0.25):
                 # Signing off makes the hub answer the question it holds, so the other thread hears of it at once.
-                if not self._busy.locked():
-                    self._leave(call, node_id)
+                if not self._busy.locked() and self._leave(call, node_id):
                     left.set()
                 return
             if time.monotonic() < due:

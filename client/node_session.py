@@ -1,7 +1,7 @@
 """The note beside a node key that says: active on the hub, in this process.
 
-It is what lets a department that was killed come back at once.  The hub counts the dead node as online for 20 s more and
-lets nobody else in under its key; but whoever holds this note can sign the dead one off.
+It is what lets a department that was killed come back at once.  The hub counts the dead node as online for 20 s more
+and lets nobody else in under its key; but whoever holds this note can sign the dead one off.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ POOLED: Final = "pooled"
 
 #: Called with what happened and its facts while an arm runs; progress displays listen.
 Tell = Callable[[str, dict[str, Any]], None]
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,9 @@ def _options(text: str, listed: str) -> dict[str, Any]:
 def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: Tell) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
 
-    The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file), bytes_received,
-    simulated_seconds of each round beside the seconds it took here, and faults where there were any.
+    The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
+    bytes_received, and faults where there were any.  In its history ``seconds`` are those a round took on this machine,
+    interruptions included, and ``simulated_seconds`` those of the network's clock, for which computing takes no time.
     """
     federation = _founded(folder, arm, scenario, sections)
     network = MemoryNetwork(seed=scenario.seed, weather=scenario.network.weather(scenario.seed))
@@ -126,9 +128,6 @@ def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str
     finally:
         simulated.close()
     return _report(federation, arm, scenario)
-
-
-Report = dict[str, Any]
 
 
 def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig]) -> Federation:

@@ -1,15 +1,14 @@
 """Flower's own deployment, timed: the peer of our latency benchmark.
 
 A SuperLink, three SuperNodes and the stock ``FedAvg`` on a numpy model, each in the processes that Flower starts for
-it, over TLS on loopback, train and evaluate in every round.  Nothing is tuned and nothing of ours is in it, except that
-the run is submitted with Flower's client library rather than its command line, which wants a configuration file in the
-user's home.  The clock is a stock hook: Flower calls ``evaluate_fn`` once before the first round and once after each.
+it, over TLS on loopback, train and evaluate in every round, started with ``flwr run``.  Nothing is tuned and nothing of
+ours is in it but the certificates.  The clock is a stock hook: Flower calls ``evaluate_fn`` once before the first round
+and once after each.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import ssl
@@ -48,6 +47,14 @@ rounds = {rounds}
 parameters = {parameters}
 nodes = {nodes}
 clock = "{clock}"
+"""
+
+_CONFIG: Final = """\
+[superlink]
+default = "stock"
+[superlink.stock]
+address = "{address}"
+root-certificates = "{ca}"
 """
 
 _SERVER_APP: Final = '''\
@@ -129,7 +136,7 @@ def stock_round_seconds(rounds: int = 3, nodes: int = 3, parameters: int = 1000)
             own = ["--host", "127.0.0.1", "--port", str(free_port())]
             arguments = ["--superlink", address, "--root-certificates", str(ca), *own, *tls]
             deployment.append(running.enter_context(_process(root, "supernode", *arguments, log=f"supernode-{number}")))
-        _submit(_bundle(root, rounds, nodes, parameters, clock), address, ca)
+        _submit(root, _application(root, rounds, nodes, parameters, clock), address, ca)
         while len(ticks := clock.read_text().split() if clock.exists() else []) < rounds + 1:
             _check(deployment, deadline)
             time.sleep(0.2)
@@ -137,9 +144,7 @@ def stock_round_seconds(rounds: int = 3, nodes: int = 3, parameters: int = 1000)
     return [after - before for before, after in pairwise(times)]
 
 
-def _bundle(root: Path, rounds: int, nodes: int, parameters: int, clock: Path) -> bytes:
-    from flwr.cli.build import build_fab_from_disk
-
+def _application(root: Path, rounds: int, nodes: int, parameters: int, clock: Path) -> Path:
     app = root / "app"
     package = app / "stock"
     package.mkdir(parents=True)
@@ -149,36 +154,47 @@ def _bundle(root: Path, rounds: int, nodes: int, parameters: int, clock: Path) -
     (package / "__init__.py").write_text("")
     (package / "server_app.py").write_text(_SERVER_APP)
     (package / "client_app.py").write_text(_CLIENT_APP)
-    return build_fab_from_disk(app)
+    return app
 
 
-def _submit(fab: bytes, address: str, ca: Path) -> None:
-    from flwr.proto.control_pb2 import StartRunRequest
-    from flwr.proto.fab_pb2 import Fab
-    from flwr.supercore.control import ControlHttpClient
+def _submit(root: Path, app: Path, address: str, ca: Path) -> None:
+    """``flwr run``, with its configuration in the temporary folder instead of the user's home."""
+    home = root / "flwr"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(_CONFIG.format(address=address, ca=ca))
+    run = subprocess.run(
+        [str(_program("flwr")), "run", str(app), "stock"],
+        env=_environment(root),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT / 3,
+        check=False,
+    )
+    if run.returncode:
+        raise RunStopped(f"flwr run ended with {run.returncode}: {(run.stdout + run.stderr).strip()[-300:]}")
 
-    from commonroot.flower import VersionStamp
 
-    with ControlHttpClient.from_server_address(address, False, ca.read_bytes(), [VersionStamp("flwr-cli")]) as control:
-        request = StartRunRequest(fab=Fab(hash_str=hashlib.sha256(fab).hexdigest(), content=fab))
-        if not control.StartRun(request).run_id:
-            raise RunStopped("Flower did not start the run")
+def _program(name: str) -> Path:
+    """A program of Flower's in this interpreter's environment."""
+    return Path(sys.executable).with_name(name)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "FLWR_HOME": str(root / "flwr"),
+        "PATH": f"{_program('flwr').parent}{os.pathsep}{os.environ.get('PATH', '')}",  # it starts its helpers by name
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
 
 
 @contextlib.contextmanager
 def _process(root: Path, kind: str, *arguments: str, log: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """One of Flower's programs, from this interpreter's environment, with everything it starts gone at the end."""
-    program = Path(sys.executable).with_name(f"flower-{kind}")
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(root / "flwr"),
-        "PATH": f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}",  # it starts its helpers by name
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
     with (root / f"{log or kind}.log").open("wb") as output:
-        process = subprocess.Popen(
-            [str(program), *arguments], stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=root
-        )
+        command = [str(_program(f"flower-{kind}")), *arguments]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(root), cwd=root)
         try:
             yield process
         finally:

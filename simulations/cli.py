@@ -68,6 +68,8 @@ def simulate(
 
     def text() -> None:
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, 110))  # a file has no width of its own
         show(result, console)
         for path in written:
             console.print(f"written: {path}", soft_wrap=True, highlight=False)

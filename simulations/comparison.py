@@ -89,14 +89,15 @@ def save(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 # -- as text -----------------------------------------------------------------------------------------------------------
 
-_DEPARTMENTS = ("department", "metric", "arm", "alone", "federated", "gain [95 %]", "keeps", "gain kept [95 %]")
+_DEPARTMENTS = ("department", "metric", "arm", "alone", "federated", "gain [95 %]", "keeps", "gain kept")
 _ARMS = ("arm", "rounds", "lost", "held-out loss", "upload", "received", "seconds", "backbone")
 
 
 def _departments(result: Mapping[str, Any]) -> Table:
     table = Table(title=Text(_title(result)), title_justify="left", title_style="bold")
     for name in _DEPARTMENTS:
-        table.add_column(Text(name), justify="left" if name in ("department", "metric", "arm", "keeps") else "right")
+        text = name in ("department", "metric", "arm", "keeps")
+        table.add_column(Text(name), justify="left" if text else "right", no_wrap=not text)
     before = None
     for row in result["table"]:
         if before not in (None, row["department"]):
@@ -111,7 +112,7 @@ def _departments(result: Mapping[str, Any]) -> Table:
             number(row["federated"]),
             _gain(row["gain"], row["interval"]),
             _word(row["kept"]),
-            _gain(row["kept_gain"], row["kept_interval"]),
+            points(row["kept_gain"]),
         )
     return table
 
@@ -119,7 +120,8 @@ def _departments(result: Mapping[str, Any]) -> Table:
 def _arms(result: Mapping[str, Any]) -> Table:
     table = Table()
     for name in _ARMS:
-        table.add_column(Text(name), justify="left" if name in ("arm", "backbone") else "right")
+        text = name in ("arm", "backbone")
+        table.add_column(Text(name), justify="left" if text else "right", no_wrap=name != "arm")
     for report in result["arms"]:
         table.add_row(*(Text(cell) for cell in _arm_cells(report)))
     return table

@@ -8,8 +8,9 @@ is no bound on what sharing can give: a method may well do better.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.finish import conclude
@@ -18,23 +19,34 @@ from commonroot.client.trainer import Private, train_pooled
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
+from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import Arm, Report, Tell
 from commonroot.simulations.founding import training_secret
 from commonroot.strategies import build, seal
 
 #: Said wherever this arm is shown.
-NO_PRIVACY: Final = (
-    "pooled puts all departments' rows in one place: a reference for simulations, with no privacy at all"
-)
+NO_PRIVACY: Final = "all departments' rows in one place: a reference for simulations only, with no privacy at all"
 
 
-def run_pooled(arm: Arm, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
+def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
     """Train centrally and let every department conclude; a report with the keys of a federated arm's.
 
+    It is kept in ``folder``; where it lies there already, nothing is trained.
     Where the charter's method has no last step that fits a private head to a backbone (a shared head, or nothing in
     common), that of FedPer is taken.  ``state`` is ``stopped`` where the training diverges.
     """
-    draft = _with_private_heads(arm.draft)
+    kept = folder / "report.json"
+    if kept.is_file():
+        found: Report = json.loads(read_text(kept, what="the pooled arm's report"))
+        return found
+    report = _train(arm, _with_private_heads(arm.draft), sections, seed=seed, tell=tell)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(kept, json.dumps(report, indent=2).encode())
+    return report
+
+
+def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
     charter, strategy = seal(draft), build(draft)
     prepared = {name: prepare(data, inputs=draft.backbone.inputs) for name, data in sections.items()}
     report: Report = {
@@ -56,11 +68,10 @@ def run_pooled(arm: Arm, sections: dict[str, DataConfig], *, seed: int, tell: Te
         "backbone": None,
         "bytes_received": None,
     }
-    tell("pooling", {"epochs": passes(draft)})
+    epochs = passes(draft)
+    tell("pooling", {"epochs": epochs})
     try:
-        nets = train_pooled(
-            draft, [(one.task, one.train) for one in prepared.values()], secret=seed, epochs=passes(draft)
-        )
+        nets = train_pooled(draft, [(one.task, one.train) for one in prepared.values()], secret=seed, epochs=epochs)
     except TrainingDiverged as error:
         return report | {"state": "stopped", "reason": f"{error} ({error.code})"}
     tell("run-closing", {"departments": list(prepared)})

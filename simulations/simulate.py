@@ -86,7 +86,7 @@ def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfi
 
     began = time.perf_counter()
     if arm.pooled:
-        report = run_pooled(arm, sections, seed=scenario.seed, tell=tell_arm)
+        report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm)
     else:
         report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
     report["wall_seconds"] = time.perf_counter() - began

@@ -161,6 +161,20 @@ def test_constant_columns_do_no_harm(recipe):
     assert np.isfinite(fit(recipe, TWO, rows).predict(TWO, rows.x)).all()
 
 
+def test_a_value_on_the_threshold_goes_left():
+    """one tree: x ≤ 2 gives 10, else 20; plus the offset 1"""
+    arrays = {
+        "feature": np.zeros((1, 3), np.int32),
+        "threshold": np.array([[2.0, 0.0, 0.0]]),
+        "left": np.array([[1, 1, 2]], np.int32),
+        "right": np.array([[2, 1, 2]], np.int32),
+        "value": np.array([[0.0, 10.0, 20.0]]),
+        "offset": np.array([1.0]),
+    }
+    x = np.array([[1.0], [2.0], [2.5]], np.float32)
+    assert Model("trees", arrays).predict(Regression(0.0, 1.0), x).tolist() == [11.0, 11.0, 21.0]
+
+
 def test_votes_of_clear_margins_rank_classes_by_pairs_won():
     """three classes, pairs (0,1), (0,2), (1,2): 0 beats both, 1 beats 2"""
     scores = one_against_rest(np.array([[2.0, 2.0, 2.0]]))

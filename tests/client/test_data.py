@@ -264,6 +264,8 @@ def test_statistics_come_from_training_rows_alone(tmp_path):
     one, two = (prepare(config(test_path=path), folder=tmp_path) for path in ("one.csv", "two.csv"))
     np.testing.assert_array_equal(one.scaler.centre, two.scaler.centre)
     np.testing.assert_array_equal(one.train.x, two.train.x)
+    np.testing.assert_allclose(one.train.x.mean(axis=0), 0.0, atol=1e-6)
+    assert np.abs(one.validation.x.mean(axis=0)).max() > 1e-3
 
 
 def test_features_for_predicting_need_no_target(tmp_path):

@@ -163,6 +163,12 @@ def test_held_out_is_the_loss_of_what_was_received():
     assert found.result.loss < 0.5 and found.result.rows == 20
 
 
+def test_training_and_held_out_losses_are_on_one_scale():
+    """at a rate of nearly nothing, over the same rows, they are the same number"""
+    result = trained([Phase(parts=BOTH, epochs=1)], draft=draft_of(learning_rate=1e-12))[2].result
+    assert result.loss == pytest.approx(result.held_out, rel=1e-5)
+
+
 def test_training_learns_every_kind_of_task():
     x = rows_of(60, classes=2)
     value = Rows(x.x, x.y.astype(np.float64) * 5)

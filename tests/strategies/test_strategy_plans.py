@@ -58,6 +58,20 @@ def test_the_bound_of_an_element_gives_up_one_in_64_at_most():
     assert (5.0 / element_bound(draft, 10_000)) ** 2 <= 10_000 / 64 + 1e-9
 
 
+def test_an_element_beyond_its_bound_is_cut_to_it():
+    """C = 5 all in one of 10,000 elements: the bound 0.4 holds there, and nothing else moves"""
+    backbone = BackboneSpec(inputs=100, widths=(100,))
+    draft = draft_of("fedper").model_copy(update={"backbone": backbone})
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    shared = {name: tensor.copy() for name, tensor in state.items()}
+    shared["layers.0.weight"][3, 7] += 5.0
+    terms = strategy.contribute(draft, state, LocalResult(shared, 90, 1.0, 1.0))
+    expected = np.zeros((100, 100))
+    expected[3, 7] = 0.4
+    np.testing.assert_allclose(terms["update/layers.0.weight"], expected, atol=1e-6)
+
+
 def test_fedper_trains_both_parts_at_once():
     draft = draft_of("fedper", backbone_epochs=4)
     assert build(draft).plan(draft) == (Phase(parts=BOTH, epochs=4),)

@@ -1,0 +1,418 @@
+"""Everything that departments send, searched for everything that is theirs alone.
+
+Two runs are audited from beginning to end, closing included: one over links in memory, where every parcel is also taken
+apart field by field, and one over real TLS sockets, where the plaintext of every request is captured as it arrives at
+the coordinator's public gate.  The last tests show that the audit finds what it looks for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from federation import small
+from federation.audit import Needles, Witness, windows
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from safetensors.numpy import load_file
+
+from commonroot.client.daemon import serve as serve_department
+from commonroot.client.data import prepare
+from commonroot.client.session import Session
+from commonroot.common import parcel
+from commonroot.common.messages import Masked, Refusal, RoundOpen, Shares, box_bytes
+from commonroot.common.parcel import Parcel
+from commonroot.common.secure_sum import coordinator, department
+from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.masks import body_bytes
+from commonroot.flower import SHORT_PARCEL
+from commonroot.server import superlink
+from commonroot.server.coordinator import serve as serve_coordinator
+from commonroot.simulations.federation import SimulatedFederation
+from commonroot.simulations.founding import Federation, found, write_table
+from commonroot.simulations.network import Crossing, MemoryNetwork
+from commonroot.simulations.processes import free_port
+
+#: Sorts of secrets that a whole run must have given the audit to look for.
+SORTS = {
+    "rows",
+    "targets",
+    "report",
+    "predictor",
+    "head and optimizer",
+    "trained backbone",
+    "contribution",
+    "unmasked lanes",
+    "pairwise secrets",
+    "key chains",
+    "key material",
+}
+
+
+def founded(root: Path, witness: Witness, *, port: int, widths: tuple[int, ...]) -> Federation:
+    """Three departments of 60, 83 and 41 rows with two rounds before them, their keys made under the witness's eyes."""
+    names = small.NAMES[:3]
+    sections = {name: small.data_section(name) for name in names}
+    federation = found(
+        root,
+        federation="grove",
+        charter_toml=small.CHARTER.format(rounds=2, attempts=3, widths=list(widths)),
+        departments=sections,
+        port=port,
+        random=witness.random(os.urandom),
+    )
+    for at, name in enumerate(names):
+        x, y = small.table(at, small.ROWS[name], sections[name].task)
+        write_table(federation.departments[name].root / "rows.npz", x, y)
+    return federation
+
+
+def private_data(federation: Federation, needles: Needles) -> None:
+    """Rows and targets as stored and as standardised, reports, chosen models: what the departments hold at the end."""
+    for folder in federation.departments.values():
+        with np.load(folder.root / "rows.npz") as stored:
+            needles.numbers("rows", stored["X"])
+            if stored["y"].dtype.kind == "f":
+                needles.numbers("targets", stored["y"])
+            for label in np.unique(stored["y"]).tolist():
+                needles.text("targets", str(label))
+        prepared = prepare(folder.data, folder=folder.root)
+        for rows in (prepared.train, prepared.validation, prepared.test):
+            needles.numbers("rows", rows.x)
+        report = (folder.root / "report.json").read_text()
+        for value in _leaves(json.loads(report)):
+            if isinstance(value, float):
+                needles.numbers("report", [value])
+            elif isinstance(value, str):
+                needles.text("report", value)
+        for key in _keys(json.loads(report)):
+            needles.text("report", f'"{key}":')
+        for path in (folder.root / "predictors").rglob("*.safetensors"):
+            for tensor in load_file(path).values():
+                needles.numbers("predictor", tensor)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name != "charter":  # its hash is public
+                yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _keys(inner)
+
+
+@pytest.fixture(scope="module")
+def audited(module_path: Path) -> Iterator[tuple[Federation, list[Crossing], Needles, list[bytes]]]:
+    """A whole run over links in memory, with the real trainer and heads: what was sent, and what must not be in it."""
+    witness, network, broadcasts = Witness(), MemoryNetwork(), []
+    network.keep_sent = True
+    with pytest.MonkeyPatch.context() as patch:
+        witness.watch(patch)
+        federation = founded(module_path / "memory", witness, port=9443, widths=(8, 4))
+        at_work = SimulatedFederation(federation, network, random=witness.random(os.urandom))
+        at_work.start_all()
+        at_work.queue()
+        at_work.run()
+        at_work.close()
+    with small.journal_of(federation) as journal:
+        assert journal.runs()[0].state == "finished"
+        broadcasts = [r.opening for r in journal.rounds()]
+    private_data(federation, witness.needles)
+    yield federation, network.sent_by_departments, witness.needles, broadcasts
+
+
+def test_nothing_private_is_in_what_departments_send(audited):
+    _, sent, needles, _ = audited
+    assert set(needles.counts()) == SORTS
+    assert all(number > 20 for number in needles.counts().values()), needles.counts()
+    assert needles.found_in([one.parcel.head for one in sent] + [one.parcel.body for one in sent]) == {}
+
+
+def test_a_department_sends_nothing_but_the_five_kinds_and_all_of_a_whole_run(audited):
+    """3 departments, 2 rounds: ready and closed once each, an upload and an answer in every round."""
+    _, sent, _, _ = audited
+    kinds = [one.parcel.kind for one in sent]
+    assert set(kinds) <= parcel.TO_COORDINATOR
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"ready": 3, "masked": 6, "shares": 6, "closed": 3}
+
+
+def test_every_byte_of_every_parcel_is_accounted_for(audited):
+    """A parcel is what the protocol says, and nothing is left over in which a count could travel.
+
+    Upload   version, transcript, sender, hash, count; n boxes of salt and ciphertext, n hashes, signature; and a body
+             of exactly 2 bytes a 16-bit lane and 8 a 64-bit lane
+    Answer   version, transcript, member, hash, count; one 32-byte share for each secret that is wanted; signature
+    """
+    federation, sent, _, openings = audited
+    charter = federation.charter.charter
+    codec = SumCodec(charter.manifest, 3)
+    transcripts = {RoundOpen.decode(opening).transcript for opening in openings}
+    for one in sent:
+        head, body = one.parcel.head, bytes(one.parcel.body)
+        if one.parcel.kind in (parcel.READY, parcel.CLOSED):
+            assert (head, body) == (b"", b"")
+        elif one.parcel.kind == parcel.MASKED:
+            told = Masked.decode(head)
+            assert told.encode() == head
+            assert told.transcript in transcripts
+            assert len(head) == 1 + 32 + 2 + 32 + 2 + 3 * box_bytes(3) + 3 * 32 + 64
+            assert len(body) == body_bytes(codec.length16, codec.length64)
+        elif one.parcel.kind == parcel.SHARES:
+            answer = Shares.decode(head)
+            assert answer.encode() == head
+            assert (answer.transcript in transcripts, body) == (True, b"")
+            assert len(head) == 1 + 32 + 2 + 32 + 2 + 3 * 32 + 64
+
+
+def test_a_refusal_is_a_code_and_nothing_else(audited):
+    federation, _, _, _ = audited
+    with small.ToyFederation(federation, MemoryNetwork()) as at_work:
+        at_work.start("ash")
+        reply = at_work.sessions["ash"].handle(Parcel(parcel.CHARTER, b"no charter at all"))
+    assert reply.kind == parcel.REFUSAL
+    assert (len(reply.head), len(reply.body)) == (9, 0)
+    assert Refusal.decode(reply.head).round == 0
+
+
+def test_sizes_do_not_depend_on_the_data(audited):
+    """60, 83 and 41 rows, two tasks: every parcel of a kind has one size."""
+    _, sent, _, _ = audited
+    sizes = defaultdict(set)
+    for one in sent:
+        sizes[one.parcel.kind].add((len(one.parcel.head), len(one.parcel.body)))
+    assert {kind: len(seen) for kind, seen in sizes.items()} == {"ready": 1, "masked": 1, "shares": 1, "closed": 1}
+
+
+def test_what_is_sent_looks_like_noise_whatever_was_trained(audited):
+    """Bytes of all masked bodies: χ² over 256 values, 255 degrees of freedom; beyond 420 has probability below 10^-9."""
+    _, sent, _, _ = audited
+    seen = np.frombuffer(b"".join(bytes(one.parcel.body) for one in sent), dtype=np.uint8)
+    expected = seen.size / 256
+    assert expected >= 5
+    assert float(((np.bincount(seen, minlength=256) - expected) ** 2 / expected).sum()) < 420
+
+
+# -- over sockets ------------------------------------------------------------------------------------------------------
+
+
+class _Tap:
+    """The gate, with a copy of everything that comes in: paths, headers, bodies, in the clear, after TLS."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, bytes, bytes]] = []
+        self._lock = threading.Lock()
+
+    def gate(self) -> type:
+        tap = self
+
+        class Gate(superlink.Gate):
+            async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+                body = bytearray()
+
+                async def listening() -> Any:
+                    event = await receive()
+                    body.extend(event.get("body", b""))
+                    return event
+
+                await super().__call__(scope, listening, send)
+                if scope["type"] == "http":
+                    headers = b"".join(name + b"\0" + value + b"\0" for name, value in scope["headers"])
+                    with tap._lock:
+                        tap.requests.append((scope["path"], headers + scope.get("query_string", b""), bytes(body)))
+
+        return Gate
+
+
+@pytest.fixture(scope="module")
+def tapped(module_path: Path) -> Iterator[tuple[Federation, _Tap, Needles, list[Parcel]]]:
+    """Coordinator and departments as they are deployed, in threads of this process, over TLS on loopback."""
+    witness, tap, replies = Witness(), _Tap(), []
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        witness.watch(patch)
+        patch.setattr(superlink, "Gate", tap.gate())
+        honest = Session.handle
+
+        def handle(self: Session, request: Parcel) -> Parcel:
+            reply = honest(self, request)
+            replies.append(reply)
+            return reply
+
+        patch.setattr(Session, "handle", handle)
+        federation = founded(module_path / "sockets", witness, port=free_port(), widths=(256, 160))
+        with small.journal_of(federation) as journal:
+            journal.queue(federation.charter)
+        stop, failed = threading.Event(), []
+        threads = [
+            threading.Thread(target=_in_thread, args=(folder.root, stop, failed))
+            for folder in federation.departments.values()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            serve_coordinator(federation.coordinator.root, until_idle=True, as_json=True)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+        assert failed == []
+    with small.journal_of(federation) as journal:
+        assert journal.runs()[0].state == "finished", journal.runs()[0].reason
+        assert journal.closed_departments(1) == set(federation.departments)
+    private_data(federation, witness.needles)
+    yield federation, tap, witness.needles, replies
+
+
+def _in_thread(root: Path, stop: threading.Event, failed: list[BaseException]) -> None:
+    try:
+        serve_department(root, as_json=True, stop=stop)
+    except BaseException as error:
+        failed.append(error)
+
+
+@pytest.mark.slow
+def test_nothing_private_is_in_any_request_that_reaches_the_gate(tapped):
+    _, tap, needles, _ = tapped
+    assert set(needles.counts()) == SORTS
+    everything = [part for path, headers, body in tap.requests for part in (path.encode(), headers, body)]
+    assert sum(map(len, everything)) > 6 * SHORT_PARCEL, "six uploads were to be among it"
+    assert needles.found_in(everything) == {}
+
+
+@pytest.mark.slow
+def test_what_was_captured_is_what_the_sessions_said(tapped):
+    """The tap is not deaf: all that the sessions replied came through it, in the message or as an object of its own."""
+    _, tap, _, replies = tapped
+    hay = np.unique(np.concatenate([windows(body) for _, _, body in tap.requests]))
+    pieces = [piece for reply in replies for piece in (reply.head, bytes(reply.body)) if len(piece) >= 8]
+    assert len(pieces) >= 3 * (2 * 2 + 2)
+    assert all(np.isin(windows(piece), hay).all() for piece in pieces)
+    assert any(path.endswith("/push-object") for path, _, _ in tap.requests)
+
+
+@pytest.mark.slow
+def test_around_the_parcels_travels_only_what_the_link_needs(tapped):
+    """Every announcement holds one note of five known fields, no metrics, no arrays, no times of computation."""
+    _, tap, _, _ = tapped
+    announced = [
+        PushMessagesRequest.FromString(body) for path, _, body in tap.requests if path.endswith("push-messages")
+    ]
+    assert len(announced) >= 3 * (1 + 2 * 2 + 1)
+    for request in announced:
+        assert list(request.clientapp_runtime_list) == [0.0]
+        (message,) = request.messages_list
+        assert not message.HasField("error")
+        for item in message.content.items:
+            assert item.key == "parcel"
+            assert {entry.key for entry in item.config_record.items} == {"kind", "head", "size", "mark", "body"}
+    assert {path for path, _, _ in tap.requests} <= {path for _, path in superlink_routes()}
+
+
+def superlink_routes() -> frozenset[tuple[str, str]]:
+    from commonroot.server.gate import OPEN_ROUTES
+
+    return OPEN_ROUTES
+
+
+# -- the audit can fail ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[small.ToyFederation, Witness]]:
+    """A federation with toy learners, a witness, and everything that is sent kept."""
+    witness, network = Witness(), MemoryNetwork()
+    network.keep_sent = True
+    witness.watch(monkeypatch, small.ToyLearner)
+    with small.ToyFederation(small.founded(tmp_path), network, random=witness.random(os.urandom)) as at_work:
+        yield at_work, witness
+
+
+def found(at_work: small.ToyFederation, witness: Witness) -> set[str]:  # noqa: F811
+    at_work.start_all()
+    at_work.queue()
+    at_work.run()
+    sent = at_work.network.sent_by_departments
+    return set(witness.needles.found_in([s.parcel.head for s in sent] + [s.parcel.body for s in sent]))
+
+
+def test_an_honest_run_passes_the_audit(watched):
+    assert found(*watched) == set()
+
+
+def test_without_masks_the_audit_finds_the_lanes(watched, monkeypatch):
+    seen = department.add_streams  # the witness's
+
+    def no_masks(lanes16: Any, lanes64: Any, streams: Any) -> None:
+        seen(lanes16, lanes64, [])
+
+    monkeypatch.setattr(department, "add_streams", no_masks)
+    monkeypatch.setattr(coordinator, "add_streams", lambda *_: None)
+    assert found(*watched) == {"unmasked lanes"}
+
+
+def test_with_masks_on_the_16_bit_lanes_alone_the_audit_finds_the_others(watched, monkeypatch):
+    from commonroot.common.secure_sum import masks
+
+    honest = masks._add
+    monkeypatch.setattr(
+        masks, "_add", lambda lanes, label, streams: label == "lanes16" and honest(lanes, label, streams)
+    )
+    assert found(*watched) == {"unmasked lanes"}
+
+
+@pytest.mark.parametrize(("order", "width"), [("<", 4), (">", 4), ("<", 8), (">", 8)])
+def test_two_numbers_of_a_head_in_a_corner_of_an_upload_are_found(order, width, watched):
+    at_work, witness = watched
+
+    def smuggling(name: str, handle: Any) -> Any:
+        def handled(request: Parcel) -> Parcel:
+            reply = handle(request)
+            if name != "birch" or reply.kind != parcel.MASKED:
+                return reply
+            store = at_work._stores[name]
+            head = store.head_before(at_work.federation.charter.charter.digest.hex(), 1)["head/weight"]
+            stolen = head[1:3].astype(f"{order}f{width}").tobytes()
+            return Parcel(reply.kind, reply.head, bytes(reply.body)[:-16] + stolen[:16].rjust(16, b"\x55"))
+
+        return handled
+
+    at_work.front = smuggling
+    assert "head and optimizer" in found(at_work, witness)
+
+
+@pytest.mark.parametrize("secret", ["identity.key", "training.key"])
+def test_a_quarter_of_a_key_is_found(secret, tmp_path):
+    witness = Witness()
+    federation = founded(tmp_path, witness, port=9443, widths=(8, 4))
+    key = bytes.fromhex((federation.departments["ash"].root / "keys" / secret).read_text().strip())
+    sent = os.urandom(999) + key[11:19] + os.urandom(99)
+    if secret == "training.key":
+        witness.needles.add("key material", key)  # founding derives it from a seed instead of drawing it
+    assert witness.needles.found_in([sent]) == {"key material": 1}
+
+
+def test_a_row_written_out_in_decimals_is_found():
+    needles = Needles()
+    x, _ = small.table(0, 60, "binary")
+    needles.numbers("rows", x)
+    assert needles.found_in([b"log: row 17 was " + ",".join(map(str, x[17])).encode()])["rows"] >= 6
+    assert needles.found_in([f"mean {x[3, 2]:.6f}".encode()])["rows"] == 1
