@@ -34,4 +34,4 @@ class Parcel:
     body: bytes | bytearray | memoryview = field(default=b"", repr=False)
 
     def __len__(self) -> int:
-        return len(self.head) + len(self.body)
+        return len(self.head) + memoryview(self.body).nbytes

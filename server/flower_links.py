@@ -185,7 +185,7 @@ class FlowerLinks:
             with self._books() as state:
                 found = self._look(state, tickets)
             left = deadline - time.monotonic()
-            if found or left <= 0 or not tickets:
+            if found or left <= 0:
                 return found
             self._hub.bell.arrived.wait(min(left, _LOOK_AGAIN))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from commonroot.common.errors import ConfigError, KeyFileError, StorageFull
+from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.files import atomic_write
 
 CA_CERT: Final = "ca.pem"
 CA_KEY: Final = "ca.key"
@@ -109,30 +108,12 @@ def expires(certificate: Path) -> datetime.datetime:
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a file only its owner may read; it is complete or it is not there."""
-    _write(path, content, 0o600)
+    atomic_write(path, content, mode=0o600)
 
 
 def write_public(path: Path, content: bytes) -> None:
     """Write a file anybody may read; it is complete or it is not there."""
-    _write(path, content, 0o644)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    try:
-        # mkstemp makes it 0600, so a key is at no moment readable by others.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageFull(f"{path}: {_why(error)}") from error
+    atomic_write(path, content)
 
 
 def _started(

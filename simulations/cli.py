@@ -20,7 +20,7 @@ def demo(
     folder: Annotated[
         Path, typer.Option(help="Where everything is written; an earlier demo there is replaced.")
     ] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(help="Rounds of training.", min=2)] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds of training.", min=2)] = 40,
     seed: Annotated[int, typer.Option(help="Of the split and of all training randomness.", min=0)] = 1,
     faults: Annotated[
         bool, typer.Option("--faults", help="Also kill a daemon and the coordinator mid-round, and restart them.")

@@ -44,6 +44,7 @@ widths = [128, 64]
 
 [training]
 seed = {seed}
+weight_cap = 1000
 """
 
 

@@ -11,7 +11,7 @@ Strategies are numpy only.  They never read a clock, a file or a random number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,7 +53,7 @@ class LocalResult:
     held_out    mean loss of the *received* model on the private validation rows, divided by the chance loss
     """
 
-    shared: Tensors
+    shared: Tensors = field(repr=False)
     rows: int
     loss: float
     held_out: float
