@@ -13,6 +13,7 @@ from commonroot.console import Json, emit
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command()(demo)
+    app.command()(bench)
     app.command()(simulate)
 
 
@@ -77,3 +78,23 @@ def simulate(
     emit(result, json, text)
     if any(report["state"] != "finished" for report in result["arms"]):
         raise typer.Exit(RoundLost.exit_code)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
+    folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
+    json: Json = False,
+) -> None:
+    """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
+    from rich.console import Console
+
+    from commonroot.simulations.bench import BENCHMARKS, run_benchmark, table
+
+    console = Console(stderr=json)
+    measured = {}
+    for one in list(BENCHMARKS) if name == "all" else [name]:
+        measured[one] = run_benchmark(one, folder, console)
+        if not json:
+            console.print(table(one, measured[one]))
+    if json:
+        emit({one: [row.as_json() for row in rows] for one, rows in measured.items()}, True, lambda: None)

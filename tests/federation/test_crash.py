@@ -9,12 +9,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from federation import small
 
 from commonroot.client.store import DepartmentStore
@@ -22,8 +26,11 @@ from commonroot.common import parcel
 from commonroot.common.parcel import Parcel
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
-from commonroot.server.journal import Journal
+from commonroot.server.journal import Journal, Round
+from commonroot.simulations.federation import SimulatedFederation
+from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import Crossing, MemoryNetwork
+from commonroot.simulations.processes import Processes, free_port, processes
 
 
 class Killed(BaseException):
@@ -247,3 +254,152 @@ def test_a_head_that_was_trained_twice_would_be_seen(undisturbed, tmp_path, monk
         federation.run_to_the_end()
         monkeypatch.undo()
         assert small.heads(federation.federation) != undisturbed[1]
+
+
+# -- real processes ----------------------------------------------------------------------------------------------------
+
+
+class Deployed:
+    """Coordinator and daemons as processes over TLS, and what their folders say while they run."""
+
+    def __init__(self, federation: Federation, processes: Processes) -> None:
+        self.federation, self.processes = federation, processes
+        processes.start_coordinator(federation.coordinator.root)
+        for name, folder in federation.departments.items():
+            processes.start_department(name, folder.root)
+
+    def signal(self, name: str, number: int) -> None:
+        self.processes._running[name].send_signal(number)
+
+    def restart(self, name: str) -> None:
+        """SIGKILL, and a new process on the same folder."""
+        self.processes.kill(name)
+        if name == "coordinator":
+            self.processes.start_coordinator(self.federation.coordinator.root)
+        else:
+            self.processes.start_department(name, self.federation.departments[name].root)
+
+    def rounds(self) -> list[Round]:
+        with small.journal_of(self.federation) as journal:
+            found: list[Round] = journal.rounds()
+            return found
+
+    def uploaded(self, name: str, number: int) -> bool:
+        """Has this department's upload for a round become durable?"""
+        with small.store_of(self.federation.departments[name]) as store:
+            return store.upload(1, number) is not None
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Look often, for a minute at the most."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            self.processes.check()
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"in vain: {what}")
+
+    def held_open(self, name: str, least: int) -> int:
+        """Stop a daemon (SIGSTOP), so that a round with a version of at least ``least`` stays open; its number.
+
+        Returns once everybody else's upload for that round is durable.
+        """
+        self.signal(name, signal.SIGSTOP)
+        others = [other for other in self.federation.departments if other != name]
+
+        def waits() -> int:
+            last = self.rounds()[-1]
+            ready = last.state == "open" and last.version >= least
+            return last.round if ready and all(self.uploaded(other, last.round) for other in others) else 0
+
+        number: int = self.until(waits, f"a round that only waits for {name}")
+        assert not self.uploaded(name, number)
+        return number
+
+
+@pytest.mark.slow
+def test_processes_killed_with_sigkill_in_every_state_of_a_round_end_where_an_undisturbed_run_ends(tmp_path):
+    """Six rounds over TLS with real training.  In four of them somebody is killed, each time at a known point:
+
+    version 1   a daemon before its upload, the round being open
+    version 2   a daemon after its upload, before the survivor set
+    version 3   the coordinator while the round is open, two uploads having been made
+    version 4   the coordinator while the survivor set is fixed and nobody has answered
+
+    SIGSTOP holds a round in the state that is wanted, so nothing depends on being quick.
+    """
+    shape = {"rounds": 6, "attempts": 6, "widths": (12, 5)}
+    quiet = small.founded(tmp_path / "undisturbed", **shape)
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "killed")
+    expected = undisturbed_versions(quiet)
+
+    federation = small.opened(tmp_path / "killed")
+    small.move_to_port(federation, free_port())
+    with small.journal_of(federation) as journal:
+        journal.queue(federation.charter)
+    with processes(tmp_path / "logs") as started:
+        at_work = Deployed(federation, started)
+        at_work.until(at_work.rounds, "a first round")
+
+        number = at_work.held_open("birch", 1)
+        at_work.restart("birch")
+        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after birch's death")
+
+        number = at_work.held_open("ash", 2)
+        at_work.restart("cedar")
+        at_work.signal("ash", signal.SIGCONT)
+        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after cedar's death")
+
+        number = at_work.held_open("ash", 3)
+        at_work.restart("coordinator")
+        at_work.signal("ash", signal.SIGCONT)
+        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after the coordinator's death")
+
+        # one that has not uploaded holds the round; the two that have are stopped, so that nobody answers the opening
+        number = at_work.held_open("ash", 4)
+        for name in ("birch", "cedar"):
+            at_work.signal(name, signal.SIGSTOP)
+        at_work.signal("ash", signal.SIGCONT)
+        at_work.until(lambda: at_work.rounds()[-1].state == "fixed", "a survivor set that waits for its opening")
+        assert at_work.rounds()[-1].round == number
+        at_work.restart("coordinator")
+        for name in ("birch", "cedar"):
+            at_work.signal(name, signal.SIGCONT)
+
+        def over() -> bool:
+            with small.journal_of(federation) as journal:
+                return journal.runs()[0].state in ("finished", "stopped")
+
+        at_work.until(over, "the end of the run")
+    small.check_books(federation)
+    assert [r.state for r in at_work.rounds()] == ["closed"] * 6
+    assert small.versions(federation) == expected
+    assert small.heads(federation) == small.heads(quiet)
+    with small.journal_of(federation) as journal:
+        assert journal.runs()[0].state == "finished"
+        assert journal.closed_departments(1) == set(federation.departments)
+
+
+def undisturbed_versions(federation: Federation) -> list[str]:
+    """The backbone's versions of the same folders' run in this process, without the closing."""
+
+    class Enough(Exception):
+        pass
+
+    def listen(kind: str, _facts: dict[str, Any]) -> None:
+        if kind == "closing":
+            raise Enough
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as daemons do: sums of floats depend on it
+    at_work = SimulatedFederation(federation, MemoryNetwork())
+    try:
+        at_work.start_all()
+        at_work.queue()
+        with pytest.raises(Enough):
+            at_work.run(listen)
+    finally:
+        at_work.close()
+        torch.set_num_threads(threads)
+    return small.versions(federation)
