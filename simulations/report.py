@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -44,22 +45,33 @@ _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 
 def render_table(report: Report) -> Table:
     """The departments' results as a table for the terminal."""
-    table = Table(title=Text(f"{report['federation']}: {_headline(report)}"), title_justify="left", title_style="bold")
-    for name in ("department", "task", "metric"):
-        table.add_column(name)
-    for name in ("rows", "alone", "federated", "chosen", "gain [95 %]"):
+    table = Table(
+        title=Text(f"{report['federation']}: {_headline(report)}"),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("department\nand task", no_wrap=True)
+    for name in ("rows\nand metric", "alone", "federated", "chosen", "gain [95 %]"):
         table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("keeps")
+    table.add_column("keeps", no_wrap=True)
     for row in report["departments"]:
         low, high = row["interval"]
         table.add_row(
-            *(Text(str(row[key])) for key in ("name", "task", "metric")),
-            Text(f"{row['n_train']:,} + {row['n_test']:,}"),
+            _two_lines(str(row["name"]), str(row["task"])),
+            _two_lines(f"{row['n_train']:,}+{row['n_test']:,}", str(row["metric"])),
             *(Text(number(row[key])) for key in ("alone", "federated", "chosen")),
             Text(f"{points(row['gain'])} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
             Text(str(row["choice"])),
         )
     return table
+
+
+def _two_lines(above: str, below: str) -> Text:
+    """Two facts in one column, so that the table fits 80 columns."""
+    return Text(f"{above}\n").append(below, style="dim")
 
 
 def write_html(report: Report, path: Path | str) -> None:

@@ -300,36 +300,36 @@ class Deployed:
             time.sleep(0.02)
         raise AssertionError(f"in vain: {what}")
 
-    def held_open(self, name: str, least: int) -> int:
-        """Stop a daemon (SIGSTOP), so that a round with a version of at least ``least`` stays open; its number.
-
-        Returns once everybody else's upload for that round is durable.
-        """
-        self.signal(name, signal.SIGSTOP)
+    def held_by(self, name: str) -> int:
+        """The number of a round that only waits for the upload of ``name``, a daemon that was stopped (SIGSTOP)."""
         others = [other for other in self.federation.departments if other != name]
 
         def waits() -> int:
             last = self.rounds()[-1]
-            ready = last.state == "open" and last.version >= least
-            return last.round if ready and all(self.uploaded(other, last.round) for other in others) else 0
+            return last.round if last.state == "open" and all(self.uploaded(o, last.round) for o in others) else 0
 
         number: int = self.until(waits, f"a round that only waits for {name}")
         assert not self.uploaded(name, number)
         return number
 
+    def over(self) -> bool:
+        with small.journal_of(self.federation) as journal:
+            return journal.runs()[0].state in ("finished", "stopped")
+
 
 @pytest.mark.slow
 def test_processes_killed_with_sigkill_in_every_state_of_a_round_end_where_an_undisturbed_run_ends(tmp_path):
-    """Six rounds over TLS with real training.  In four of them somebody is killed, each time at a known point:
+    """Seven rounds over TLS with real training.  In four of them somebody is killed, each time at a known point:
 
-    version 1   a daemon before its upload, the round being open
-    version 2   a daemon after its upload, before the survivor set
-    version 3   the coordinator while the round is open, two uploads having been made
-    version 4   the coordinator while the survivor set is fixed and nobody has answered
+    a daemon before its upload, the round being open
+    a daemon after its upload, before the survivor set
+    the coordinator while the round is open and two uploads have been made
+    the coordinator while the survivor set is fixed and the quorum has not answered
 
-    SIGSTOP holds a round in the state that is wanted, so nothing depends on being quick.
+    SIGSTOP holds a round in the state that is wanted, so nothing depends on being quick.  A daemon that is stopped after
+    its upload holds the round after: two of three answers open a sum, and the next one waits for its upload.
     """
-    shape = {"rounds": 6, "attempts": 6, "widths": (12, 5)}
+    shape = {"rounds": 7, "attempts": 6, "widths": (12, 5)}
     quiet = small.founded(tmp_path / "undisturbed", **shape)
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "killed")
     expected = undisturbed_versions(quiet)
@@ -342,43 +342,39 @@ def test_processes_killed_with_sigkill_in_every_state_of_a_round_end_where_an_un
         at_work = Deployed(federation, started)
         at_work.until(at_work.rounds, "a first round")
 
-        number = at_work.held_open("birch", 1)
+        at_work.signal("birch", signal.SIGSTOP)
+        killed = [at_work.held_by("birch")]
+        at_work.signal("ash", signal.SIGSTOP)
         at_work.restart("birch")
-        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after birch's death")
 
-        number = at_work.held_open("ash", 2)
+        killed.append(at_work.held_by("ash"))
+        at_work.signal("birch", signal.SIGSTOP)
         at_work.restart("cedar")
         at_work.signal("ash", signal.SIGCONT)
-        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after cedar's death")
 
-        number = at_work.held_open("ash", 3)
+        killed.append(at_work.held_by("birch"))
+        at_work.signal("ash", signal.SIGSTOP)
         at_work.restart("coordinator")
-        at_work.signal("ash", signal.SIGCONT)
-        at_work.until(lambda: at_work.rounds()[-1].round > number, "the round after the coordinator's death")
+        at_work.signal("birch", signal.SIGCONT)
 
-        # one that has not uploaded holds the round; the two that have are stopped, so that nobody answers the opening
-        number = at_work.held_open("ash", 4)
-        for name in ("birch", "cedar"):
-            at_work.signal(name, signal.SIGSTOP)
+        killed.append(at_work.held_by("ash"))
+        at_work.signal("birch", signal.SIGSTOP)
+        at_work.signal("cedar", signal.SIGSTOP)
         at_work.signal("ash", signal.SIGCONT)
         at_work.until(lambda: at_work.rounds()[-1].state == "fixed", "a survivor set that waits for its opening")
-        assert at_work.rounds()[-1].round == number
+        assert at_work.rounds()[-1].round == killed[-1]
         at_work.restart("coordinator")
-        for name in ("birch", "cedar"):
-            at_work.signal(name, signal.SIGCONT)
+        at_work.signal("birch", signal.SIGCONT)
+        at_work.signal("cedar", signal.SIGCONT)
 
-        def over() -> bool:
-            with small.journal_of(federation) as journal:
-                return journal.runs()[0].state in ("finished", "stopped")
-
-        at_work.until(over, "the end of the run")
+        at_work.until(at_work.over, "the end of the run")
+    assert len(set(killed)) == 4
     small.check_books(federation)
-    assert [r.state for r in at_work.rounds()] == ["closed"] * 6
-    assert small.versions(federation) == expected
-    assert small.heads(federation) == small.heads(quiet)
     with small.journal_of(federation) as journal:
         assert journal.runs()[0].state == "finished"
         assert journal.closed_departments(1) == set(federation.departments)
+    assert small.versions(federation) == expected
+    assert small.heads(federation) == small.heads(quiet)
 
 
 def undisturbed_versions(federation: Federation) -> list[str]:

@@ -207,14 +207,27 @@ def test_a_killed_department_is_missing_from_the_sum_until_it_starts_again(tmp_p
     assert {row["name"] for row in report["departments"]} == set(NAMES)
 
 
-def test_events_happen_the_same_after_a_kill(tmp_path):
-    more = '[[events]]\nround = 2\nkill = "west"\n[[events]]\nround = 3\nstart = "west"\n'
-    path = scenario(tmp_path / "data", rounds=3, more=more)
-    whole = backbone(simulate(path))
-    for kind in ("run-opening", "run-closed"):
-        with pytest.raises(Killed):
-            simulate(path, folder=tmp_path / kind, tell=kill_at(kind, 2))
-        assert backbone(simulate(path, folder=tmp_path / kind)) == whole
+def test_a_department_whose_first_event_is_a_start_joins_then(tmp_path):
+    (report,) = simulate(scenario(tmp_path, rounds=3, more='[[events]]\nround = 3\nstart = "west"\n'))["arms"]
+    assert [(row["cohort"], row["survivors"]) for row in report["history"]] == [(3, 3), (3, 3), (4, 4)]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("kind", ["run-opening", "run-closed"])
+def test_events_happen_the_same_after_a_kill(kind, number, eventful, tmp_path):
+    path = scenario(tmp_path / "data", rounds=4, more=EVENTS)
+    with pytest.raises(Killed):
+        simulate(path, folder=tmp_path / "kept", tell=kill_at(kind, number))
+    assert backbone(simulate(path, folder=tmp_path / "kept")) == eventful
+
+
+EVENTS = '[[events]]\nround = 2\nkill = "west"\n[[events]]\nround = 4\nstart = "west"\n'
+
+
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory):
+    """The backbone of a simulation with events that nobody killed."""
+    return backbone(simulate(scenario(tmp_path_factory.mktemp("eventful"), rounds=4, more=EVENTS)))
 
 
 def test_a_department_that_never_came_back_has_a_row_without_results(tmp_path):
