@@ -56,15 +56,14 @@ def render_table(report: Report) -> Table:
     table.add_column("department\nand task", no_wrap=True)
     for name in ("rows\nand metric", "alone", "federated", "chosen", "gain [95 %]"):
         table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("keeps", no_wrap=True)
     for row in report["departments"]:
         low, high = row["interval"]
         table.add_row(
             _two_lines(str(row["name"]), str(row["task"])),
             _two_lines(f"{row['n_train']:,}+{row['n_test']:,}", str(row["metric"])),
-            *(Text(number(row[key])) for key in ("alone", "federated", "chosen")),
+            *(Text(number(row[key])) for key in ("alone", "federated")),
+            _two_lines(number(row["chosen"]), str(row["choice"])),
             Text(f"{points(row['gain'])} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
-            Text(str(row["choice"])),
         )
     return table
 
