@@ -189,6 +189,7 @@ class RunDriver:
             everyone_until = deadline
         else:
             everyone_until = began if self._ready else began + self._charter.timing.absence
+        told: tuple[int, ...] | None = None
         while True:
             self._ask_newcomers(min(self._charter.timing.upload, max(1.0, deadline - self._clock())))
             present = self._exchange.present()
@@ -200,7 +201,9 @@ class RunDriver:
                 return cohort
             if now >= deadline:
                 raise NotEnoughUploads(f"{len(cohort)} departments are present and ready; {self._floor} are needed")
-            self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
+            if cohort != told:
+                self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
+                told = cohort
             self._exchange.pause(_LOOK)
 
     def _ask_newcomers(self, seconds: float) -> None:

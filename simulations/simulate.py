@@ -31,6 +31,8 @@ from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
 
 MARK: Final = "simulation.json"
+#: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
+_OURS: Final = frozenset({"arms", "data", "daemon.lock"})
 
 #: Called with the arm's label, what happened and its facts.
 TellArm = Callable[[str, str, dict[str, Any]], None]
@@ -98,7 +100,9 @@ def _claim(root: Path) -> None:
     """Make the folder, or find one that an earlier simulation made; anything else is left alone."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is not a folder", hint="choose another one with --folder")
-    if root.exists() and any(root.iterdir()) and not (root / MARK).is_file():
+    found = {path.name for path in root.iterdir()} if root.exists() else set()
+    begun = "arms" in found and found <= _OURS
+    if found and MARK not in found and not begun:
         raise ConfigError(f"{root} is not empty and no simulation made it", hint="choose another one with --folder")
     with storage_errors(root):
         (root / "arms").mkdir(parents=True, exist_ok=True)

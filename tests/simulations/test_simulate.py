@@ -315,6 +315,7 @@ def test_data_that_does_not_fit_is_told_for_all_departments_before_anything_runs
         simulate(path, folder=tmp_path / "kept")
     assert all(f"{name}: " in str(caught.value) for name in NAMES)
     assert list((tmp_path / "kept" / "arms").iterdir()) == []
+    simulate(scenario(tmp_path / "data", rounds=1), folder=tmp_path / "kept", arms=["local"])  # mended
 
 
 def test_a_folder_is_of_one_simulation(tmp_path):
