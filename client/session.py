@@ -35,7 +35,7 @@ from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
-from commonroot.strategies import build, check_sealed
+from commonroot.strategies import check_sealed
 
 _log = logging.getLogger(__name__)
 

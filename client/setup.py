@@ -145,8 +145,10 @@ def plain_words(charter: Charter) -> list[str]:
     return [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
         f"Method {charter.method.name!r} for {charter.rounds} rounds.",
-        f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
-        f"{scalars} to an encrypted sum.",
+        (
+            f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
+            f"{scalars} to an encrypted sum."
+        ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
         "Rows, labels, heads, counts and scores stay in your folder.",

@@ -38,7 +38,8 @@ class Links(Protocol):
     def collect(self, tickets: Collection[str], timeout: float) -> list[tuple[str, Parcel | Fault]]:
         """Wait at most ``timeout`` seconds, and return as soon as at least one of these tickets has its reply.
 
-        Without tickets it waits the whole time.  Each ticket is answered once.  Replies with large bodies are handed over one at a time.
+        Without tickets it waits the whole time.  Each ticket is answered once.  Replies with large bodies are handed
+        over one at a time.
         """
         ...
 

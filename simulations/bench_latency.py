@@ -5,6 +5,7 @@ Three departments, about 1,000 parameters, real processes over TLS on loopback.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -73,7 +74,7 @@ def secure_round_seconds() -> list[float]:
                     time.sleep(0.5)
         finally:
             journal.close()
-    return [after - before for before, after in zip(ended, ended[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(ended)]
 
 
 def _tables(root: Path) -> dict[str, DataConfig]:

@@ -1,4 +1,4 @@
-"""Five departments made from scikit-learn's handwritten digits: 1,797 real images of 8 × 8 grey values, four kinds of task.
+"""Five departments made from scikit-learn's handwritten digits: 1,797 real images of 8 × 8 grey values, four tasks.
 
 No two departments hold the same image.  The split is the same for the same seed; which rows test what is drawn before
 anything is trained.

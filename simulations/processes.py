@@ -1,4 +1,4 @@
-"""The processes of a federation on this machine: one coordinator and one daemon a department, started, killed, watched."""
+"""The processes of a federation on this machine: one coordinator and a daemon for each department."""
 
 from __future__ import annotations
 

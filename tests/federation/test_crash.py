@@ -264,7 +264,8 @@ class Deployed:
     """Coordinator and daemons as processes over TLS, and what their folders say while they run."""
 
     def __init__(self, federation: Federation, processes: Processes, logs: Path) -> None:
-        self.federation, self.processes, self.logs = federation, processes, logs
+        self.federation, self.processes = federation, processes
+        self.log, self.log_from = logs / "coordinator.log", 0
         processes.start_coordinator(federation.coordinator.root)
         for name, folder in federation.departments.items():
             processes.start_department(name, folder.root)
@@ -276,6 +277,7 @@ class Deployed:
         """SIGKILL, and a new process on the same folder."""
         self.processes.kill(name)
         if name == "coordinator":
+            self.log_from = self.log.stat().st_size
             self.processes.start_coordinator(self.federation.coordinator.root)
         else:
             self.processes.start_department(name, self.federation.departments[name].root)
@@ -287,7 +289,7 @@ class Deployed:
 
     def uploads(self, number: int) -> int:
         """How many uploads the coordinator that runs now has taken in a round, by its own words."""
-        lines = (self.logs / "coordinator.log").read_text().splitlines()
+        lines = self.log.read_bytes()[self.log_from :].decode().splitlines()
         told = [json.loads(line) for line in lines if line.startswith('{"event": "uploaded"')]
         return max((event["uploads"] for event in told if event["round"] == number), default=0)
 
@@ -357,8 +359,9 @@ def test_processes_killed_with_sigkill_in_every_state_of_a_round_end_where_an_un
         at_work.signal("ash", signal.SIGCONT)
 
         killed.append(at_work.held_by("birch", after=killed[-1]))
-        at_work.signal("ash", signal.SIGSTOP)
         at_work.restart("coordinator")
+        at_work.until(lambda: at_work.uploads(killed[-1]) == 2, "the same uploads again")
+        at_work.signal("ash", signal.SIGSTOP)
         at_work.signal("birch", signal.SIGCONT)
 
         killed.append(at_work.held_by("ash", after=killed[-1]))
