@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,23 @@ class DepartmentStore:
         self.folder = folder
         self._blobs = folder / "blobs"
         self._blobs.mkdir(parents=True, exist_ok=True)
-        self._owner_lock = take_ownership(folder) if owner else None
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False, timeout=30)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
-        self._claim({"federation": federation, "department": department, "layout": LAYOUT})
-        if owner:
-            self._sweep()
+        with ExitStack() as undo:  # what was opened is closed again where something below refuses
+            self._owner_lock = take_ownership(folder) if owner else None
+            if self._owner_lock is not None:
+                undo.callback(self._owner_lock.close)
+            with self._storage_errors():
+                self._db = sqlite3.connect(
+                    folder / "state.db", isolation_level=None, check_same_thread=False, timeout=30
+                )
+                undo.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(_SCHEMA)
+            self._claim({"federation": federation, "department": department, "layout": LAYOUT})
+            if owner:
+                self._sweep()
+            undo.pop_all()
 
     def close(self) -> None:
         """Release the database and the ownership."""
@@ -113,19 +121,23 @@ class DepartmentStore:
         """
         upload_blob = f"upload-{epoch}-{round}.bin"
         head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors"
-        atomic_write(self._blobs / upload_blob, body, mode=0o600)
-        atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            db.execute("DELETE FROM uploads")  # only the newest round can be asked for again
-            db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (epoch, round, head, upload_blob))
-            db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (charter, version, head_blob))
-            db.execute(
-                "DELETE FROM heads WHERE charter = ?1 AND version NOT IN "
-                "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
-                (charter, HEADS_KEPT),
-            )
-            self._append(db, "sent", facts)
+        try:
+            atomic_write(self._blobs / upload_blob, body, mode=0o600)
+            atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
+            with self._transaction() as db:
+                db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+                db.execute("DELETE FROM uploads")  # only the newest round can be asked for again
+                db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (epoch, round, head, upload_blob))
+                db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (charter, version, head_blob))
+                db.execute(
+                    "DELETE FROM heads WHERE charter = ?1 AND version NOT IN "
+                    "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
+                    (charter, HEADS_KEPT),
+                )
+                self._append(db, "sent", facts)
+        except Exception:
+            self._sweep()  # a full disk must not fill up further with blobs that nothing names
+            raise
         self._sweep()
 
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
@@ -205,17 +217,30 @@ class DepartmentStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._storage_errors():
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
-                    raise StorageFull(f"no room to write {self.folder / 'state.db'}") from error
                 raise
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """SQLite's refusals as the project's own errors."""
+        path = self.folder / "state.db"
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error) or "disk I/O" in str(error):
+                raise StorageFull(f"no room to write {path}") from error
+            raise
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise
+            raise ForeignState(f"{path} is damaged or no database: {error}") from error
 
     def _claim(self, facts: dict[str, str]) -> None:
         with self._transaction() as db:

@@ -225,7 +225,7 @@ def _open_npz(path: Path, target: str | None, problems: list[Problem]) -> _Raw |
         problems.append(Problem(file=file, column=column, found=found, expected=expected, fix=fix))
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             wanted = [name for name in ("X", "names", target) if name is not None and name in archive.files]
             arrays = {name: archive[name] for name in wanted}
             listed = ", ".join(sorted(archive.files)) or "nothing"

@@ -29,7 +29,11 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
     lock = take_ownership(root)
-    journal = folder.journal()
+    try:
+        journal = folder.journal()
+    except BaseException:
+        lock.close()
+        raise
     tell = event_printer(as_json)
     try:
         backbones = BackboneStore(root / "backbones")

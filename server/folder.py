@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
@@ -139,14 +139,19 @@ class CoordinatorFolder:
         for member in members:
             member.check()
         epoch = self.roster().epoch + 1 if (self.root / "roster.json").exists() else 1
-        roster = Roster(
-            federation=self.config.federation,
-            epoch=epoch,
-            coordinator=self.identity().public.hex(),
-            parameters=Parameters.for_size(len(members), colluders, survivors_min=survivors_min),
-            departments=members,
-            expires=int(time.time()) + ROSTER_DAYS * 86400,
-        )
+        parameters = Parameters.for_size(len(members), colluders, survivors_min=survivors_min)
+        try:
+            roster = Roster(
+                federation=self.config.federation,
+                epoch=epoch,
+                coordinator=self.identity().public.hex(),
+                parameters=parameters,
+                departments=members,
+                expires=int(time.time()) + ROSTER_DAYS * 86400,
+            )
+        except ValidationError as error:
+            told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+            raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
         signed = SignedRoster.sign(roster, self.authority())
         atomic_write(self.root / "roster.json", signed.to_json())
         return signed

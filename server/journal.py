@@ -148,7 +148,11 @@ class Journal:
                 _meta.create_all(self._engine)
         except (OperationalError, sa.exc.ArgumentError) as error:
             raise ConfigError(f"the journal cannot be opened: {error}") from error
-        self._claim(federation)
+        try:
+            self._claim(federation)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the database."""
@@ -353,7 +357,7 @@ class Journal:
             with self._engine.begin() as db:
                 yield db
         except OperationalError as error:
-            if "full" in str(error.orig):
+            if "full" in str(error.orig) or "disk I/O" in str(error.orig):
                 raise StorageFull("no room to write the coordinator's journal") from error
             raise
 

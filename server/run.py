@@ -64,6 +64,8 @@ class RunDriver:
         self._ready: dict[int, str] = {}
         #: Departments that said no, with the incarnation that said it; asked again when they come back.
         self._refused: dict[int, str] = {}
+        #: What each of them said, for the reason that a run gives when it stops.
+        self._refusals: dict[int, str] = {}
         #: Departments that left the charter unanswered: asked again in every round, but hardly waited for.
         self._silent: dict[int, str] = {}
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
@@ -200,7 +202,10 @@ class RunDriver:
             if now >= everyone_until and len(cohort) >= self._floor:
                 return cohort
             if now >= deadline:
-                raise NotEnoughUploads(f"{len(cohort)} departments are present and ready; {self._floor} are needed")
+                raise NotEnoughUploads(
+                    f"{len(cohort)} departments are present and ready; {self._floor} are needed"
+                    + "".join(f"; {self._names([who])[0]!r} {self._refusals[who]}" for who in sorted(self._refused))
+                )
             if cohort != told:
                 self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
                 told = cohort
@@ -220,6 +225,7 @@ class RunDriver:
                 expect(reply, parcel.READY)
             except PeerError as error:
                 self._refused[who] = new[who]
+                self._refusals[who] = str(error)
                 self._fault(self._names([who])[0], error.code, f"the charter: {error}", None)
             else:
                 self._ready[who] = new[who]

@@ -70,6 +70,7 @@ def _template(names: tuple[str, ...], rounds: int, attempts: int, widths: tuple[
     made = found(root, federation="grove", charter_toml=toml, departments=sections)
     for at, name in enumerate(names):
         write_table(made.departments[name].root / "rows.npz", *table(at, ROWS[name], sections[name].task))
+    made.coordinator.journal().close()  # so that it is there before anything is compared with before
     return root
 
 

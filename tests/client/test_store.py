@@ -1,0 +1,235 @@
+"""A department's store: all or nothing, durable before it returns, tidy afterwards, and nobody else's."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commonroot.client import store as module
+from commonroot.client.store import HEADS_KEPT, DepartmentStore
+from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
+from commonroot.common.ledger import verify
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(opened(tmp_path, owner=True)) as made:
+        yield made
+
+
+def opened(folder: Path, *, federation: str = "f", department: str = "d", owner: bool = False) -> DepartmentStore:
+    return DepartmentStore(folder, federation=federation, department=department, owner=owner)
+
+
+def head(value: float) -> dict[str, np.ndarray]:
+    return {"head/weight": np.full((2, 3), value, np.float32), "optimizer/head": np.zeros(0, np.float32)}
+
+
+def upload(store: DepartmentStore, round: int, version: int | None = None, *, charter: str = "c" * 64) -> None:
+    version = round - 1 if version is None else version
+    store.commit_upload(
+        epoch=1,
+        round=round,
+        memory=f"memory {round}".encode(),
+        head=f"head {round}".encode(),
+        body=f"body {round}".encode() * 100,
+        charter=charter,
+        version=version,
+        local=head(float(round)),
+        facts={"what": "masked", "round": round, "bytes": 7},
+    )
+
+
+def blobs(store: DepartmentStore) -> set[str]:
+    return {path.name for path in (store.folder / "blobs").iterdir()}
+
+
+def test_what_was_committed_is_there_after_a_restart(tmp_path):
+    with closing(opened(tmp_path, owner=True)) as store:
+        upload(store, 1)
+        store.commit_answer(epoch=1, memory=b"later", facts={"what": "shares", "round": 1})
+    with closing(opened(tmp_path, owner=True)) as again:
+        assert again.memory(1) == b"later"
+        found = again.upload(1, 1)
+        assert found is not None
+        assert (found.head, found.body) == (b"head 1", b"body 1" * 100)
+        before = again.head_before("c" * 64, 1)
+        assert before is not None
+        np.testing.assert_array_equal(before["head/weight"], head(1.0)["head/weight"])
+        assert [entry.kind for entry in again.ledger()] == ["sent", "sent"]
+        assert verify(again.ledger()) == 2
+
+
+def test_an_epoch_begins_once(store):
+    assert store.memory(1) is None
+    store.begin_epoch(1, b"first")
+    with pytest.raises(sqlite3.IntegrityError):
+        store.begin_epoch(1, b"second")
+    assert store.memory(1) == b"first"
+
+
+def test_only_the_newest_upload_can_be_asked_for_again(store):
+    upload(store, 1)
+    upload(store, 2)
+    assert store.upload(1, 1) is None
+    assert store.upload(1, 2) is not None
+    assert [name for name in blobs(store) if name.startswith("upload")] == ["upload-1-2.bin"]
+
+
+def test_the_head_before_a_version_is_the_newest_of_an_earlier_one(store):
+    for round in (1, 2, 3):
+        upload(store, round)
+    assert store.head_before("c" * 64, 0) is None
+    assert [store.head_before("c" * 64, version)["head/weight"][0, 0] for version in (1, 2, 3, 9)] == [1, 2, 3, 3]
+    assert store.head_before("another", 9) is None
+
+
+def test_a_version_trained_again_replaces_its_head(store):
+    upload(store, 1, 0)
+    upload(store, 2, 0)
+    assert store.head_versions("c" * 64) == [0]
+    assert store.head_before("c" * 64, 1)["head/weight"][0, 0] == 2
+    assert len(blobs(store)) == 2
+
+
+def test_a_few_heads_are_kept_for_each_charter_and_no_more(store):
+    for round in range(1, 8):
+        upload(store, round)
+    upload(store, 8, 0, charter="e" * 64)
+    assert store.head_versions("c" * 64) == [4, 5, 6]
+    assert store.head_versions("e" * 64) == [0]
+    assert len(blobs(store)) == HEADS_KEPT + 1 + 1
+
+
+@pytest.mark.parametrize("nth", range(4))
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_at_any_fsync_keeps_the_old_state_and_no_litter(store, nth, code, monkeypatch):
+    """Two blobs, for each the file and its folder are synced."""
+    upload(store, 1)
+    before, calls, sync = blobs(store), iter(range(99)), os.fsync
+
+    def full(handle: int) -> None:
+        if next(calls) == nth:
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageFull):
+            upload(store, 2)
+    assert (blobs(store), store.memory(1), len(store.ledger())) == (before, b"memory 1", 1)
+    assert store.upload(1, 1) is not None
+    upload(store, 2)
+    assert store.memory(1) == b"memory 2"
+
+
+def test_a_full_database_keeps_the_old_state_and_no_litter(store):
+    upload(store, 1)
+    before = blobs(store)
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageFull, match=r"state\.db"):
+        store.record("long", {"text": "x" * 20_000})
+    with pytest.raises(StorageFull):
+        store.commit_answer(epoch=1, memory=bytes(20_000), facts={})
+    assert (blobs(store), store.memory(1), len(store.ledger())) == (before, b"memory 1", 1)
+
+
+def test_a_failure_in_the_middle_of_a_transaction_takes_all_of_it_back(store, monkeypatch):
+    upload(store, 1)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DepartmentStore, "_append", broken)
+        with pytest.raises(RuntimeError):
+            upload(store, 2)
+    assert store.memory(1) == b"memory 1"
+    assert store.head_versions("c" * 64) == [0]
+    assert store.upload(1, 1) is not None
+
+
+def test_a_blob_is_durable_before_the_transaction_that_names_it(store, monkeypatch):
+    order: list[str] = []
+    write, append = module.atomic_write, DepartmentStore._append
+    monkeypatch.setattr(module, "atomic_write", lambda path, *a, **k: (write(path, *a, **k), order.append(path.name)))
+    monkeypatch.setattr(DepartmentStore, "_append", lambda self, *a: (append(self, *a), order.append("transaction")))
+    upload(store, 1)
+    assert order == ["upload-1-1.bin", f"head-{'c' * 16}-0-1.safetensors", "transaction"]
+
+
+def test_the_database_syncs_at_every_commit(store):
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_litter_of_a_crash_is_removed_at_the_next_start(tmp_path):
+    with closing(opened(tmp_path, owner=True)) as store:
+        upload(store, 1)
+    (tmp_path / "blobs" / "upload-1-2.bin").write_bytes(b"never named")
+    (tmp_path / "blobs" / ".head-half.tmp").write_bytes(b"never renamed")
+    with closing(opened(tmp_path)) as beside:
+        assert len(blobs(beside)) == 4, "a command that only looks must not remove what a daemon may be writing"
+    with closing(opened(tmp_path, owner=True)) as again:
+        assert len(blobs(again)) == 2
+        assert again.upload(1, 1) is not None
+
+
+def test_secrets_are_readable_by_their_owner_alone(store):
+    upload(store, 1)
+    assert {path.stat().st_mode & 0o777 for path in (store.folder / "blobs").iterdir()} == {0o600}
+
+
+def test_there_is_one_owner_and_others_may_look(tmp_path, store):
+    with pytest.raises(ConfigError, match="already runs"):
+        opened(tmp_path, owner=True)
+    with closing(opened(tmp_path)) as beside:
+        upload(store, 1)
+        assert beside.memory(1) == b"memory 1"
+
+
+def test_an_owner_that_ended_makes_room(tmp_path):
+    opened(tmp_path, owner=True).close()
+    opened(tmp_path, owner=True).close()
+
+
+@pytest.mark.parametrize("other", [{"federation": "g"}, {"department": "e"}])
+def test_another_federations_or_departments_folder_is_refused_and_stays_usable(tmp_path, other):
+    opened(tmp_path).close()
+    with pytest.raises(ForeignState, match=next(iter(other))):
+        opened(tmp_path, owner=True, **other)
+    opened(tmp_path, owner=True).close()
+
+
+def test_a_file_that_is_no_database_is_refused_by_name(tmp_path):
+    (tmp_path / "state.db").write_bytes(b"certainly no database" * 100)
+    with pytest.raises(ForeignState, match=r"state\.db is damaged"):
+        opened(tmp_path, owner=True)
+
+
+def test_a_changed_ledger_is_seen(store):
+    for n in range(3):
+        store.record("note", {"n": n})
+    store._db.execute("UPDATE ledger SET facts = '{\"n\": 7}' WHERE sequence = 1")
+    with pytest.raises(Malformed, match="entry 1"):
+        verify(store.ledger())
+    entries = store.ledger()
+    with pytest.raises(Malformed):
+        verify([entries[0], dataclasses.replace(entries[2], sequence=1)])
+
+
+def test_the_newest_predictor_is_the_one_that_is_used(store):
+    assert store.latest_predictor() is None
+    store.commit_closed(charter="c", version=3, predictor="first", facts={})
+    store.commit_closed(charter="e", version=3, predictor="second", facts={})
+    assert store.latest_predictor() == store.folder / "predictors" / "second"
+    assert store.closed("c", 3) == "first"
+    assert store.closed("c", 4) is None

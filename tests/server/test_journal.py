@@ -1,0 +1,200 @@
+"""The coordinator's journal: one transaction a step, what was written is there again, and nobody else's."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+from federation import small
+
+from commonroot.common.charter import Charter, SignedCharter
+from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+from commonroot.common.secure_sum.primitives import Identity
+from commonroot.server.journal import Journal, Version, sqlite_url
+
+
+@pytest.fixture(scope="module")
+def charter(tmp_path_factory):
+    return small.founded(tmp_path_factory.mktemp("founded")).charter
+
+
+@pytest.fixture(scope="module")
+def charters(charter):
+    """Three charters that differ in their number of rounds, under somebody's signature."""
+    each = [charter.charter.model_copy(update={"rounds": rounds}) for rounds in (1, 2, 3)]
+    return [SignedCharter.sign(Charter.model_validate(one.model_dump()), Identity(bytes(32))) for one in each]
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with closing(opened(tmp_path)) as made:
+        yield made
+
+
+def opened(folder, federation="grove"):
+    return Journal(sqlite_url(folder / "journal.db"), federation=federation)
+
+
+def version(number, run=1):
+    return Version(run, number, f"v{number}", bytes([number]) * 32, b"\0\0\x80?", 1.5)
+
+
+def closed(journal, number, made):
+    journal.close_round(number, opened=b"o" * 32, aggregate=b"a" * 32, report={"loss": 0.5}, version=made)
+
+
+def test_a_rounds_whole_life_is_there_after_a_restart(tmp_path, charter):
+    with closing(opened(tmp_path)) as journal:
+        run = journal.queue(charter)
+        journal.add_version(version(0))
+        journal.open_round(1, run, 0, b"opening")
+        journal.fix_round(1, b"snapshot")
+    with closing(opened(tmp_path)) as again:
+        (one,) = again.rounds(run)
+        assert (one.round, one.version, one.state, one.opening, one.snapshot) == (
+            1,
+            0,
+            "fixed",
+            b"opening",
+            b"snapshot",
+        )
+        closed(again, 1, version(1))
+    with closing(opened(tmp_path)) as again:
+        (one,) = again.rounds()
+        assert (one.state, one.snapshot, one.opened, one.aggregate) == ("closed", None, b"o" * 32, b"a" * 32)
+        assert one.report == {"loss": 0.5}
+        assert [v.version for v in again.versions(run)] == [0, 1]
+        assert again.versions(run)[1] == version(1)
+
+
+def test_a_round_is_closed_together_with_its_version_or_not_at_all(journal, charter):
+    journal.queue(charter)
+    journal.add_version(version(0))
+    journal.open_round(1, 1, 0, b"opening")
+    with pytest.raises(sa.exc.IntegrityError):
+        closed(journal, 1, version(0))  # a version that exists
+    assert journal.rounds()[0].state == "open"
+    assert len(journal.versions(1)) == 1
+
+
+def test_a_round_number_is_used_once(journal, charter):
+    journal.queue(charter)
+    assert journal.last_round() == 0
+    journal.open_round(7, 1, 0, b"opening")
+    with pytest.raises(sa.exc.IntegrityError):
+        journal.open_round(7, 1, 0, b"another")
+    assert journal.last_round() == 7
+    assert journal.rounds()[0].opening == b"opening"
+
+
+def test_a_lost_round_keeps_its_reason_and_no_masked_sum(journal, charter):
+    journal.queue(charter)
+    journal.open_round(1, 1, 0, b"opening")
+    journal.fix_round(1, b"snapshot")
+    journal.lose_round(1, "nobody answered")
+    (one,) = journal.rounds()
+    assert (one.state, one.reason, one.snapshot) == ("lost", "nobody answered", None)
+
+
+def test_a_charter_is_run_once(journal, charters):
+    run = journal.queue(charters[0])
+    with pytest.raises(ConfigError, match=f"run {run} already"):
+        journal.queue(charters[0])
+    assert [one.run for one in journal.runs()] == [run]
+
+
+def test_an_interrupted_run_goes_before_queued_ones_and_those_in_order(journal, charters):
+    first, second, third = (journal.queue(charter) for charter in charters)
+    assert journal.next_run().run == first
+    journal.set_run(first, "finished")
+    journal.set_run(third, "running")
+    assert journal.next_run().run == third
+    journal.set_run(third, "stopped", "a reason")
+    assert journal.next_run().run == second
+    journal.set_run(second, "finished")
+    assert journal.next_run() is None
+    assert {run.run: run.reason for run in journal.runs()} == {first: "", second: "", third: "a reason"}
+
+
+def test_only_a_stopped_run_can_be_resumed(journal, charter):
+    run = journal.queue(charter)
+    for state in ("queued", "running", "finished"):
+        journal.set_run(run, state)
+        with pytest.raises(ConfigError, match=state):
+            journal.resume(run)
+    with pytest.raises(ConfigError, match="unknown"):
+        journal.resume(99)
+    journal.set_run(run, "stopped", "why")
+    journal.resume(run)
+    assert (journal.next_run().run, journal.next_run().reason) == (run, "")
+
+
+def test_a_runs_charter_comes_back_signed_as_it_was(journal, charter):
+    journal.queue(charter)
+    (run,) = journal.runs()
+    assert run.charter == charter
+    assert run.digest == charter.charter.digest.hex()
+
+
+def test_what_was_received_adds_up(journal):
+    journal.count_received({"masked": (2, 100), "ready": (1, 0)})
+    journal.count_received({"masked": (1, 50)})
+    journal.count_received({})
+    assert journal.received() == [
+        {"kind": "masked", "parcels": 3, "bytes": 150},
+        {"kind": "ready", "parcels": 1, "bytes": 0},
+    ]
+
+
+def test_a_department_closes_a_run_once_however_often_it_says_so(journal, charter):
+    run = journal.queue(charter)
+    journal.department_closed(run, "ash")
+    journal.department_closed(run, "ash")
+    assert journal.closed_departments(run) == {"ash"}
+    assert journal.closed_departments(run + 1) == set()
+
+
+def test_faults_keep_their_order_and_where_they_belong(journal):
+    journal.fault("ash", "CR21", "first", run=1, round=2)
+    journal.fault("", "CR30", "second")
+    told = [(f["department"], f["code"], f["what"], f["run"], f["round"]) for f in journal.faults()]
+    assert told == [("ash", "CR21", "first", 1, 2), ("", "CR30", "second", None, None)]
+
+
+def test_another_federations_journal_is_refused_and_stays_usable(tmp_path):
+    opened(tmp_path).close()
+    with pytest.raises(ForeignState, match="grove"):
+        opened(tmp_path, "desert")
+    opened(tmp_path).close()
+
+
+def test_another_layout_is_refused(tmp_path):
+    with closing(opened(tmp_path)) as journal, journal._writing() as db:
+        db.execute(sa.text("UPDATE about SET value = '99' WHERE name = 'layout'"))
+    with pytest.raises(ForeignState, match="layout 99"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/journal.db"])
+def test_a_database_that_cannot_be_opened_is_a_configuration_error(url):
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Journal(url, federation="grove")
+
+
+def test_a_full_disk_is_named_and_keeps_what_was_there(journal, charter):
+    run = journal.queue(charter)
+    journal.open_round(1, run, 0, b"opening")
+    with journal._engine.connect() as db:
+        pages = db.execute(sa.text("PRAGMA page_count")).scalar()
+    sa.event.listen(journal._engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count = {pages}").close())
+    with pytest.raises(StorageFull):
+        journal.fix_round(1, bytes(1_000_000))
+    assert (journal.rounds()[0].state, journal.rounds()[0].snapshot) == ("open", None)
+
+
+def test_the_database_syncs_at_every_commit(journal):
+    with journal._engine.connect() as db:
+        assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2  # FULL
+        assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+        assert db.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
