@@ -238,6 +238,30 @@ def test_a_power_cut_that_takes_everybody_leaves_no_trace_in_the_result(point, u
         ended_well(federation, undisturbed)
 
 
+def test_a_coordinator_killed_while_members_answer_asks_for_the_same_survivor_set_although_more_could_be_had(tmp_path):
+    """Dogwood's upload is lost, so three are fixed; ash answers, the coordinator dies; now dogwood could be heard."""
+    lost: list[str] = []
+    died: list[str] = []
+
+    def weather(crossing: Crossing, _random: Any) -> Iterable[Crossing]:
+        if crossing.parcel.kind == parcel.MASKED and crossing.department == "dogwood" and not lost:
+            lost.append("dogwood")
+            return ()
+        if crossing.parcel.kind == parcel.SHARES and not died:
+            died.append("coordinator")
+            raise Killed
+        return (crossing,)
+
+    with small.running(tmp_path, network=MemoryNetwork(weather=[weather]), departments=4) as federation:
+        with pytest.raises(Killed):
+            federation.run()
+        federation.run()
+        small.check_books(federation.federation)
+        assert federation.told("refused") == []
+        with small.journal_of(federation.federation) as journal:
+            assert [len(r.report["survivors"]) for r in journal.rounds()] == [3, 4, 4]
+
+
 def test_every_kind_of_point_is_passed_in_an_undisturbed_run(undisturbed):
     passed = undisturbed[2]
     never = [label for _, _, label in WRITES if not passed[f"before {label}"]]
