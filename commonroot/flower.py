@@ -78,10 +78,12 @@ def quiet() -> None:
 
 
 class _OnlyTheUnexpected(logging.Filter):
-    """Flower logs every request it refuses as an error; a refused node asks again and says so itself."""
+    """What Flower logs as an error and is none: requests it refuses (a refused node asks again and says so itself), and
+    pieces of replies that came after the quorum, when nobody waits for them any more."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "[ApiError:" not in record.getMessage()
+        told = record.getMessage()
+        return "[ApiError:" not in told and "was not pre-registered" not in told
 
 
 class VersionStamp:

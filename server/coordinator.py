@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from commonroot.common.errors import CommonrootError, ConfigError
@@ -13,10 +14,11 @@ from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
+from commonroot.server.journal import Journal, Run
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 
-#: How often an idle coordinator looks for queued runs and for departments that still lack a final backbone.
+#: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5
 
 
@@ -44,37 +46,59 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                 hub.register(member.node_key, member.name)
             tell("listening", {"host": folder.config.host, "port": hub.public_port})
             with FlowerLinks(hub) as links:
+
+                def driver_of(run: Run) -> tuple[RunDriver, Exchange]:
+                    absence = run.charter.charter.timing.absence
+                    exchange = Exchange(links, roster, time.monotonic, absence=absence, stop=stop)
+                    return RunDriver(
+                        run,
+                        roster=roster,
+                        identity=folder.identity(),
+                        journal=journal,
+                        backbones=backbones,
+                        exchange=exchange,
+                        on_event=tell,
+                    ), exchange
+
+                late = LateClosings(journal, driver_of)
                 while not stop.is_set():
                     run = journal.next_run()
                     if run is not None:
-                        exchange = Exchange(
-                            links,
-                            roster,
-                            time.monotonic,
-                            absence=run.charter.charter.timing.absence,
-                            stop=stop,
-                        )
-                        driver = RunDriver(
-                            run,
-                            roster=roster,
-                            identity=folder.identity(),
-                            journal=journal,
-                            backbones=backbones,
-                            exchange=exchange,
-                            on_event=tell,
-                        )
                         try:
-                            driver.drive()
+                            driver_of(run)[0].drive()
                         except CommonrootError as error:
                             journal.set_run(run.run, "stopped", f"{error} ({error.code})")
                             tell("stopped", error.describe())
-                        continue
-                    if until_idle:
+                    elif until_idle:
                         break
-                    stop.wait(_IDLE_SECONDS)
+                    else:
+                        late.look()
+                        stop.wait(_IDLE_SECONDS)
     except Stopped:
         pass
     finally:
         journal.close()
         lock.close()
     tell("down", {})
+
+
+class LateClosings:
+    """Hands the newest finished run's backbone to departments that were away when it ended, once they are back."""
+
+    def __init__(self, journal: Journal, driver_of: Callable[[Run], tuple[RunDriver, Exchange]]) -> None:
+        self._journal = journal
+        self._driver_of = driver_of
+        #: Department → the incarnation that was asked already: one that said no is not asked again until it comes back.
+        self._asked: dict[int, str] = {}
+
+    def look(self) -> None:
+        """Deliver to whoever is back; returns at once where nobody is."""
+        finished = [run for run in self._journal.runs() if run.state == "finished"]
+        if not finished:
+            return
+        driver, exchange = self._driver_of(finished[-1])
+        present = exchange.present()
+        back = {who for who in driver.without_closing() if who in present and self._asked.get(who) != present[who]}
+        if back:
+            self._asked.update({who: present[who] for who in back})
+            driver.deliver_closing(back, seconds=finished[-1].charter.charter.timing.closing)

@@ -85,6 +85,8 @@ class RoundDriver:
         self._exchange = exchange
         self._on_fault = on_fault
         self._on_progress = on_progress
+        #: Who refused to upload never saw this round through, and cannot open it.
+        self._refused: set[int] = set()
 
     def drive(self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None) -> RoundResult:
         """From a journaled opening (and, after a crash, a journaled survivor set) to the opened sum.
@@ -136,6 +138,8 @@ class RoundDriver:
                 machine.upload(who, reply.head, reply.body)
             except PeerError as error:
                 self._blame(who, error)
+                if isinstance(error, Refused):
+                    self._refused.add(who)
                 return False
             uploaded.add(who)
             self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
@@ -151,7 +155,9 @@ class RoundDriver:
     def _open(
         self, machine: CoordinatorRound, opening: RoundOpen, account: Account
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
-        requests = {who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort}
+        requests = {
+            who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort if who not in self._refused
+        }
         result: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] = []
 
         def accept(who: int, reply: Parcel) -> bool:

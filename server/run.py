@@ -89,7 +89,7 @@ class RunDriver:
                     self._journal.set_run(self.run.run, "stopped", reason)
                     self._on_event("stopped", {"why": reason})
                     return
-        self.deliver_closing(seconds=self._charter.timing.closing, everyone=True)
+        self.deliver_closing(self.without_closing(), seconds=self._charter.timing.closing)
         self._journal.set_run(self.run.run, "finished")
         self._on_event("finished", {"run": self.run.run})
 
@@ -240,11 +240,13 @@ class RunDriver:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def deliver_closing(self, *, seconds: float, everyone: bool = False) -> None:
-        """Hand the final backbone to the departments that have not taken it over yet.
+    def without_closing(self) -> set[int]:
+        """Departments that have not taken over the final backbone yet."""
+        done = self._journal.closed_departments(self.run.run)
+        return {at for at, member in enumerate(self._roster.departments) if member.name not in done}
 
-        With ``everyone``, waits up to ``seconds`` for all; otherwise only for those that are present.
-        """
+    def deliver_closing(self, departments: set[int], *, seconds: float) -> None:
+        """Hand the final backbone to these departments, and wait up to ``seconds`` for them to take it over."""
         version = self._newest()
         state = self._backbones.read(version.file, version.digest)
         broadcast = flatten(state, self._charter.broadcast)
@@ -272,14 +274,8 @@ class RunDriver:
                 self._on_event("taken-over", {"department": name})
             return False
 
-        done = self._journal.closed_departments(self.run.run)
-        if everyone:
-            missing = {at for at, member in enumerate(self._roster.departments) if member.name not in done}
-        else:
-            present = self._exchange.present()
-            missing = {at for at, m in enumerate(self._roster.departments) if m.name not in done and at in present}
-        self._on_event("closing", {"departments": self._names(sorted(missing))})
-        self._exchange.ask(dict.fromkeys(sorted(missing), request), seconds=seconds, accept=accept)
+        self._on_event("closing", {"departments": self._names(sorted(departments))})
+        self._exchange.ask(dict.fromkeys(sorted(departments), request), seconds=seconds, accept=accept)
 
     # -- small things ----------------------------------------------------------------------------------------------
 
