@@ -79,7 +79,7 @@ class DepartmentLearner:
 
     @staticmethod
     def _private(trainer: Trainer, local: Local | None) -> Private:
-        return trainer.start() if local is None else {name: np.asarray(a, np.float32) for name, a in local.items()}
+        return trainer.start() if not local else {name: np.asarray(a, np.float32) for name, a in local.items()}
 
 
 def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from commonroot.common.errors import (
     CommonrootError,
     ConfigError,
     Malformed,
+    ManifestError,
     NotApproved,
     StaleRound,
+    StorageFull,
     UnknownRound,
 )
 from commonroot.common.manifest import unflatten
@@ -35,7 +37,7 @@ from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
-from commonroot.strategies import check_sealed
+from commonroot.strategies import build, check_sealed
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ class Session:
         self._approved = approved
         self._random = random
         self._on_event = on_event
+        #: The last broadcast that passed: charter, version, tensors.  In memory only.
+        self._seen: tuple[bytes, int, Tensors] | None = None
         self._me = roster.departments[roster.index_of(identity.public)].name
 
     def handle(self, request: Parcel) -> Parcel:
@@ -131,11 +135,10 @@ class Session:
                 raise StaleRound(f"round {opening.round} was answered, but its upload is gone")
             self._on_event("repeated", {"round": opening.round})
             return Parcel(parcel.MASKED, done.head, done.body)
-        self._on_event("training", {"round": opening.round, "version": opening.version})
         name = charter.digest.hex()
-        received = unflatten(request.body, charter.broadcast)
-        local = self._store.head_before(name, opening.version)
-        trained = self._learner.train(charter, received, opening.version, local)
+        received = self._received(charter, request.body, opening.version)
+        self._on_event("training", {"round": opening.round, "version": opening.version})
+        trained = self._train(charter, received, opening.version)
         head, body, memory = self._mask(charter, opening, trained.terms)
         with self._write_ahead():
             self._store.commit_upload(
@@ -187,17 +190,62 @@ class Session:
             if closing.version != charter.rounds:
                 raise UnknownRound(f"the charter ends with version {charter.rounds}, not {closing.version}")
             self._on_event("finishing", {"version": closing.version})
-            received = unflatten(request.body, charter.broadcast)
-            local = self._store.head_before(name, closing.version)
-            predictor = self._learner.finish(charter, received, closing.version, local)
-            self._store.commit_closed(
-                charter=name,
-                version=closing.version,
-                predictor=predictor,
-                facts={"charter": name, "version": closing.version, "backbone": closing.broadcast.hex()},
-            )
+            received = self._received(charter, request.body, closing.version)
+            self._finish(charter, received, closing)
         self._on_event("finished", {"version": closing.version})
         return Parcel(parcel.CLOSED)
+
+    # -- what depends on data must not show in a reply -------------------------------------------------------------
+
+    def _received(self, charter: Charter, body: bytes | bytearray | memoryview, version: int) -> Tensors:
+        """The broadcast as tensors, once it is one that rounds under this charter can have led to.
+
+        A backbone made to measure could be a question about rows; the nearer it must be to honest ones, the less it
+        can ask.  Version 0 is what the charter's seed gives, and every later one a bounded number of steps away.
+        """
+        strategy = build(charter)
+        received = unflatten(body, charter.broadcast)
+        strategy.check_received(charter, received, version, strategy.initial(charter), 0)
+        if self._seen is not None and self._seen[0] == charter.digest and self._seen[1] <= version:
+            strategy.check_received(charter, received, version, self._seen[2], self._seen[1])
+        self._seen = (charter.digest, version, received)
+        return received
+
+    def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
+        """Train; where that fails, whatever the reason, add zeros to the sum and keep the head.
+
+        A refusal here would answer a question about this department's rows, one that costs the asker no round.
+        """
+        local = self._store.head_before(charter.digest.hex(), version)
+        try:
+            return self._learner.train(charter, received, version, local)
+        except Exception as error:
+            self._tell_failure("abstained", error)
+            return Trained(_zeros(charter), {} if local is None else local)
+
+    def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
+        """Choose and store; a failure is this department's own affair, except that a full disk is tried again."""
+        name = charter.digest.hex()
+        try:
+            local = self._store.head_before(name, closing.version)
+            predictor = self._learner.finish(charter, received, closing.version, local)
+        except StorageFull:
+            raise
+        except Exception as error:
+            self._tell_failure("not-chosen", error)
+            return
+        self._store.commit_closed(
+            charter=name,
+            version=closing.version,
+            predictor=predictor,
+            facts={"charter": name, "version": closing.version, "backbone": closing.broadcast.hex()},
+        )
+
+    def _tell_failure(self, kind: str, error: Exception) -> None:
+        code = error.code if isinstance(error, CommonrootError) else type(error).__name__
+        _log.error("%s: local training failed (%s)", kind, code)
+        self._on_event(kind, {"code": code})
+        self._store.record(kind, {"code": code})
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +256,11 @@ class Session:
         codec = SumCodec(charter.manifest, len(opening.cohort))
         rounding = derive(self._secret, "rounding", charter.digest + opening.version.to_bytes(4, "big"))
         bounds = np.asarray(opening.bounds, dtype=np.float32)
-        lanes16, lanes64 = codec.encode(terms, bounds, rounding)
+        try:
+            lanes16, lanes64 = codec.encode(terms, bounds, rounding)
+        except ManifestError as error:  # as telling as a failure to train, and answered alike
+            self._tell_failure("abstained", error)
+            lanes16, lanes64 = codec.encode(_zeros(charter), bounds, rounding)
         return self._machine.mask(opening, lanes16, lanes64, self._random)
 
     def _stored_machine(self) -> DepartmentMachine:
@@ -242,3 +294,8 @@ class Session:
             )
         except CommonrootError:
             _log.exception("the refusal could not be recorded")
+
+
+def _zeros(charter: Charter) -> dict[str, NDArray[np.floating]]:
+    """A contribution that changes no sum."""
+    return {term.name: np.zeros(term.shape) for term in charter.manifest.terms}

@@ -148,6 +148,15 @@ class RoundOpen(_Signed):
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     @property
+    def asked(self) -> bytes:
+        """32 bytes over what a department's values are a function of: the broadcast and the bounds.
+
+        A retry of a version must repeat both.  Sums of the same values under other bounds are clipped elsewhere, and
+        enough of them would show each value.
+        """
+        return tagged_hash("asked", self.broadcast, put_floats(self.bounds))
+
+    @property
     def transcript(self) -> bytes:
         """T, 32 bytes: everything above but the signature.  Keys, boxes and commitments are bound to it."""
         return tagged_hash("transcript", self.unsigned())

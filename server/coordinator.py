@@ -30,6 +30,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     roster = folder.roster()
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
+    identity = folder.identity()
     lock = take_ownership(root)
     try:
         journal = folder.journal()
@@ -53,7 +54,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     return RunDriver(
                         run,
                         roster=roster,
-                        identity=folder.identity(),
+                        identity=identity,
                         journal=journal,
                         backbones=backbones,
                         exchange=exchange,

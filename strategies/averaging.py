@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
+from commonroot.common.errors import OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
 from commonroot.strategies.base import LocalResult, Sums, Tensors
 
@@ -26,12 +27,20 @@ from commonroot.strategies.base import LocalResult, Sums, Tensors
 LOSS_LIMIT = 100.0
 #: An element of a tensor with d elements may reach this many times update_clip/√d; see ``element_bound``.
 SPREAD = 8.0
+#: Weights are multiples of one part in this many.
+WEIGHT_STEPS = 64
+#: How much further than the clip a round may move the backbone: rounding to lanes adds a little to each part.
+SLACK = 1.25
 
 
 def department_weight(draft: Draft, rows: int) -> float:
-    """√(rows / weight_cap), at most 1."""
+    """√(rows / weight_cap), at most 1, rounded up to a multiple of 1/64.
+
+    A sum of exact square roots of whole numbers can be taken apart into its summands again, and would show every
+    department's rows; a sum of multiples of 1/64 shows no more than their sum.
+    """
     cap = draft.training.weight_cap
-    return math.sqrt(min(rows, cap) / cap)
+    return math.ceil(math.sqrt(min(rows, cap) / cap) * WEIGHT_STEPS) / WEIGHT_STEPS
 
 
 def element_bound(draft: Draft, size: int) -> float:
@@ -85,15 +94,45 @@ def weighted_change(
     return terms
 
 
-def add_average(shapes: Shapes, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
-    """state + Σ wΔ / Σ w, in float64 and then float32; a sum without weight leaves the state as it was."""
+def add_average(draft: Draft, shapes: Shapes, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
+    """state + Σ wΔ / Σ w, in float64 and then float32; a sum without weight leaves the state as it was.
+
+    Raises SumRejected for what no honest departments add up to: a weight below one step, negative losses, or a mean
+    longer than what each of its parts was clipped to.
+    """
     following = {name: np.array(tensor, dtype=np.float32) for name, tensor in state.items()}
     weight = float(sums["weight"])
-    if weight > 0:
-        for name, _ in shapes:
-            mean = np.asarray(sums[f"update/{name}"], dtype=np.float64) / weight
-            following[name] = (state[name].astype(np.float64) + mean).astype(np.float32)
+    if weight == 0.0:
+        return following
+    if weight < (1 - 1e-6) / WEIGHT_STEPS or min(float(sums["loss"]), float(sums["held_out"])) < -1e-6:
+        raise SumRejected("the opened weights or losses are not a sum of any departments' weights or losses")
+    means = {name: np.asarray(sums[f"update/{name}"], dtype=np.float64) / weight for name, _ in shapes}
+    length = math.sqrt(sum(float(np.vdot(mean, mean)) for mean in means.values()))
+    if not length <= draft.training.update_clip * SLACK:
+        raise SumRejected(f"the mean change has length {length:.3g}; each part was clipped to less")
+    for name, _ in shapes:
+        following[name] = (state[name].astype(np.float64) + means[name]).astype(np.float32)
     return following
+
+
+def check_step(
+    draft: Draft, shapes: Shapes, received: Tensors, version: int, earlier: Tensors, earlier_version: int
+) -> None:
+    """Raise OutsideCharter for a backbone that honest rounds cannot have led to.
+
+    Each round moves it by a mean of changes that were clipped to C, so between two versions it moves by C per version
+    at the most.  What is received may still have been chosen by a lying coordinator, but only that near.
+    """
+    square = 0.0
+    for name, _ in shapes:
+        change = received[name].astype(np.float64) - earlier[name]
+        square += float(np.vdot(change, change))
+    reach = (version - earlier_version) * draft.training.update_clip * SLACK
+    if not math.sqrt(square) <= reach:
+        raise OutsideCharter(
+            f"version {version} lies {math.sqrt(square):.3g} from version {earlier_version}; "
+            f"rounds under this charter move the backbone by {reach:.3g} at the most"
+        )
 
 
 def mean_losses(sums: Sums) -> dict[str, float]:
@@ -141,4 +180,10 @@ class AveragedBackbone(BaseModel):
 
     def combine(self, draft: Draft, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
         """The state moved by the weighted mean of the changes."""
-        return add_average(self.broadcast(draft), state, sums)
+        return add_average(draft, self.broadcast(draft), state, sums)
+
+    def check_received(
+        self, draft: Draft, received: Tensors, version: int, earlier: Tensors, earlier_version: int
+    ) -> None:
+        """Raise OutsideCharter for a broadcast that rounds under this charter cannot have led to from an earlier one."""
+        check_step(draft, self.broadcast(draft), received, version, earlier, earlier_version)

@@ -76,6 +76,15 @@ class Strategy(Protocol):
     def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
         """The state before the first round: at least the broadcast tensors; names starting ``server/`` are not sent."""
 
+    def check_received(
+        self, draft: Draft, received: Tensors, version: int, earlier: Tensors, earlier_version: int
+    ) -> None:
+        """Raise OutsideCharter for a broadcast that rounds under this charter cannot have led to from an earlier one.
+
+        Departments hold every broadcast against version 0, which they can compute themselves, and the last one they
+        saw.  Depends on nothing private, so a refusal tells the coordinator nothing.
+        """
+
     def plan(self, draft: Draft) -> tuple[Phase, ...]:
         """What the trainer does between receiving the broadcast and contributing."""
 

@@ -104,9 +104,11 @@ class DepartmentMachine:
             raise StaleRound(f"round {opened.round} was used already, with other contents or as an earlier round")
         if opened.round > self.roster.parameters.rounds_max:
             raise StaleRound(f"round {opened.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}")
-        newest = self._memory.newest_version(opened.charter)
+        newest, asked = self._memory.newest_version(opened.charter)
         if opened.version < newest:
             raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
+        if opened.version == newest and asked is not None and asked != opened.asked:
+            raise StaleRound(f"version {newest} of the backbone again, with another broadcast or other bounds")
         if opened.version >= charter.rounds:
             raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
         floor = self._check_cohort(opened.cohort, charter)
@@ -187,6 +189,7 @@ class DepartmentMachine:
             floor=self._reviewed[1],
             charter=opened.charter,
             version=opened.version,
+            asked=opened.asked,
             broadcast=opened.broadcast,
             head=head.encode(),
             body=head.body,

@@ -30,6 +30,7 @@ class Upload:
     round, transcript, cohort   of the RoundOpen
     floor                       fewest survivors accepted: the larger of the roster's and the charter's
     charter, version            digest of the charter, and the backbone version that was trained on
+    asked                       ``asked_of``: what a retry of this version must repeat
     broadcast                   SHA-256 of the broadcast
     head                        the Masked message, for an identical repeat
     body                        SHA-256 of the masked vector, which the driver keeps
@@ -41,6 +42,7 @@ class Upload:
     floor: int
     charter: bytes
     version: int
+    asked: bytes
     broadcast: bytes
     head: bytes = field(repr=False)
     body: bytes
@@ -79,7 +81,7 @@ class DepartmentMemory:
     upload     the last upload; None before the first
     answers    the latest answered openings, oldest first
     openings   answered openings, oldest first, without repetitions
-    newest     the newest version masked for, by the charter's digest
+    newest     by the charter's digest, the newest version masked for and what was asked of it (``asked_of``)
     """
 
     roster: bytes
@@ -89,7 +91,7 @@ class DepartmentMemory:
     upload: Upload | None = None
     answers: tuple[Answer, ...] = ()
     openings: tuple[Opening, ...] = ()
-    newest: tuple[tuple[bytes, int], ...] = ()
+    newest: tuple[tuple[bytes, int, bytes], ...] = ()
 
     @classmethod
     def begin(cls, roster: Roster, me: int, agreement_private: bytes, random: Random) -> DepartmentMemory:
@@ -111,12 +113,13 @@ class DepartmentMemory:
 
     def with_upload(self, upload: Upload, chains: Chains) -> DepartmentMemory:
         """After masking."""
-        newest = dict(self.newest) | {upload.charter: upload.version}
-        return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest.items())))
+        others = tuple(known for known in self.newest if known[0] != upload.charter)
+        newest = (*others, (upload.charter, upload.version, upload.asked))
+        return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
 
-    def newest_version(self, charter: bytes) -> int:
-        """The newest version of a charter's backbone that was masked for; 0 before the first."""
-        return dict(self.newest).get(charter, 0)
+    def newest_version(self, charter: bytes) -> tuple[int, bytes | None]:
+        """The newest version of a charter's backbone that was masked for, and what was asked of it; (0, None) before."""
+        return next(((version, asked) for known, version, asked in self.newest if known == charter), (0, None))
 
     def with_answer(self, answer: Answer, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
         """After answering: the round's chains are gone, identical repeats are served from ``answers``."""
@@ -155,13 +158,14 @@ class DepartmentMemory:
                     "floor": up.floor,
                     "charter": up.charter.hex(),
                     "version": up.version,
+                    "asked": up.asked.hex(),
                     "broadcast": up.broadcast.hex(),
                     "head": up.head.hex(),
                     "body": up.body.hex(),
                 },
                 "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
                 "openings": [[o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings],
-                "newest": [[charter.hex(), version] for charter, version in self.newest],
+                "newest": [[charter.hex(), version, asked.hex()] for charter, version, asked in self.newest],
             }
         )
 
@@ -190,6 +194,7 @@ class DepartmentMemory:
                     up["floor"],
                     bytes.fromhex(up["charter"]),
                     up["version"],
+                    bytes.fromhex(up["asked"]),
                     bytes.fromhex(up["broadcast"]),
                     bytes.fromhex(up["head"]),
                     bytes.fromhex(up["body"]),
@@ -198,7 +203,10 @@ class DepartmentMemory:
                     Answer(a["round"], bytes.fromhex(a["opened"]), bytes.fromhex(a["reply"])) for a in value["answers"]
                 ),
                 tuple(Opening(bytes.fromhex(c), v, bytes.fromhex(b), tuple(u)) for c, v, b, u in value["openings"]),
-                tuple((bytes.fromhex(charter), version) for charter, version in value["newest"]),
+                tuple(
+                    (bytes.fromhex(charter), version, bytes.fromhex(asked))
+                    for charter, version, asked in value["newest"]
+                ),
             )
         except (Malformed, KeyError, TypeError, ValueError) as error:
             raise ForeignState("the department's memory is damaged or of another program") from error

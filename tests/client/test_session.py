@@ -39,7 +39,9 @@ class Desk:
         return self.at_work.sessions[name]
 
     def broadcast(self, version: int = 0) -> bytes:
-        arrays = {n: np.full(shape, 0.1 * version, np.float32) for n, shape in self.charter.broadcast}
+        """The charter's first backbone, and from there a little way a version."""
+        first = self.charter.backbone.initial(self.charter.training.seed)
+        arrays = {n: first[n] + np.float32(0.1 * version) for n, _ in self.charter.broadcast}
         return flatten(arrays, self.charter.broadcast)
 
     def round_open(self, number: int = 1, version: int = 0, **changes: Any) -> Parcel:
@@ -213,16 +215,56 @@ def test_a_disk_that_is_full_sends_nothing_and_the_machine_goes_back_to_what_is_
     assert len(desk.at_work.told("training")) == 2
 
 
-def test_training_that_diverges_sends_nothing_but_its_code(desk):
-    def diverge(*_: Any) -> Any:
-        raise TrainingDiverged("the loss of row 17 was 3.14159e300")
+@pytest.mark.parametrize("error", [TrainingDiverged("the loss of row 17 was 3.14159e300"), ValueError("row 17")])
+def test_training_that_fails_cannot_be_told_from_training_that_does_not(desk, error):
+    """A refusal would answer a question about rows that costs the asker no round: zeros are masked instead."""
 
-    desk.at_work.learners["ash"].train = diverge
-    reply = desk["ash"].handle(desk.round_open())
-    assert code(reply) == "CR19"
-    assert b"3.14159" not in reply.head + bytes(reply.body)
+    def fail(*_: Any) -> Any:
+        raise error
+
+    desk.at_work.learners["ash"].train = fail
+    replies = {name: desk[name].handle(desk.round_open()) for name in ("ash", "birch")}
+    assert replies["ash"].kind == parcel.MASKED
+    assert len(replies["ash"].head) == len(replies["birch"].head)
+    assert len(replies["ash"].body) == len(replies["birch"].body)
+    assert [entry.kind for entry in desk.ledger("ash")][-2:] == ["abstained", "sent"]
+    assert desk.at_work.told("abstained") != []
+
+
+def test_zeros_of_an_abstaining_department_change_no_sum(desk):
+    def fail(*_: Any) -> Any:
+        raise ValueError
+
+    desk.at_work.learners["ash"].train = fail
+    request = desk.round_open()
+    machine = desk.gathered(request)
+    for at, name in enumerate(("ash", "birch", "cedar")):
+        machine.shares(at, desk[name].handle(Parcel(parcel.OPEN, machine.open_for(at))).head)
+    bounds = RoundOpen.decode(request.head).bounds
+    opened = desk.codec.decode(*machine.finish(), 3, np.array(bounds, np.float32))
+    given = [desk.at_work.learners[name].contributed[0] for name in ("birch", "cedar")]
+    assert float(opened.values["weight"]) == pytest.approx(sum(float(terms["weight"]) for terms in given))
+
+
+def test_a_learner_that_fails_at_the_end_still_lets_the_run_close(desk):
+    def fail(*_: Any) -> Any:
+        raise ValueError("Input X contains NaN")
+
+    desk.at_work.learners["ash"].finish = fail
+    assert desk["ash"].handle(desk.run_close()) == Parcel(parcel.CLOSED)
     with small.store_of(desk.federation.departments["ash"]) as store:
-        assert store.upload(1, 1) is None
+        assert store.latest_predictor() is None
+
+
+@pytest.mark.parametrize(("version", "shift"), [(0, 1e-3), (1, 50.0), (2, 3e38)])
+def test_a_backbone_that_no_rounds_can_have_led_to_is_refused_before_anything_is_trained(desk, version, shift):
+    """Version 0 is the seed's, and a round moves the backbone by its clip at the most."""
+    first = desk.charter.backbone.initial(desk.charter.training.seed)
+    arrays = {n: np.minimum(first[n] + np.float64(shift), 3e38).astype(np.float32) for n, _ in desk.charter.broadcast}
+    body = flatten(arrays, desk.charter.broadcast)
+    request = desk.round_open(1, version, broadcast=sha256(body))
+    assert code(desk["ash"].handle(Parcel(parcel.ROUND_OPEN, request.head, body))) == "CR26"
+    assert desk.at_work.told("training") == []
 
 
 def test_the_final_backbone_is_taken_over_once_and_confirmed_as_often_as_asked(desk):

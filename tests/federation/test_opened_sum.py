@@ -47,7 +47,11 @@ class Rounds:
         self.number += 1
         self.silent = silent
         random = np.random.default_rng(self.number)
-        state = {name: random.normal(size=shape).astype(np.float32) for name, shape in self.charter.broadcast}
+        first = self.charter.backbone.initial(self.charter.training.seed)
+        state = {
+            name: first[name] + random.normal(0, 0.05, size=shape).astype(np.float32)
+            for name, shape in self.charter.broadcast
+        }
         broadcast = flatten(state, self.charter.broadcast)
         largest = SumCodec(self.charter.manifest, len(self.names)).initial_bounds()
         key = self.at_work.federation.coordinator.identity()

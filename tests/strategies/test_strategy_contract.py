@@ -109,7 +109,7 @@ def test_the_order_of_departments_does_not_matter(draft):
 
 
 def test_it_equals_the_weighted_mean_written_out(draft):
-    """Weights √(4/100) = 0.2, √(16/100) = 0.4, √(100/100) = 1 and a cap: 400 rows weigh 1 as well."""
+    """Weights √(4/100) = 0.2 → 13/64, √(16/100) = 0.4 → 26/64, 1, and a cap: 400 rows weigh 1 as well; in all 167/64."""
     strategy = build(draft)
     state = strategy.initial(draft)
     results = [result_of(draft, strategy, state, k, rows=rows) for k, rows in enumerate((4, 16, 100, 400))]
@@ -117,17 +117,17 @@ def test_it_equals_the_weighted_mean_written_out(draft):
     if draft.method.name == "local":
         expected = state
     else:
-        weights = (0.2, 0.4, 1.0, 1.0)
+        weights = (13 / 64, 26 / 64, 1.0, 1.0)
         expected = dict(state)
         for name, _ in strategy.broadcast(draft):
             changes = [r.shared[name].astype(np.float64) - state[name] for r in results]
-            expected[name] = state[name] + sum(w * c for w, c in zip(weights, changes, strict=True)) / 2.6
+            expected[name] = state[name] + sum(w * c for w, c in zip(weights, changes, strict=True)) * 64 / 167
     for name in state:
         np.testing.assert_allclose(following[name], expected[name], atol=1e-6)
 
 
 def test_losses_are_weighted_means(draft):
-    """weights 0.2 and 0.6, losses 1 and 2: (0.2·1 + 0.6·2)/0.8 = 1.75; held out 3 and 1: (0.6 + 0.6)/0.8 = 1.5"""
+    """weights 13/64 and 39/64, losses 1 and 2: (13·1 + 39·2)/52 = 1.75; held out 3 and 1: (39 + 39)/52 = 1.5"""
     strategy = build(draft)
     state = strategy.initial(draft)
     shared = {name: state[name] for name, _ in strategy.broadcast(draft)}

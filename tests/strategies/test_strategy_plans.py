@@ -13,20 +13,20 @@ from commonroot.strategies.fedavg import COMMON_HEAD_BIAS, COMMON_HEAD_WEIGHT
 BOTH, HEAD, BACKBONE = frozenset({"backbone", "head"}), frozenset({"head"}), frozenset({"backbone"})
 
 
-def draft_of(name, *, clip=5.0, **options):
+def draft_of(name, *, clip=5.0, cap=90, **options):
     return Draft(
         federation="bank",
         name="pilot",
         rounds=3,
         method=Method(name=name, options=options),
         backbone=BackboneSpec(inputs=1, widths=(1,)),
-        training=Training(weight_cap=90, update_clip=clip),
+        training=Training(weight_cap=cap, update_clip=clip),
     )
 
 
 def test_two_departments_worked_by_hand():
-    """rows 10 and 90 of a cap of 90: weights 1/3 and 1, so as 1 to 3; changes 2 and 4: mean (1·2 + 3·4)/4 = 3.5"""
-    draft = draft_of("fedper", clip=100.0)
+    """rows 10 and 90 of a cap of 160: weights 1/4 and 3/4, so as 1 to 3; changes 2 and 4: mean (1·2 + 3·4)/4 = 3.5"""
+    draft = draft_of("fedper", clip=100.0, cap=160)
     strategy = build(draft)
     state = {"layers.0.weight": np.array([[1.0]], np.float32), "layers.0.bias": np.array([0.0], np.float32)}
     sums = {}

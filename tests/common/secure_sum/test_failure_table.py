@@ -336,23 +336,31 @@ def test_one_backbone_is_not_opened_for_two_survivor_sets(second):
     assert total(again) == federation.ring_sum(range(5), federation.opening(3))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"broadcast": sha256(b"\1" * 24)}, {"version": 1}], ids=["one bit flipped", "same under a new number"]
-)
-def test_a_backbone_in_disguise_is_the_same_backbone(changes):
-    """Contributions hardly differ for a flipped bit, and not at all in what is shared for another number."""
+@pytest.mark.parametrize("what", ["broadcast", "bounds"])
+def test_a_retry_of_a_version_repeats_its_broadcast_and_its_bounds(what):
+    """Sums of the same values clipped at other bounds would show where each of them lies."""
+    federation = Federation(4)
+    federation.upload(0, federation.opening(1))
+    other = {
+        "broadcast": sha256(b"\1" * 24),
+        "bounds": tuple((federation.codec.initial_bounds() / 2).astype("<f4").tolist()),
+    }
+    body = b"\1" * 24 if what == "broadcast" else BROADCAST
+    with pytest.raises(StaleRound):
+        federation.upload(0, federation.opening(2, **{what: other[what]}), body=body)
+    federation.upload(0, federation.opening(3))
+
+
+def test_a_backbone_under_another_number_is_the_same_backbone():
     federation = Federation(4)
     first = federation.gathered(federation.opening(1), range(4))
     first.fix()
     federation.answers(first, range(4))
-    body = b"\1" * 24 if "broadcast" in changes else BROADCAST
-    opening = federation.opening(2, **changes)
-    at_work = federation.round(opening)
-    for i in range(3):
-        at_work.upload(i, *federation.upload(i, opening, body=body))
-    at_work.fix()
+    second = federation.gathered(federation.opening(2, version=1), range(3))
+    second.fix()
+    federation.upload(3, second.opening)
     with pytest.raises(AnotherSurvivorSet):
-        federation.machines[0].answer(at_work.open_for(0))
+        federation.machines[0].answer(second.open_for(0))
 
 
 def test_the_next_backbone_may_be_opened_for_any_survivor_set():
