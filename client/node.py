@@ -29,6 +29,7 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -42,8 +43,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
-from commonroot.common.parcel import REFUSAL, Parcel
-from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, unpack
+from commonroot.common.parcel import REFUSAL, TO_DEPARTMENT, Parcel
+from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, reading, unpack
 
 _log = logging.getLogger(__name__)
 _Q = TypeVar("_Q")
@@ -187,7 +188,7 @@ class FlowerNode:
                 now = time.monotonic()
                 if answer.messages_list:
                     with self._busy:
-                        self._answer(call, node_id, answer.messages_list[0], answer.message_object_trees[0], handle)
+                        self._answer_safely(call, node_id, answer, handle)
                     last_message = time.monotonic()
                 elif now - asked < _HELD and stop.wait(_pause(now - asked, now - last_message)):
                     raise _Stopped
@@ -230,19 +231,33 @@ class FlowerNode:
             except (httpx.HTTPError, ValueError):
                 continue  # the other thread notices and says so
 
+    def _answer_safely(self, call: _Caller, node_id: int, answer: PullMessagesResponse, handle: Handler) -> None:
+        """Nothing that the hub says about a message ends the daemon: such a message is dropped."""
+        try:
+            if not answer.message_object_trees:
+                raise Malformed("a message without its tree")
+            self._answer(call, node_id, answer.messages_list[0], answer.message_object_trees[0], handle)
+        except (_Stopped, _Rejected):
+            raise
+        except Exception as error:
+            _log.warning("dropped a message from the hub: %s", type(error).__name__)
+
     def _answer(self, call: _Caller, node_id: int, proto: MessageProto, tree: ObjectTree, handle: Handler) -> None:
         """Fetch one parcel, have it handled, and send the reply."""
         node = Node(node_id=node_id)
-        message = metadata_from_proto(proto.metadata)
+        with reading("metadata that is none of Flower's"):
+            message = metadata_from_proto(proto.metadata)
 
         def fetch(object_id: str) -> bytes:
             return call.fetch(PullObjectRequest(node=node, run_id=message.run_id, object_id=object_id))
 
         try:
             try:
-                parcel = unpack(recorddict_from_proto(proto.content), tree, fetch)
-            except Malformed:
-                _log.warning("a message that is no parcel")
+                with reading("content that is none of Flower's"):
+                    content = recorddict_from_proto(proto.content)
+                parcel = unpack(content, tree, fetch, kinds=TO_DEPARTMENT, repeats=True)
+            except Malformed as error:
+                _log.warning("a message that is no parcel: %s", type(error.__cause__ or error).__name__)
                 reply = Parcel(REFUSAL)
             else:
                 if len(parcel.body) > INLINE_BODY:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import httpx
@@ -169,14 +170,34 @@ class Envelope:
             yield note_id, self._sealed.objects[note_id].deflate()
 
 
-def unpack(content: RecordDict, tree: ObjectTree, fetch: Fetch) -> Parcel:
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Whatever goes wrong while somebody else's bytes are read is Malformed, with no word of theirs in it.
+
+    Protobuf, JSON and Flower's records raise a dozen classes between them, ``RecursionError`` among them.  Nothing that
+    waits or fetches may happen inside.
+    """
+    try:
+        yield
+    except Malformed:
+        raise
+    except Exception as error:
+        raise Malformed(f"{what} ({type(error).__name__})") from error
+
+
+def unpack(
+    content: RecordDict, tree: ObjectTree, fetch: Fetch, *, kinds: Collection[str], repeats: bool = False
+) -> Parcel:
     """The parcel of an announced message: from its own content if it is short, else fetched by the tree.
 
-    A long body is fetched chunk by chunk into one buffer of its final size.
+    ``kinds`` are those that the receiver knows; no other kind ever leaves this function.  A long body is fetched chunk
+    by chunk into a buffer that grows with what arrives, so a body takes no more memory than was sent for it.  With
+    ``repeats`` it may name a chunk twice, as broadcasts do (zeros of a first backbone); masked vectors never repeat.
     Raises  Malformed: not what :class:`Sealed` makes; and whatever ``fetch`` raises
     """
     if not tree.children:
-        note, array = content.get(_NOTE), None
+        with reading("a message without its note"):
+            note, array = content.get(_NOTE), None
         if not isinstance(note, ConfigRecord):
             raise Malformed("a message without its note")
     else:
@@ -185,13 +206,15 @@ def unpack(content: RecordDict, tree: ObjectTree, fetch: Fetch) -> Parcel:
     kind, head, size, inline = note.get("kind"), note.get("head"), note.get("size"), note.get("body")
     if not isinstance(kind, str) or not isinstance(head, bytes) or not isinstance(size, int) or len(head) > MAX_HEAD:
         raise Malformed("a note that is not of a parcel")
+    if kind not in kinds:
+        raise Malformed("a parcel of unknown kind")
     if isinstance(inline, bytes):
         if array is not None or len(inline) != size:
             raise Malformed("a note and its body disagree")
         return Parcel(kind, head, inline)
     if array is None or not 0 <= size <= MAX_BODY:
         raise Malformed("a note without its body")
-    return Parcel(kind, head, _read_body(array.object_id, size, fetch))
+    return Parcel(kind, head, _read_body(array.object_id, size, fetch, repeats=repeats))
 
 
 def _branches(tree: ObjectTree) -> tuple[str, ObjectTree | None]:
@@ -208,27 +231,24 @@ def _branches(tree: ObjectTree) -> tuple[str, ObjectTree | None]:
 
 
 def _read_note(content: bytes) -> ConfigRecord:
-    try:
+    with reading("a note that is no config record"):
         return ConfigRecord.inflate(content)
-    except (ValueError, TypeError, KeyError) as error:
-        raise Malformed("a note that is no config record") from error
 
 
-def _read_body(array_id: str, size: int, fetch: Fetch) -> bytearray:
+def _read_body(array_id: str, size: int, fetch: Fetch, *, repeats: bool) -> bytearray:
     """Assemble the array named by ``array_id``, exactly ``size`` bytes; each chunk is dropped once it is copied."""
     content = fetch(array_id)
-    try:
+    with reading("a body that is no array"):
         names = get_object_children_ids_from_object_content(content)
-        order = _chunk_order(get_object_body(content, Array), len(names))
-    except (ValueError, KeyError, TypeError) as error:
-        raise Malformed("a body that is no array") from error
+        order = _chunk_order(get_object_body(content, Array), names)
     if len(order) != -(-size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE):
         raise Malformed("a body whose chunks do not make up its size")
+    if len(order) != len(names) and not repeats:
+        raise Malformed("a body that names a chunk twice")
     # A chunk that occurs twice (zeros, mostly) is listed twice and was uploaded once: keep it until its last use.
     uses = Counter(order)
     kept: dict[int, memoryview] = {}
-    body = bytearray(size)
-    at = 0
+    body = bytearray()
     for index in order:
         chunk = kept.pop(index, None)
         if chunk is None:
@@ -236,20 +256,21 @@ def _read_body(array_id: str, size: int, fetch: Fetch) -> bytearray:
         uses[index] -= 1
         if uses[index]:
             kept[index] = chunk
-        end = at + len(chunk)
-        if end > size:
-            raise Malformed("a body longer than its note says")
-        body[at:end] = chunk
-        at = end
-    if at != size:
+        if len(chunk) != min(FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, size - len(body)):
+            raise Malformed("a chunk of another size than its place in the body")
+        body += chunk
+    if len(body) != size:
         raise Malformed("a body shorter than its note says")
     return body
 
 
-def _chunk_order(body: bytes, chunks: int) -> list[int]:
+def _chunk_order(body: bytes, names: list[str]) -> list[int]:
+    """Indices into ``names``, as Flower writes them: each new one is the next, and all names are used, none twice."""
     order = json.loads(body)["arraychunk_ids"]
-    if not isinstance(order, list) or not all(isinstance(i, int) and 0 <= i < chunks for i in order):
-        raise ValueError("chunk indices out of range")
+    if not isinstance(order, list) or not all(type(index) is int for index in order):
+        raise Malformed("chunk indices that are no numbers")
+    if list(dict.fromkeys(order)) != list(range(len(names))) or len(set(names)) != len(names):
+        raise Malformed("chunk indices out of order")
     return order
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
+
+_log = logging.getLogger(__name__)
 
 #: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5
@@ -70,10 +73,22 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                         except CommonrootError as error:
                             journal.set_run(run.run, "stopped", f"{error} ({error.code})")
                             tell("stopped", error.describe())
+                        except Stopped:
+                            raise
+                        except Exception as error:  # the last line of defence: one run ends, the hub does not
+                            reason = f"internal error {type(error).__name__}"
+                            _log.exception("run %s: %s", run.run, reason)
+                            journal.set_run(run.run, "stopped", reason)
+                            tell("stopped", {"why": reason})
                     elif until_idle:
                         break
                     else:
-                        late.look()
+                        try:
+                            late.look()
+                        except (CommonrootError, Stopped):
+                            raise
+                        except Exception as error:
+                            _log.exception("late closings: internal error %s", type(error).__name__)
                         stop.wait(_IDLE_SECONDS)
     except Stopped:
         pass

@@ -32,7 +32,7 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from sqlalchemy.exc import OperationalError
 
 from commonroot.common.errors import KeyFileError, Malformed, StorageFull
-from commonroot.common.parcel import Parcel
+from commonroot.common.parcel import TO_COORDINATOR, Parcel
 from commonroot.flower import MESSAGE_TYPE, Envelope, Sealed, unpack
 from commonroot.server.links import Fault
 from commonroot.server.superlink import SuperLink, as_line
@@ -315,6 +315,12 @@ class FlowerLinks:
                 del self._awaited[ticket]
                 self._faults[ticket] = Fault(reason)
                 state.object_store.delete(message.metadata.message_id)
+            except OperationalError:
+                raise
+            except Exception as error:  # a message without content, a tree without an end: its sender's doing
+                del self._awaited[ticket]
+                self._faults[ticket] = Fault(f"not a parcel: {type(error).__name__}")
+                state.object_store.delete(message.metadata.message_id)
         if answered:
             self._hub.discard(answered)
 
@@ -332,7 +338,7 @@ class FlowerLinks:
         try:
             if not reply.children:
                 fetch(reply.object_id)  # a short reply is here already; this says that its sender is done with it
-            return unpack(awaited.content, reply, fetch)
+            return unpack(awaited.content, reply, fetch, kinds=TO_COORDINATOR)
         except _NotYet:
             if time.monotonic() - awaited.checked < _STALLED or self._sender_lives(awaited):
                 return None

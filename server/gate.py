@@ -5,6 +5,9 @@ are: whoever holds the CA certificate, which every department does, could start 
 listener goes through this gate, which passes what a department's node needs and answers 404 to the rest.  Registering
 a node is not among it: departments are enrolled by central IT.
 
+A long body is read only for a registered node: its signed headers are verified first, so nobody else can make the hub
+hold more than a few kilobytes.  A body must also arrive in reasonable time.
+
 The gate is also a doorbell.  A node that asks for messages when there are none is kept waiting until there are, so a
 message arrives at once and an idle federation costs one request per node every few seconds.
 """
@@ -13,15 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
+#: Whether the headers, by name, are signed by a registered node.
+Admit = Callable[[Mapping[str, str]], bool]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FLEET: Final = "/v1/fleet/"
@@ -40,6 +47,14 @@ OPEN_ROUTES: Final = frozenset(
 
 #: The longest request body in bytes: one 5 MiB chunk and what is around it.
 MAX_REQUEST: Final = 6 * 1024 * 1024
+#: Bodies up to this many bytes are read before the hub has checked who sends them.
+SHORT_REQUEST: Final = 64 * 1024
+#: How long a whole request body may take, in seconds: 5 MiB at 0.7 Mbit/s.
+BODY_SECONDS: Final = 60.0
+#: What a node signs every request with; without them there is nothing to read.
+SIGNED_WITH: Final = frozenset(
+    name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER)
+)
 #: How long a node that asks in vain is kept waiting, in seconds; well below any proxy's patience.
 HOLD: Final = 10.0
 
@@ -113,9 +128,23 @@ class Doorbell:
 
 
 class Gate:
-    """ASGI filter in front of the hub; see the top of this file."""
+    """ASGI filter in front of the hub; see the top of this file.
 
-    def __init__(self, hub: App, bell: Doorbell, *, hold: float = HOLD, limit: int = MAX_REQUEST) -> None:
+    ``admit`` is asked, in a thread of its own, before a long body is read.
+    """
+
+    def __init__(
+        self,
+        hub: App,
+        bell: Doorbell,
+        admit: Admit,
+        *,
+        hold: float = HOLD,
+        limit: int = MAX_REQUEST,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._admit = admit
+        self._body_seconds = body_seconds
         self._hub = hub
         self._bell = bell
         self._hold = hold
@@ -129,7 +158,19 @@ class Gate:
         if (scope["method"], path) not in OPEN_ROUTES:
             await _answer(send, 404)
             return
-        body = await _read(scope, receive, self._limit)
+        announced = _announced(scope)
+        if announced is not None and announced > self._limit:
+            await _answer(send, 413)
+            return
+        if scope["method"] == "POST" and not await self._may_send(scope, announced):
+            await _answer(send, 401)
+            return
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await _read(receive, self._limit if scope["method"] == "POST" else 0)
+        except TimeoutError:
+            await _answer(send, 408)
+            return
         if body is None:
             await _answer(send, 413)
         elif path == _PULL:
@@ -143,6 +184,15 @@ class Gate:
             await self._hub(scope, _replay(body, receive), send)
             if path == _ARRIVAL:
                 self._bell.arrived.set()
+
+    async def _may_send(self, scope: Scope, announced: int | None) -> bool:
+        """Whether to read the body at all.  The hub checks every request itself; this is about what to hold for it."""
+        headers = {name: value for name, value in scope["headers"] if name in SIGNED_WITH}
+        if len(headers) < len(SIGNED_WITH):
+            return False
+        if announced is not None and announced <= SHORT_REQUEST:
+            return True
+        return await asyncio.to_thread(self._admit, {n.decode(): v.decode("latin-1") for n, v in headers.items()})
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
@@ -181,11 +231,19 @@ async def _pass_on(answer: list[Event], send: Send) -> None:
         await send(part)
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole request body, or None as soon as it is longer than ``limit`` bytes, announced or not."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
-            return None
+def _announced(scope: Scope) -> int | None:
+    """The announced length of the body in bytes; None if it comes in pieces of its own lengths."""
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        return None
+    if not lengths:
+        return 0
+    # More digits than any length we take has; int() of a very long number would be slow.
+    return int(lengths[0]) if lengths[0].isdigit() and len(lengths[0]) < 16 else 10**16
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """The whole request body, or None as soon as it is longer than ``limit`` bytes."""
     body = bytearray()
     while True:
         event = await receive()

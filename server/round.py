@@ -44,7 +44,9 @@ class Account:
     size: Counter[str] = field(default_factory=Counter)
 
     def add(self, reply: Parcel) -> None:
-        """Count one parcel."""
+        """Count one parcel; what a department calls something else is no kind."""
+        if reply.kind not in parcel.TO_COORDINATOR:
+            return
         self.parcels[reply.kind] += 1
         self.size[reply.kind] += len(reply)
 

@@ -235,7 +235,9 @@ class RunDriver:
         if all(self._silent.get(who) == life for who, life in new.items()):
             seconds = min(seconds, _ASK_AGAIN)
         charter = Parcel(parcel.CHARTER, self._signed.to_json())
-        unanswered = self._exchange.ask(dict.fromkeys(new, charter), seconds=seconds, accept=accept)
+        unanswered = self._exchange.ask(
+            dict.fromkeys(new, charter), seconds=seconds, accept=accept, on_fault=self._link_fault
+        )
         self._silent = {who: new[who] for who in unanswered}
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -275,7 +277,9 @@ class RunDriver:
             return False
 
         self._on_event("closing", {"departments": self._names(sorted(departments))})
-        self._exchange.ask(dict.fromkeys(sorted(departments), request), seconds=seconds, accept=accept)
+        self._exchange.ask(
+            dict.fromkeys(sorted(departments), request), seconds=seconds, accept=accept, on_fault=self._link_fault
+        )
 
     # -- small things ----------------------------------------------------------------------------------------------
 
@@ -293,7 +297,11 @@ class RunDriver:
         return [self._roster.departments[who].name for who in numbers]
 
     def _count(self, reply: Parcel) -> None:
-        self._journal.count_received({reply.kind: (1, len(reply))})
+        if reply.kind in parcel.TO_COORDINATOR:  # a name of the department's own making is not kept
+            self._journal.count_received({reply.kind: (1, len(reply))})
+
+    def _link_fault(self, who: int, reason: str) -> None:
+        self._fault(self._names([who])[0], "link", reason, None)
 
     def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
         self._journal.fault(who, code, what, run=self.run.run, round=number)

@@ -22,7 +22,9 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -32,14 +34,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+)
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.constant import NodeStatus
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, NodeStatus
+from flwr.supercore.date import now as flower_now
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
 from flwr.superlink.federation import NoOpFederationManager
@@ -51,13 +62,21 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from commonroot.common.errors import ForeignState, KeyFileError, PortTaken
 from commonroot.flower import quiet
-from commonroot.server.gate import App, Doorbell, Gate
+from commonroot.server.gate import Admit, App, Doorbell, Gate
 
 DATABASE: Final = "links.db"
 #: How long starting or stopping the listener may take, in seconds.
 _PATIENCE: Final = 15.0
 #: How long requests in progress may take when the hub closes, in seconds.
 _LAST_ORDERS: Final = 2
+#: How long a connection may stay open without a request in progress, in seconds.
+_KEEP_ALIVE: Final = 30
+#: The same for one that does send something, but never the whole head of a request.
+_DAWDLING: Final = 35.0
+#: The longest head of a request, in bytes.
+_MAX_HEADERS: Final = 16 * 1024
+#: Connections that are served at once; the rest get 503.  A department needs two or three, a roster has at most 32.
+_CONNECTIONS: Final = 256
 
 
 class _Payloads(InMemoryObjectStore):
@@ -134,7 +153,7 @@ class SuperLink:
             undo.callback(self._close)
             self._links = self._open_links()
             self.bell = Doorbell()
-            config = self._listening(Gate(_node_routes(self._links), self.bell))
+            config = self._listening(Gate(_node_routes(self._links), self.bell, _admission(self._links)))
             self._listener = _Listener(config, sock)
             self._listener.start()
             undo.pop_all()
@@ -202,7 +221,11 @@ class SuperLink:
             server_header=False,
             ssl_certfile=str(self._certificate),
             ssl_keyfile=str(self._key),
-            timeout_keep_alive=30,
+            timeout_keep_alive=_KEEP_ALIVE,
+            # h11 bounds a request's headers; httptools would collect them for ever.
+            http="h11",
+            h11_max_incomplete_event_size=_MAX_HEADERS,
+            limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ORDERS,
         )
         try:
@@ -222,10 +245,32 @@ class SuperLink:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, closing briskly.
+    """uvicorn, closing briskly, and hanging up on who connects and never finishes asking.
 
-    It would wait for every idle connection to be closed from the other end, which a node does when it next asks.
+    When it closes it would wait for every idle connection to be closed from the other end, which a node does when it
+    next asks.
     """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._idle_since: dict[object, float] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look once a second for connections without a request in progress."""
+        if counter % 10 == 0:
+            self._hang_up(time.monotonic())
+        return await super().on_tick(counter)
+
+    def _hang_up(self, now: float) -> None:
+        idle: dict[object, float] = {}
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            idle[connection] = self._idle_since.get(connection, now)
+            if now - idle[connection] > _DAWDLING and connection.transport is not None:
+                connection.transport.abort()
+        self._idle_since = idle
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests in progress finish, hang up, and then do what uvicorn does."""
@@ -286,6 +331,26 @@ def _node_routes(links: LinkState) -> App:
     app.include_router(health.router)
     app.include_router(fleet_router)
     return app
+
+
+def _admission(links: LinkState) -> Admit:
+    """Flower's own check of a node's signed headers, before there is a body to check them against."""
+
+    def admit(headers: Mapping[str, str]) -> bool:
+        try:
+            public_key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
+            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
+            signed_at = headers[TIMESTAMP_HEADER]
+            age = (flower_now() - datetime.fromisoformat(signed_at)).total_seconds()
+            return (
+                -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+                and links.get_node_id_by_public_key(public_key) is not None
+                and verify_signature(bytes_to_public_key(public_key), signed_at.encode("ascii"), signature)
+            )
+        except Exception:  # whatever a stranger's headers make of a decoder: they are not a node's
+            return False
+
+    return admit
 
 
 def as_line(pem: bytes) -> str:

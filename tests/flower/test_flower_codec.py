@@ -14,10 +14,11 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_o
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, validate_object_content
 
 from commonroot.common.errors import Malformed
-from commonroot.common.parcel import Parcel
+from commonroot.common.parcel import TO_COORDINATOR, TO_DEPARTMENT, Parcel
 from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, SHORT_PARCEL, Envelope, Sealed, unpack
 
 MIB = 1024 * 1024
+ALL = TO_COORDINATOR | TO_DEPARTMENT
 
 
 def addressed(parcel: Parcel) -> tuple[Envelope, Metadata]:
@@ -45,7 +46,7 @@ def test_a_parcel_comes_out_as_it_went_in(size: int) -> None:
     parcel = Parcel("masked", b"hea\x00d", body[:size])
     envelope, _ = addressed(parcel)
     content = message_from_proto(envelope.announcement).content
-    again = unpack(content, envelope.tree, everything(envelope).__getitem__)
+    again = unpack(content, envelope.tree, everything(envelope).__getitem__, kinds=ALL)
     assert (again.kind, again.head, bytes(again.body)) == ("masked", b"hea\x00d", body[:size])
 
 
@@ -62,7 +63,7 @@ def test_repeated_chunks_are_sent_once_and_put_back_in_their_places() -> None:
     envelope, _ = addressed(Parcel("round-open", b"", body))
     contents = everything(envelope)
     assert sum(content.startswith(b"ArrayChunk") for content in contents.values()) == 3
-    assert bytes(unpack(RecordDict(), envelope.tree, contents.__getitem__).body) == body
+    assert bytes(unpack(RecordDict(), envelope.tree, contents.__getitem__, kinds=ALL, repeats=True).body) == body
 
 
 def test_body_may_be_any_contiguous_buffer() -> None:
@@ -71,7 +72,7 @@ def test_body_may_be_any_contiguous_buffer() -> None:
     numbers = np.arange(1_000_000, dtype=np.int64)
     envelope, _ = addressed(Parcel("masked", b"", memoryview(numbers)))  # 8 MB, items of 8 bytes
     contents = everything(envelope)
-    assert bytes(unpack(RecordDict(), envelope.tree, contents.__getitem__).body) == numbers.tobytes()
+    assert bytes(unpack(RecordDict(), envelope.tree, contents.__getitem__, kinds=ALL).body) == numbers.tobytes()
 
 
 @pytest.mark.parametrize("size", [10, 100_000, 6 * MIB])
@@ -113,12 +114,14 @@ NOTE = {"kind": "masked", "head": b"", "size": 3, "body": b"abc", "mark": ""}
 def test_a_strange_note_is_refused(note: dict[str, int | str | bytes]) -> None:
     content = RecordDict({"parcel": ConfigRecord(note)})
     with pytest.raises(Malformed):
-        unpack(content, ObjectTree(object_id="0" * 64), dict[str, bytes]().__getitem__)
+        unpack(content, ObjectTree(object_id="0" * 64), dict[str, bytes]().__getitem__, kinds=ALL)
 
 
 def test_a_message_of_other_records_is_refused() -> None:
     with pytest.raises(Malformed):
-        unpack(RecordDict({"config": ConfigRecord({"a": 1})}), ObjectTree(object_id="0" * 64), {}.__getitem__)
+        unpack(
+            RecordDict({"config": ConfigRecord({"a": 1})}), ObjectTree(object_id="0" * 64), {}.__getitem__, kinds=ALL
+        )
 
 
 @pytest.mark.parametrize("fault", ["array-missing-chunk", "longer", "no-chunk", "not-an-array"])
@@ -136,4 +139,4 @@ def test_a_body_that_does_not_fit_its_note_is_refused(fault: str) -> None:
     else:
         contents[array_id] = b"ConfigRecord  2\x00{}"
     with pytest.raises(Malformed):
-        unpack(RecordDict(), envelope.tree, contents.__getitem__)
+        unpack(RecordDict(), envelope.tree, contents.__getitem__, kinds=ALL)

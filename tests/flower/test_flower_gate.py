@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
+import flwr.supernode.node_auth_http_interceptor as flower_signs
 import httpx
 import pytest
 from flower_house import Department, House, ask, until
@@ -14,7 +18,9 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.date import now as flower_now
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -23,7 +29,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from commonroot.client.node_key import load_node_key
 from commonroot.common.parcel import Parcel
 from commonroot.flower import VersionStamp
-from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES
+from commonroot.server import superlink
+from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES, SHORT_REQUEST, SIGNED_WITH, Doorbell, Gate
 
 
 @pytest.fixture
@@ -145,25 +152,119 @@ def test_a_body_that_is_announced_too_long_is_refused_unread(house: House) -> No
 def test_a_body_that_turns_out_too_long_is_refused_on_the_way(house: House) -> None:
     """Chunked, so no length is announced: 7 MiB in pieces of 1 MiB."""
     piece = b"100000\r\n" + bytes(1024 * 1024) + b"\r\n"
-    head = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\n" + signed(house, "a")
+    head += b"transfer-encoding: chunked\r\n\r\n"
     assert raw(house, head, *[piece] * 7, b"0\r\n\r\n")[0] == 413
 
 
 def test_the_longest_body_that_is_allowed_reaches_the_hub(house: House) -> None:
     head = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\ncontent-type: application/protobuf\r\n"
-    status, _ = raw(house, head + b"content-length: %d\r\n\r\n" % MAX_REQUEST, bytes(MAX_REQUEST))
+    head += signed(house, "a")
+    status, answer = raw(house, head + b"content-length: %d\r\n\r\n" % MAX_REQUEST, bytes(MAX_REQUEST))
     assert 400 <= status < 500
+    assert b"content-length: 0" not in answer  # the hub's words; the gate answers without any
     assert status not in (404, 413)  # what the hub thinks of six megabytes of zeros, not what the gate does
 
 
 def test_a_body_cut_short_harms_nobody(house: House, outsider: httpx.Client) -> None:
-    raw(house, b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc", hang_up=True)
+    raw(
+        house,
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\n"
+        + signed(house, "a")
+        + b"content-length: 100\r\n\r\nabc",
+        hang_up=True,
+    )
     assert outsider.get("/health").status_code == 200
 
 
 def test_plain_http_is_no_way_in(house: House) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{house.hub.public_port}/health", trust_env=False)
+
+
+LONG = SHORT_REQUEST + 1
+PUSH = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("length", [b"content-length: 10\r\n\r\n", b"content-length: 6291456\r\n\r\n", CHUNKED])
+def test_who_signs_nothing_is_refused_before_sending_a_body(house: House, length: bytes) -> None:
+    """Not a byte of the body is sent, so a gate that read first would keep this waiting."""
+    assert raw(house, PUSH + length)[0] == 401
+
+
+@pytest.mark.parametrize("length", [b"content-length: %d\r\n\r\n" % LONG, CHUNKED])
+@pytest.mark.parametrize("fault", ["unregistered", "another-signature", "old", "junk"])
+def test_a_long_body_is_read_for_registered_nodes_only(house: House, length: bytes, fault: str) -> None:
+    if "passer-by" not in house.place.lines:
+        house.place.department("passer-by")
+    headers = {
+        "unregistered": lambda: signed(house, "passer-by"),
+        "another-signature": lambda: signed(house, "a", signer="passer-by"),
+        "old": lambda: signed(house, "a", ago=400),
+        "junk": lambda: b"flwr-public-key: x\r\nflwr-signature: y\r\nflwr-timestamp: z\r\n",
+    }[fault]()
+    assert raw(house, PUSH + headers + length)[0] == 401
+
+
+def test_the_headers_that_the_gate_asks_for_are_those_that_nodes_send(house: House) -> None:
+    sent = {line.split(b":")[0] for line in signed(house, "a").splitlines()}
+    assert sent == SIGNED_WITH
+
+
+def test_health_takes_no_body(house: House) -> None:
+    status, _ = raw(house, b"GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody")
+    assert status == 413
+
+
+def test_a_body_that_does_not_arrive_in_time_is_given_up(house: House) -> None:
+    answers: list[dict[str, object]] = []
+
+    async def trickle() -> dict[str, object]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def hub(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("the hub must not see it")
+
+    async def send(event: MutableMapping[str, object]) -> None:
+        answers.append(dict(event))
+
+    gate = Gate(hub, Doorbell(), lambda headers: True, body_seconds=0.1)
+    headers = [(name, b"") for name in SIGNED_WITH] + [(b"content-length", b"100000")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/fleet/push-object", "headers": headers}
+    asyncio.run(asyncio.wait_for(gate(scope, trickle, send), 5))
+    assert answers[0]["status"] == 408
+
+
+def test_headers_without_an_end_are_cut_off(house: House) -> None:
+    request = b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: "
+    assert raw(house, request, *[b"a" * 1024] * 64)[0] == 400
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: "], ids=["silent", "half-a-head"])
+def test_who_connects_and_never_asks_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(superlink, "_DAWDLING", 0.5)
+    context = ssl.create_default_context(cafile=str(house.place.ca))
+    with (
+        socket.create_connection(("127.0.0.1", house.hub.public_port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
+        tls.sendall(begun)
+        with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):  # hung up on, too
+            assert tls.recv(1) == b""
+
+
+def signed(house: House, name: str, *, signer: str | None = None, ago: float = 0.0) -> bytes:
+    """The header lines with which this department's node signs a request made some seconds ago."""
+    request = httpx.Request("POST", "https://x")
+    key = load_node_key(house.place.node_key(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flower_signs, "now", lambda: flower_now() - datetime.timedelta(seconds=ago))
+        NodeAuthHttpInterceptor(load_node_key(house.place.node_key(signer or name)), key.public_key()).intercept(
+            ProtobufRequestContext("", fleet_pb2.PullMessagesRequest(), request), lambda _: httpx.Response(200)
+        )
+    return b"".join(f"{n}: {v}\r\n".encode() for n, v in request.headers.items() if n.startswith("flwr-"))
 
 
 def raw(house: House, *pieces: bytes, hang_up: bool = False) -> tuple[int, bytes]:
