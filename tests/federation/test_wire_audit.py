@@ -31,7 +31,6 @@ from commonroot.common.messages import Masked, Refusal, RoundOpen, Shares, box_b
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum import coordinator, department
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.common.secure_sum.masks import body_bytes
 from commonroot.flower import SHORT_PARCEL
 from commonroot.server import superlink
 from commonroot.server.coordinator import serve as serve_coordinator
@@ -173,7 +172,7 @@ def test_every_byte_of_every_parcel_is_accounted_for(audited):
             assert told.encode() == head
             assert told.transcript in transcripts
             assert len(head) == 1 + 32 + 2 + 32 + 2 + 3 * box_bytes(3) + 3 * 32 + 64
-            assert len(body) == body_bytes(codec.length16, codec.length64)
+            assert len(body) == codec.layout.nbytes
         elif one.parcel.kind == parcel.SHARES:
             answer = Shares.decode(head)
             assert answer.encode() == head
@@ -346,7 +345,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
         yield at_work, witness
 
 
-def found(at_work: small.ToyFederation, witness: Witness) -> set[str]:  # noqa: F811
+def sorts_found(at_work: small.ToyFederation, witness: Witness) -> set[str]:
     at_work.start_all()
     at_work.queue()
     at_work.run()
@@ -355,28 +354,30 @@ def found(at_work: small.ToyFederation, witness: Witness) -> set[str]:  # noqa: 
 
 
 def test_an_honest_run_passes_the_audit(watched):
-    assert found(*watched) == set()
+    assert sorts_found(*watched) == set()
 
 
 def test_without_masks_the_audit_finds_the_lanes(watched, monkeypatch):
-    seen = department.add_streams  # the witness's
+    def no_masks(bulk: Any, exact: Any, _streams: Any, *, threads: int) -> None:
+        bulk[:], exact[:] = 0, 0
 
-    def no_masks(lanes16: Any, lanes64: Any, streams: Any) -> None:
-        seen(lanes16, lanes64, [])
-
-    monkeypatch.setattr(department, "add_streams", no_masks)
-    monkeypatch.setattr(coordinator, "add_streams", lambda *_: None)
-    assert found(*watched) == {"unmasked lanes"}
+    monkeypatch.setattr(department, "fill_streams", no_masks)
+    monkeypatch.setattr(coordinator, "add_streams", lambda *_, threads: None)
+    assert sorts_found(*watched) == {"unmasked lanes"}
 
 
-def test_with_masks_on_the_16_bit_lanes_alone_the_audit_finds_the_others(watched, monkeypatch):
+def test_with_masks_on_the_bulk_alone_the_audit_finds_the_others(watched, monkeypatch):
     from commonroot.common.secure_sum import masks
 
-    honest = masks._add
+    honest = masks._run
     monkeypatch.setattr(
-        masks, "_add", lambda lanes, label, streams: label == "lanes16" and honest(lanes, label, streams)
+        masks,
+        "_run",
+        lambda words, label, streams, fresh, threads: honest(
+            words, label, streams if label == masks.BULK else [], fresh, threads
+        ),
     )
-    assert found(*watched) == {"unmasked lanes"}
+    assert sorts_found(*watched) == {"unmasked lanes"}
 
 
 @pytest.mark.parametrize(("order", "width"), [("<", 4), (">", 4), ("<", 8), (">", 8)])
@@ -396,7 +397,7 @@ def test_two_numbers_of_a_head_in_a_corner_of_an_upload_are_found(order, width, 
         return handled
 
     at_work.front = smuggling
-    assert "head and optimizer" in found(at_work, witness)
+    assert "head and optimizer" in sorts_found(at_work, witness)
 
 
 @pytest.mark.parametrize("secret", ["identity.key", "training.key"])
