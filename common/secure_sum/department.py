@@ -53,9 +53,9 @@ from commonroot.common.secure_sum.edges import (
     wanted,
 )
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
-from commonroot.common.secure_sum.masks import fill_streams, join_body, sign
+from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body, sign
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
-from commonroot.common.secure_sum.precompute import Prepared
+from commonroot.common.secure_sum.precompute import Dealt, Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
 from commonroot.common.secure_sum.shares import SECRET_BYTES, point, split
 
@@ -151,25 +151,29 @@ class DepartmentMachine:
         Parameters  opened: what ``review`` returned; random: a cryptographic source; threads: for the keystreams
         Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already
         """
-        transcript, cohort = opened.transcript, opened.cohort
         _, layout = self._under_review(opened)
+        dealt, streams = self._deal(opened, random)
+        bulk, exact = layout.empty()
+        fill_streams(bulk, exact, streams, threads=threads)
+        return Prepared(dealt, bulk, exact)
+
+    def _deal(self, opened: RoundOpen, random: Random) -> tuple[Dealt, list[Signed]]:
+        """Fresh secrets for one upload: what others need of them, and the streams that they stand for."""
+        transcript, cohort = opened.transcript, opened.cohort
         chains = self._memory.chains.forward(opened.round)
         peers = others(cohort, self.me)
         own = random(KEY_BYTES)
         pairs = [pair_secret(chains.rounds[peer], transcript) for peer in peers]
-        bulk, exact = layout.empty()
-        streams = [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))]
-        fill_streams(bulk, exact, streams, threads=threads)
-
         secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(len(cohort), SECRET_BYTES)
-        dealt = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
+        shares = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
         salt = random(BOX_SALT_BYTES)
         boxes = tuple(
-            seal_box(chains.rounds[member], transcript, self.me, member, salt, shares.tobytes())
-            for member, shares in zip(cohort, dealt, strict=True)
+            seal_box(chains.rounds[member], transcript, self.me, member, salt, each.tobytes())
+            for member, each in zip(cohort, shares, strict=True)
         )
         commitments = (commit_self(transcript, self.me, own), *(commit_pair(transcript, s) for s in pairs))
-        return Prepared(transcript, chains, boxes, commitments, bulk, exact)
+        streams = [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))]
+        return Dealt(transcript, chains, boxes, commitments), streams
 
     def mask(
         self, opened: RoundOpen, bulk: Words, exact: Words64, using: Prepared | Random
@@ -187,16 +191,20 @@ class DepartmentMachine:
         floor, layout = self._under_review(opened)
         if not layout.fits(bulk, exact):
             raise WrongSize(f"expected {layout.bulk} + {layout.exact} words, found {bulk.size} + {exact.size}")
-        prepared = using if isinstance(using, Prepared) else self.prepare(opened, using)
-        prepared.add_to(transcript, bulk, exact)
+        if isinstance(using, Prepared):
+            using.add_to(transcript, bulk, exact)
+            dealt = using.dealt
+        else:
+            dealt, streams = self._deal(opened, using)
+            add_streams(bulk, exact, streams)
         body = join_body(bulk, exact)
         head = Masked.signed(
             self._identity,
             transcript=transcript,
             sender=self.me,
             body=sha256(body),
-            boxes=prepared.boxes,
-            commitments=prepared.commitments,
+            boxes=dealt.boxes,
+            commitments=dealt.commitments,
         )
         upload = Upload(
             round=opened.round,
@@ -209,7 +217,7 @@ class DepartmentMachine:
             head=head.encode(),
             body=head.body,
         )
-        self._memory = self._memory.with_upload(upload, prepared.chains)
+        self._memory = self._memory.with_upload(upload, dealt.chains)
         return upload.head, body, self._memory
 
     def _under_review(self, opened: RoundOpen) -> tuple[int, Layout]:

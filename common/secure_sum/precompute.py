@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,36 +21,35 @@ from commonroot.common.secure_sum.lanes import Words, Words64
 _R = TypeVar("_R")
 
 
-class Prepared:
-    """Everything of one upload but the data.
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What the secrets of one upload become for others.
 
-    transcript           of the round it was made for
+    transcript           of the round they were made for
     chains               key chains of that round, for the memory
     boxes, commitments   as in ``messages.Masked``
     """
 
-    __slots__ = ("_bulk", "_exact", "_lock", "_used", "boxes", "chains", "commitments", "transcript")
+    transcript: bytes
+    chains: Chains = field(repr=False)
+    boxes: tuple[bytes, ...] = field(repr=False)
+    commitments: tuple[bytes, ...] = field(repr=False)
 
-    def __init__(
-        self,
-        transcript: bytes,
-        chains: Chains,
-        boxes: tuple[bytes, ...],
-        commitments: tuple[bytes, ...],
-        bulk: Words,
-        exact: Words64,
-    ) -> None:
-        self.transcript = transcript
-        self.chains = chains
-        self.boxes = boxes
-        self.commitments = commitments
+
+class Prepared:
+    """Everything of one upload but the data: what was dealt, and the sum of the masks."""
+
+    __slots__ = ("_bulk", "_exact", "_lock", "_used", "dealt")
+
+    def __init__(self, dealt: Dealt, bulk: Words, exact: Words64) -> None:
+        self.dealt = dealt
         self._bulk, self._exact = bulk, exact
         self._lock = threading.Lock()
         self._used = False
 
     def add_to(self, transcript: bytes, bulk: Words, exact: Words64) -> None:
         """Add the masks to words of their layout, in place, once.  UsageError a second time or for another round."""
-        if transcript != self.transcript:
+        if transcript != self.dealt.transcript:
             raise UsageError("these masks were prepared for another round")
         with self._lock:
             if self._used:
@@ -60,7 +60,7 @@ class Prepared:
         self._bulk, self._exact = self._bulk[:0].copy(), self._exact[:0].copy()
 
     def __repr__(self) -> str:
-        return f"Prepared({self.transcript.hex()[:12]}…)"
+        return f"Prepared({self.dealt.transcript.hex()[:12]}…)"
 
 
 class Background(Generic[_R]):

@@ -103,7 +103,7 @@ def test_words_of_another_layout_are_not_masked():
 def test_what_was_prepared_does_not_show_itself():
     federation = Federation(3)
     prepared = federation.machines[0].prepare(reviewed(federation, 0, federation.opening()), federation.random)
-    assert repr(prepared) == f"Prepared({prepared.transcript.hex()[:12]}…)"
+    assert repr(prepared) == f"Prepared({prepared.dealt.transcript.hex()[:12]}…)"
 
 
 def test_work_in_the_background_gives_what_it_returns_or_raises():
