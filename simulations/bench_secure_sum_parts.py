@@ -14,9 +14,9 @@ from commonroot.common.charter import Charter, Method, TermSpec
 from commonroot.common.messages import Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.codec import Opened, SumCodec
-from commonroot.common.secure_sum.coordinator import CoordinatorRound
+from commonroot.common.secure_sum.coordinator import CoordinatorRound, Sums
 from commonroot.common.secure_sum.department import DepartmentMachine
-from commonroot.common.secure_sum.lanes import LaneChoice, Lanes, Layout
+from commonroot.common.secure_sum.lanes import LaneChoice, Lanes, Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Prepared
@@ -62,7 +62,7 @@ class Parts:
 
     def __init__(self, n: int, values: Tensors, lanes: LaneChoice = "auto") -> None:
         random = os.urandom
-        self.n = n
+        self.n, self.tensors = n, values
         self.values: dict[str, NDArray[np.floating]] = {**values, "weight": np.asarray(0.5)}
         self.coordinator = Identity.generate(random)
         self.identities = [Identity.generate(random) for _ in range(n)]
@@ -107,13 +107,18 @@ class Parts:
         machine.review(self._head, self.broadcast, charter=self.charter)
         return machine
 
-    def prepare(self, machine: DepartmentMachine, threads: int = 1) -> Prepared:
-        """Masks, shares, boxes."""
-        return machine.prepare(self.opening, os.urandom, threads=threads)
+    def reviewed_and_prepared(self, department: int = 0) -> tuple[DepartmentMachine, Prepared]:
+        """The same with masks, shares and boxes made ahead."""
+        machine = self.reviewed(department)
+        return machine, machine.prepare(self.opening, os.urandom)
 
-    def upload(self, machine: DepartmentMachine, prepared: Prepared | None = None) -> Upload:
+    def encoded(self, key: bytes) -> tuple[Words, Words64]:
+        """A department's words."""
+        return self.codec.encode(self.values, self.opening.bounds, key)
+
+    def upload(self, machine: DepartmentMachine, prepared: Prepared | None = None, key: bytes = b"") -> Upload:
         """Encode and mask: what lies between trained tensors and the link."""
-        bulk, exact = self.codec.encode(self.values, self.opening.bounds, os.urandom(32))
+        bulk, exact = self.encoded(key or os.urandom(32))
         head, body, self._masked[machine.me] = machine.mask(self.opening, bulk, exact, prepared or os.urandom)
         return Upload(head, body)
 
@@ -135,17 +140,32 @@ class Parts:
         machines = {who: DepartmentMachine(self.roster, self.identities[who], self._masked[who]) for who in quorum}
         return [(who, machines[who].answer(asking.open_for(who))[0]) for who in quorum]
 
-    def coordinate(
+    def unmask(
         self, uploads: Iterable[tuple[int, Upload]], answers: Sequence[tuple[int, bytes]], threads: int = 1
-    ) -> Opened:
-        """A whole round at the coordinator: check and add uploads, check and join shares, unmask, decode."""
+    ) -> tuple[Sums, int]:
+        """Check and add uploads, check and join shares, unmask; with the number of survivors."""
         at_work = self.round()
         for who, sent in uploads:
             at_work.upload(who, sent.head, sent.body)
         survivors = at_work.fix()
         for who, head in answers:
             at_work.shares(who, head)
-        return self.codec.decode(*at_work.finish(threads=threads), len(survivors), self.opening.bounds)
+        return at_work.finish(threads=threads), len(survivors)
+
+    def coordinate(self, uploads: dict[int, Upload], answers: Sequence[tuple[int, bytes]], threads: int = 1) -> Opened:
+        """A whole round at the coordinator, decoding included."""
+        sums, survivors = self.unmask(uploads.items(), answers, threads)
+        return self.codec.decode(*sums, survivors, self.opening.bounds)
+
+    def wrong_words(self) -> int:
+        """Words of an opened ring sum, the first department lost, that are not the sum of the encoded words."""
+        keys = {at: os.urandom(32) for at in range(1, self.n)}
+        uploads = {at: self.upload(self.reviewed(at), key=key) for at, key in keys.items()}
+        (bulk, exact), _ = self.unmask(uploads.items(), self.answers(uploads))
+        for key in keys.values():
+            for total, words in zip((bulk, exact), self.encoded(key), strict=True):
+                np.subtract(total, words, out=total)
+        return int(np.count_nonzero(bulk)) + int(np.count_nonzero(exact))
 
 
 class Kernels:
@@ -162,38 +182,50 @@ class Kernels:
         """Of an upload."""
         return self.codec.layout
 
-    def masks(self) -> tuple[NDArray[np.generic], NDArray[np.uint64]]:
+    def encode(self) -> tuple[Words, Words64]:
+        """One department's words."""
+        return self.codec.encode(self.values, self._bounds, os.urandom(32))
+
+    def masks(self) -> tuple[Words, Words64]:
         """One department's: its own and k pairwise streams, which can be made ahead."""
         words = self.layout.empty()
-        streams: list[Signed] = [(1 if at % 2 else -1, os.urandom(32)) for at in range(self.k)]
-        fill_streams(*words, [(1, os.urandom(32)), *streams])
+        fill_streams(*words, self._streams())
         return words
 
-    def upload(self, masks: tuple[NDArray[np.generic], NDArray[np.uint64]] | None = None) -> memoryview:
+    def _streams(self) -> list[Signed]:
+        return [(-1 if at % 2 else 1, os.urandom(32)) for at in range(self.k + 1)]
+
+    def upload(self, masks: tuple[Words, Words64] | None = None) -> memoryview:
         """Encode, mask and hash."""
-        words = self.codec.encode(self.values, self._bounds, os.urandom(32))
-        for word, mask in zip(words, masks or self.masks(), strict=True):
-            np.add(word, mask, out=word)
+        words = self.encode()
+        if masks is None:
+            add_streams(*words, self._streams())
+        else:
+            for word, mask in zip(words, masks, strict=True):
+                np.add(word, mask, out=word)
         body = join_body(*words)
         sha256(body)
         return body
 
-    def coordinate(self, body: memoryview, dropped: int) -> None:
-        """Hash and add the survivors' uploads, take off their own masks and those of edges to the lost, decode.
-
-        All uploads are the same bytes here and no mask was ever added, so the sum is noise until it is zeroed; every
-        pass over memory is made as in a round.
-        """
+    def unmask(self, bodies: Iterable[memoryview], dropped: int) -> Sums:
+        """Hash and add the survivors' uploads, take off their own masks and those of edges to the lost."""
         survivors = self.n - dropped
         bulk, exact = np.zeros(self.layout.bulk, dtype=self.layout.word), np.zeros(self.layout.exact, dtype="<u8")
-        for _ in range(survivors):
+        for body in bodies:
             sha256(body)
             for total, words in zip((bulk, exact), self.layout.split(body), strict=True):
                 np.add(total, words, out=total)
         edges = round(dropped * self.k * survivors / (self.n - 1))  # from a lost department to a survivor
         streams: list[Signed] = [(-1, os.urandom(32)) for _ in range(survivors + edges)]
         add_streams(bulk, exact, streams)
+        return bulk, exact
+
+    def coordinate(self, body: memoryview, dropped: int) -> None:
+        """A round's passes over memory, decoding included.
+
+        All uploads are the same bytes here, under masks that nobody takes off, so the sum is noise: it is zeroed before
+        it is decoded.
+        """
+        bulk, exact = self.unmask([body] * (self.n - dropped), dropped)
         bulk[:], exact[:] = 0, 0
-        self.codec.decode(bulk, exact, survivors, self._bounds)
-
-
+        self.codec.decode(bulk, exact, self.n - dropped, self._bounds)
