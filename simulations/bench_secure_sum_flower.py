@@ -144,7 +144,7 @@ class SecAggPlus:
         self.n = n
         self._parameters = ndarrays_to_parameters(list(tensors.values()))
         self._states = [SecAggPlusState(nid=1000 + i) for i in range(n)]
-        threshold = max(2, round(0.75 * n))
+        threshold = n // 2 + 1
         setup: dict[str, Any] = {
             Key.SAMPLE_NUMBER: n,
             Key.SHARE_NUMBER: n,

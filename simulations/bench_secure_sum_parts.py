@@ -147,6 +147,7 @@ class Parts:
         at_work = self.round()
         for who, sent in uploads:
             at_work.upload(who, sent.head, sent.body)
+            del sent  # before the next one arrives
         survivors = at_work.fix()
         for who, head in answers:
             at_work.shares(who, head)
@@ -215,6 +216,7 @@ class Kernels:
             sha256(body)
             for total, words in zip((bulk, exact), self.layout.split(body), strict=True):
                 np.add(total, words, out=total)
+            del body, words  # before the next one arrives
         edges = round(dropped * self.k * survivors / (self.n - 1))  # from a lost department to a survivor
         streams: list[Signed] = [(-1, os.urandom(32)) for _ in range(survivors + edges)]
         add_streams(bulk, exact, streams)
