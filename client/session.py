@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +37,7 @@ from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
 from commonroot.strategies import build, check_sealed
 
@@ -138,8 +140,13 @@ class Session:
         name = charter.digest.hex()
         received = self._received(charter, request.body, opening.version)
         self._on_event("training", {"round": opening.round, "version": opening.version})
-        trained = self._train(charter, received, opening.version)
-        head, body, memory = self._mask(charter, opening, trained.terms)
+        # Masks and shares do not depend on the data: they are made while training runs.
+        ahead = Background(partial(self._machine.prepare, opening, self._random), "commonroot-prepare")
+        try:
+            trained = self._train(charter, received, opening.version)
+        finally:
+            ahead.wait()
+        head, body, memory = self._mask(charter, opening, trained.terms, ahead.result())
         with self._write_ahead():
             self._store.commit_upload(
                 epoch=self._roster.epoch,
@@ -156,7 +163,7 @@ class Session:
                     "round": opening.round,
                     "charter": name,
                     "transcript": opening.transcript.hex(),
-                    "digest": sha256(head, body).hex(),
+                    "digest": sha256(head).hex(),  # the head holds the body's hash
                 },
             )
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
@@ -250,18 +257,18 @@ class Session:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _mask(
-        self, charter: Charter, opening: RoundOpen, terms: Mapping[str, NDArray[np.floating]]
+        self, charter: Charter, opening: RoundOpen, terms: Mapping[str, NDArray[np.floating]], prepared: Prepared
     ) -> tuple[bytes, bytes | bytearray | memoryview, DepartmentMemory]:
         """Encode and mask.  Rounding is a function of the version, so a retried round resends the same values."""
-        codec = SumCodec(charter.manifest, len(opening.cohort))
+        codec = SumCodec.of_round(charter, self._roster, len(opening.cohort))
         rounding = derive(self._secret, "rounding", charter.digest + opening.version.to_bytes(4, "big"))
         bounds = np.asarray(opening.bounds, dtype=np.float32)
         try:
-            lanes16, lanes64 = codec.encode(terms, bounds, rounding)
+            bulk, exact = codec.encode(terms, bounds, rounding)
         except ManifestError as error:  # as telling as a failure to train, and answered alike
             self._tell_failure("abstained", error)
-            lanes16, lanes64 = codec.encode(_zeros(charter), bounds, rounding)
-        return self._machine.mask(opening, lanes16, lanes64, self._random)
+            bulk, exact = codec.encode(_zeros(charter), bounds, rounding)
+        return self._machine.mask(opening, bulk, exact, prepared)
 
     def _stored_machine(self) -> DepartmentMachine:
         memory = self._store.memory(self._roster.epoch)

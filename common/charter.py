@@ -17,6 +17,7 @@ from commonroot.common.backbone import BackboneSpec, Shapes
 from commonroot.common.errors import ConfigError
 from commonroot.common.manifest import Lane, Manifest, Term
 from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex64, Name, parse
+from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
 
 
@@ -85,7 +86,11 @@ class Timing(_Frozen):
 
 
 class Draft(_Frozen):
-    """A charter as a person writes it."""
+    """A charter as a person writes it.
+
+    lanes  how bulk terms travel (``secure_sum.lanes``): ``uint16``, ``3x21`` or ``uint32``; ``auto`` is the smallest
+           meant for the roster's size, so it never changes within an epoch
+    """
 
     federation: Name
     name: Name
@@ -95,6 +100,7 @@ class Draft(_Frozen):
     training: Training = Training()
     cohort: Cohort = Cohort()
     timing: Timing = Timing()
+    lanes: LaneChoice = "auto"
 
     @classmethod
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:

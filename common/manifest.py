@@ -3,7 +3,8 @@
 A *term* is a named tensor with a shape, a lane type and a bound.  The *manifest* of a federation lists every term that
 may ever be sent; a name that is not in it, or that is private by its nature, cannot be packed.  Two lane types:
 
-fixed16  bulk (backbone updates): 16-bit fixed point inside a bound that each round's header publishes
+fixed16  bulk (backbone updates): fixed point inside a bound that each round's header publishes.  The name is that of
+         its smallest width; how many bits a lane really has is up to the charter (``secure_sum.lanes``)
 fixed64  exact quantities (weights, counts, losses, statistics): 64-bit fixed point inside the term's own bound
 """
 

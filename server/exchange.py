@@ -112,6 +112,7 @@ class Exchange:
                 waiting.discard(who)
                 answered.add(who)
                 enough = accept(who, reply) or enough
+                del reply  # it may be large, and the next one is fetched before this name is used again
         self._links.forget(list(tickets))
         return set(parcels) - answered
 

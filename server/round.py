@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from commonroot.common import parcel
 from commonroot.common.charter import Charter
@@ -27,7 +26,9 @@ from commonroot.common.messages import Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import Opened, SumCodec
-from commonroot.common.secure_sum.coordinator import CoordinatorRound
+from commonroot.common.secure_sum.coordinator import CoordinatorRound, Sums
+from commonroot.common.secure_sum.lanes import Words, Words64
+from commonroot.common.secure_sum.masks import useful_threads
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
@@ -95,7 +96,7 @@ class RoundDriver:
 
         Raises RoundLost where the round comes to nothing.
         """
-        codec = SumCodec(self._charter.manifest, len(opening.cohort))
+        codec = SumCodec.of_round(self._charter, self._roster, len(opening.cohort))
         account = Account()
         try:
             if snapshot is None:
@@ -103,8 +104,7 @@ class RoundDriver:
                     self._roster,
                     self._identity,
                     opening,
-                    codec.length16,
-                    codec.length64,
+                    codec.layout,
                     floor=self._charter.cohort.floor,
                 )
                 self._gather(machine, opening, broadcast, account)
@@ -113,10 +113,10 @@ class RoundDriver:
             else:
                 machine = CoordinatorRound.restore(self._roster, self._identity, snapshot)
             self._on_progress("opening", {"round": opening.round, "survivors": list(machine.survivors)})
-            sum16, sum64 = self._open(machine, opening, account)
+            bulk, exact = self._open(machine, opening, account)
         finally:
             self._journal.count_received(account.counts())
-        opened = codec.decode(sum16, sum64, len(machine.survivors), np.asarray(opening.bounds, dtype=np.float32))
+        opened = codec.decode(bulk, exact, len(machine.survivors), np.asarray(opening.bounds, dtype=np.float32))
         uploads = account.parcels[parcel.MASKED]
         report = {
             "cohort": [self._name(who) for who in opening.cohort],
@@ -125,7 +125,7 @@ class RoundDriver:
             "upload_bytes": account.size[parcel.MASKED] // uploads if uploads else 0,
             "share_bytes": account.size[parcel.SHARES] // max(1, account.parcels[parcel.SHARES]),
         }
-        return RoundResult(opened, machine.survivors, machine.opened_digest, _digest(sum16, sum64), report)
+        return RoundResult(opened, machine.survivors, machine.opened_digest, _digest(bulk, exact), report)
 
     # -- steps 2 and 4 ---------------------------------------------------------------------------------------------
 
@@ -154,13 +154,11 @@ class RoundDriver:
             on_fault=self._link_fault,
         )
 
-    def _open(
-        self, machine: CoordinatorRound, opening: RoundOpen, account: Account
-    ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
+    def _open(self, machine: CoordinatorRound, opening: RoundOpen, account: Account) -> Sums:
         requests = {
             who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort if who not in self._refused
         }
-        result: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] = []
+        result: list[Sums] = []
 
         def accept(who: int, reply: Parcel) -> bool:
             account.add(reply)
@@ -173,7 +171,7 @@ class RoundDriver:
             if not machine.ready:
                 return False
             try:
-                result.append(machine.finish())
+                result.append(machine.finish(threads=useful_threads(machine.nbytes, len(machine.survivors))))
             except (PeerError, NotEnoughShares) as error:
                 # Some member's shares are bad; with one more honest answer it may still open.
                 self._on_fault("", error.code, str(error))
@@ -212,5 +210,5 @@ def expect(reply: Parcel, kind: str) -> None:
     raise Refused(f"answered with {reply.kind[:32]!r} where {kind!r} was asked for")
 
 
-def _digest(sum16: NDArray[np.uint16], sum64: NDArray[np.uint64]) -> bytes:
-    return sha256(sum16.astype("<u2").tobytes(), sum64.astype("<u8").tobytes())
+def _digest(bulk: Words, exact: Words64) -> bytes:
+    return sha256(bulk.view(np.uint8).data, exact.view(np.uint8).data)

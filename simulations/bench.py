@@ -48,7 +48,10 @@ class Row:
 
 Benchmark = Callable[[Console], list[Row]]
 #: Name → module with a function ``run(console) -> list[Row]``; imported only when asked for.
-BENCHMARKS: Final[dict[str, str]] = {"latency": "commonroot.simulations.bench_latency"}
+BENCHMARKS: Final[dict[str, str]] = {
+    "latency": "commonroot.simulations.bench_latency",
+    "secure-sum": "commonroot.simulations.bench_secure_sum",
+}
 
 
 def run_benchmark(name: str, folder: Path, console: Console) -> list[Row]:

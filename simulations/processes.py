@@ -22,11 +22,11 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start ``commonroot …`` under a name; output is appended to ``logs/NAME.log``."""
+    def start(self, name: str, *arguments: str, module: str = "commonroot") -> None:
+        """Start ``commonroot …`` (or another module) under a name; output is appended to ``logs/NAME.log``."""
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "commonroot", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

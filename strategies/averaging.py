@@ -185,5 +185,5 @@ class AveragedBackbone(BaseModel):
     def check_received(
         self, draft: Draft, received: Tensors, version: int, earlier: Tensors, earlier_version: int
     ) -> None:
-        """Raise OutsideCharter for a broadcast that rounds under this charter cannot have led to from an earlier one."""
+        """Raise OutsideCharter for a broadcast that no honest rounds can have led to from an earlier one."""
         check_step(draft, self.broadcast(draft), received, version, earlier, earlier_version)

@@ -69,6 +69,7 @@ FLOWER = {
     "server/flower_links.py": "the coordinator's links",
     "server/gate.py": "which of the hub's routes the public may reach",
     "server/superlink.py": "the hub, in the coordinator's process",
+    "simulations/bench_secure_sum_flower.py": "Flower's own paths, measured beside ours",
 }
 
 #: Whatever can run code that came with data.

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from commonroot.common.errors import (
     BadCohort,
@@ -33,13 +32,14 @@ from commonroot.common.messages import Masked, Open, Previous, RoundOpen, RunClo
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum import snapshots
 from commonroot.common.secure_sum.edges import commit_pair, commit_self, others, smallest_cohort, wanted
-from commonroot.common.secure_sum.masks import Signed, add_streams, body_bytes, sign, split_body
+from commonroot.common.secure_sum.lanes import Layout, Words, Words64
+from commonroot.common.secure_sum.masks import Signed, add_streams, sign
 from commonroot.common.secure_sum.primitives import Identity, same, sha256
 from commonroot.common.secure_sum.recovery import recover
 from commonroot.common.secure_sum.shares import SECRET_BYTES, point
 
 Body = bytes | bytearray | memoryview
-Lanes = tuple[NDArray[np.uint16], NDArray[np.uint64]]
+Sums = tuple[Words, Words64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class _Kept:
 class CoordinatorRound:
     """One round, from its RoundOpen to its sum.
 
-    Parameters  roster; identity: the coordinator's; opening: the signed round-open; length16, length64: lanes of an
-                upload (``SumCodec.length16`` …); floor: the charter's ``cohort.floor``, at least the roster's applies
+    Parameters  roster; identity: the coordinator's; opening: the signed round-open; layout: of an upload
+                (``SumCodec.layout``); floor: the charter's ``cohort.floor``, at least the roster's applies
     Raises      ForeignState: another roster's or coordinator's round; BadCohort: the cohort does not fit the roster or
                 is smaller than what every department will insist on
     """
 
     def __init__(
-        self, roster: Roster, identity: Identity, opening: RoundOpen, length16: int, length64: int, *, floor: int = 0
+        self, roster: Roster, identity: Identity, opening: RoundOpen, layout: Layout, *, floor: int = 0
     ) -> None:
         if opening.roster != roster.digest or opening.epoch != roster.epoch:
             raise ForeignState("the round is of another roster or epoch")
@@ -76,8 +76,8 @@ class CoordinatorRound:
         self.transcript = opening.transcript
         self.floor = max(roster.parameters.survivors_min, floor)
         self._identity = identity
-        self._lengths = (length16, length64)
-        self._sum: Lanes = (np.zeros(length16, dtype="<u2"), np.zeros(length64, dtype="<u8"))
+        self._layout = layout
+        self._sum: Sums = (np.zeros(layout.bulk, dtype=layout.word), np.zeros(layout.exact, dtype="<u8"))
         self._kept: dict[int, _Kept] = {}
         self._survivors: tuple[int, ...] | None = None
         self._answers: dict[int, Shares] = {}
@@ -85,6 +85,11 @@ class CoordinatorRound:
         self._done = False
 
     # -- uploading -------------------------------------------------------------------------------------------------
+
+    @property
+    def nbytes(self) -> int:
+        """Length of an upload's body, and of the one accumulator that is kept."""
+        return self._layout.nbytes
 
     @property
     def uploaded(self) -> tuple[int, ...]:
@@ -106,7 +111,7 @@ class CoordinatorRound:
             return False
         if self._survivors is not None:
             return False
-        expected = body_bytes(*self._lengths)
+        expected = self._layout.nbytes
         if memoryview(body).nbytes != expected:
             raise WrongSize(f"the upload of {self._name(sender)} has {memoryview(body).nbytes} bytes, not {expected}")
         if not same(sha256(body), masked.body):
@@ -123,9 +128,8 @@ class CoordinatorRound:
                     f"{self._name(sender)} and {self._name(peer)} committed to different secrets; "
                     f"the upload of {self._name(sender)} is left out"
                 )
-        lanes16, lanes64 = split_body(body, *self._lengths)
-        np.add(self._sum[0], lanes16, out=self._sum[0])
-        np.add(self._sum[1], lanes64, out=self._sum[1])
+        for total, words in zip(self._sum, self._layout.split(body), strict=True):
+            np.add(total, words, out=total)
         self._kept[sender] = kept
         return True
 
@@ -213,9 +217,10 @@ class CoordinatorRound:
         """After ``finish``: members whose shares are not the ones dealt, in order, as far as ``recovery`` can tell."""
         return tuple(sorted(self._liars))
 
-    def finish(self) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
-        """Unmask: the ring sums over the survivors' lanes, for ``SumCodec.decode``.
+    def finish(self, *, threads: int = 1) -> Sums:
+        """Unmask: the ring sums over the survivors' words, for ``SumCodec.decode``.
 
+        Parameters  threads: how many share the keystreams
         Raises  NotEnoughShares: fewer than the quorum, or none of the secrets can be told from lies; more answers may
                 help, then ``finish`` may be called again
                 BadShare: everyone answered and yet some department's secrets do not come back, so its shares, or too
@@ -226,7 +231,7 @@ class CoordinatorRound:
             streams: list[Signed] = []
             for (dealer, of), secret in secrets.items():
                 streams.append((-1 if of == dealer else -sign(dealer, of), secret))
-            add_streams(*self._sum, streams)
+            add_streams(*self._sum, streams, threads=threads)
             self._done = True
         return self._sum
 
@@ -277,8 +282,8 @@ class CoordinatorRound:
                 heads=tuple(kept[i].head for i in self.survivors),
                 boxes=tuple(tuple(kept[i].boxes.values()) for i in self.survivors),
                 commitments=tuple(tuple(kept[i].commitments.values()) for i in self.survivors),
-                sum16=self._sum[0],
-                sum64=self._sum[1],
+                bulk=self._sum[0],
+                exact=self._sum[1],
             )
         )
 
@@ -290,8 +295,8 @@ class CoordinatorRound:
         """
         s = snapshots.decode(data)
         opening = RoundOpen.decode(s.opening)
-        machine = cls(roster, identity, opening, s.sum16.size, s.sum64.size, floor=s.floor)
-        machine._sum = (s.sum16, s.sum64)
+        machine = cls(roster, identity, opening, s.layout, floor=s.floor)
+        machine._sum = (s.bulk, s.exact)
         for i, head, boxes, commitments in zip(s.survivors, s.heads, s.boxes, s.commitments, strict=True):
             machine._kept[i] = _Kept(
                 head,

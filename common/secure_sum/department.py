@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from commonroot.common.charter import Charter
 from commonroot.common.errors import (
@@ -53,8 +52,10 @@ from commonroot.common.secure_sum.edges import (
     smallest_cohort,
     wanted,
 )
-from commonroot.common.secure_sum.masks import add_streams, join_body, sign
+from commonroot.common.secure_sum.lanes import Layout, Words, Words64
+from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body, sign
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
+from commonroot.common.secure_sum.precompute import Dealt, Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
 from commonroot.common.secure_sum.shares import SECRET_BYTES, point, split
 
@@ -79,6 +80,7 @@ class DepartmentMachine:
         self._identity = identity
         self._memory = memory
         self._reviewed: tuple[bytes, int] | None = None
+        self._layout: Layout | None = None
 
     @property
     def memory(self) -> DepartmentMemory:
@@ -114,14 +116,15 @@ class DepartmentMachine:
         floor = self._check_cohort(opened.cohort, charter)
         if opened.manifest != charter.manifest.digest:
             raise OutsideCharter("the manifest is not the charter's")
-        SumCodec(charter.manifest, len(self.roster.departments)).check_bounds(opened.bounds)
+        codec = SumCodec.of_round(charter, self.roster, len(opened.cohort))
+        codec.check_bounds(opened.bounds)
         if opened.upload_seconds > math.ceil(charter.timing.upload):
             raise OutsideCharter(
                 f"{opened.upload_seconds} s for an upload; the charter has {charter.timing.upload:g} s"
             )
         _check_broadcast(opened.broadcast, body, charter)
         self._check_previous(opened.previous)
-        self._reviewed = (opened.transcript, floor)
+        self._reviewed, self._layout = (opened.transcript, floor), codec.layout
         return opened
 
     def repeat(self, opened: RoundOpen) -> Upload | None:
@@ -144,49 +147,72 @@ class DepartmentMachine:
 
     # -- M2 --------------------------------------------------------------------------------------------------------
 
-    def mask(
-        self, opened: RoundOpen, lanes16: NDArray[np.uint16], lanes64: NDArray[np.uint64], random: Random
-    ) -> tuple[bytes, memoryview, DepartmentMemory]:
-        """Mask this department's lanes, in place, for a reviewed round.
+    def prepare(self, opened: RoundOpen, random: Random, *, threads: int = 1) -> Prepared:
+        """Everything of an upload that does not depend on data; nothing changes yet, and no other thread may review.
 
-        Parameters  opened: what ``review`` returned; lanes16, lanes64: of ``SumCodec.encode``, overwritten;
-                    random: a cryptographic source
-        Returns     (head, body, memory): store memory and body durably, then send head and body
+        Parameters  opened: what ``review`` returned; random: a cryptographic source; threads: for the keystreams
         Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already
         """
+        _, layout = self._under_review(opened)
+        dealt, streams = self._deal(opened, random)
+        bulk, exact = layout.empty()
+        fill_streams(bulk, exact, streams, threads=threads)
+        return Prepared(dealt, bulk, exact)
+
+    def _deal(self, opened: RoundOpen, random: Random) -> tuple[Dealt, list[Signed]]:
+        """Fresh secrets for one upload: what others need of them, and the streams that they stand for."""
         transcript, cohort = opened.transcript, opened.cohort
-        if self._reviewed is None or self._reviewed[0] != transcript:
-            raise UsageError("a round must be reviewed before anything is masked for it")
-        if opened.round <= self._memory.round:
-            raise UsageError(f"round {opened.round} was masked for already; send that upload again")
         chains = self._memory.chains.forward(opened.round)
         peers = others(cohort, self.me)
         own = random(KEY_BYTES)
         pairs = [pair_secret(chains.rounds[peer], transcript) for peer in peers]
-        add_streams(lanes16, lanes64, [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))])
-
         secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(len(cohort), SECRET_BYTES)
-        dealt = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
+        shares = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
         salt = random(BOX_SALT_BYTES)
         boxes = tuple(
-            seal_box(chains.rounds[member], transcript, self.me, member, salt, shares.tobytes())
-            for member, shares in zip(cohort, dealt, strict=True)
+            seal_box(chains.rounds[member], transcript, self.me, member, salt, each.tobytes())
+            for member, each in zip(cohort, shares, strict=True)
         )
         commitments = (commit_self(transcript, self.me, own), *(commit_pair(transcript, s) for s in pairs))
-        body = join_body(lanes16, lanes64)
+        streams = [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))]
+        return Dealt(transcript, chains, boxes, commitments), streams
+
+    def mask(
+        self, opened: RoundOpen, bulk: Words, exact: Words64, using: Prepared | Random
+    ) -> tuple[bytes, memoryview, DepartmentMemory]:
+        """Mask this department's words, in place, for a reviewed round.
+
+        Parameters  opened: what ``review`` returned; bulk, exact: of ``SumCodec.encode``, overwritten;
+                    using: what ``prepare`` made for this round, good for one call, or a source of randomness to
+                    prepare from now
+        Returns     (head, body, memory): store memory and body durably, then send head and body
+        Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already, or where
+                    ``using`` was prepared for something else or used before; WrongSize for words of another layout
+        """
+        transcript, cohort = opened.transcript, opened.cohort
+        floor, layout = self._under_review(opened)
+        if not layout.fits(bulk, exact):
+            raise WrongSize(f"expected {layout.bulk} + {layout.exact} words, found {bulk.size} + {exact.size}")
+        if isinstance(using, Prepared):
+            using.add_to(transcript, bulk, exact)
+            dealt = using.dealt
+        else:
+            dealt, streams = self._deal(opened, using)
+            add_streams(bulk, exact, streams)
+        body = join_body(bulk, exact)
         head = Masked.signed(
             self._identity,
             transcript=transcript,
             sender=self.me,
             body=sha256(body),
-            boxes=boxes,
-            commitments=commitments,
+            boxes=dealt.boxes,
+            commitments=dealt.commitments,
         )
         upload = Upload(
             round=opened.round,
             transcript=transcript,
             cohort=cohort,
-            floor=self._reviewed[1],
+            floor=floor,
             charter=opened.charter,
             version=opened.version,
             asked=opened.asked,
@@ -194,8 +220,16 @@ class DepartmentMachine:
             head=head.encode(),
             body=head.body,
         )
-        self._memory = self._memory.with_upload(upload, chains)
+        self._memory = self._memory.with_upload(upload, dealt.chains)
         return upload.head, body, self._memory
+
+    def _under_review(self, opened: RoundOpen) -> tuple[int, Layout]:
+        """The floor and layout of the round that was reviewed last, which must be this one and not masked for yet."""
+        if self._reviewed is None or self._layout is None or self._reviewed[0] != opened.transcript:
+            raise UsageError("a round must be reviewed before anything is masked for it")
+        if opened.round <= self._memory.round:
+            raise UsageError(f"round {opened.round} was masked for already; send that upload again")
+        return self._reviewed[1], self._layout
 
     # -- M3 → M4 ---------------------------------------------------------------------------------------------------
 

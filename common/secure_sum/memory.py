@@ -118,7 +118,7 @@ class DepartmentMemory:
         return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
 
     def newest_version(self, charter: bytes) -> tuple[int, bytes | None]:
-        """The newest version of a charter's backbone that was masked for, and what was asked of it; (0, None) before."""
+        """The newest version of a charter's backbone that was masked for, and what was asked of it."""
         return next(((version, asked) for known, version, asked in self.newest if known == charter), (0, None))
 
     def with_answer(self, answer: Answer, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
@@ -203,10 +203,7 @@ class DepartmentMemory:
                     Answer(a["round"], bytes.fromhex(a["opened"]), bytes.fromhex(a["reply"])) for a in value["answers"]
                 ),
                 tuple(Opening(bytes.fromhex(c), v, bytes.fromhex(b), tuple(u)) for c, v, b, u in value["openings"]),
-                tuple(
-                    (bytes.fromhex(charter), version, bytes.fromhex(asked))
-                    for charter, version, asked in value["newest"]
-                ),
+                tuple((bytes.fromhex(c), v, bytes.fromhex(asked)) for c, v, asked in value["newest"]),
             )
         except (Malformed, KeyError, TypeError, ValueError) as error:
             raise ForeignState("the department's memory is damaged or of another program") from error

@@ -1,18 +1,15 @@
 """The bytes of a coordinator's round after its survivor set was fixed: a hash, a header, the masked sum.
 
-Layout  SHA-256 of the rest: 32 B | header length: u32 | header: canonical JSON | sum16: n × u16 LE | sum64: m × u64 LE
+Layout  SHA-256 of the rest: 32 B | header length: u32 | header: canonical JSON | the body of the sum, as of an upload
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from commonroot.common import canonical
 from commonroot.common.errors import ForeignState, Malformed
-from commonroot.common.secure_sum.masks import body_bytes, split_body
+from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.primitives import same, sha256
 
 
@@ -26,25 +23,30 @@ class Snapshot:
     heads: tuple[bytes, ...]
     boxes: tuple[tuple[bytes, ...], ...] = field(repr=False)
     commitments: tuple[tuple[bytes, ...], ...] = field(repr=False)
-    sum16: NDArray[np.uint16] = field(repr=False)
-    sum64: NDArray[np.uint64] = field(repr=False)
+    bulk: Words = field(repr=False)
+    exact: Words64 = field(repr=False)
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies in an upload of this round."""
+        return Layout(self.bulk.dtype.str, self.bulk.size, self.exact.size)
 
 
 def encode(snapshot: Snapshot) -> bytes:
     """One buffer; the sums are copied once."""
     header = canonical.dumps(
         {
-            "layout": 1,
+            "layout": 2,
             "opening": snapshot.opening.hex(),
             "floor": snapshot.floor,
             "survivors": list(snapshot.survivors),
             "heads": [head.hex() for head in snapshot.heads],
             "boxes": [[box.hex() for box in boxes] for boxes in snapshot.boxes],
             "commitments": [[each.hex() for each in row] for row in snapshot.commitments],
-            "lengths": [snapshot.sum16.size, snapshot.sum64.size],
+            "words": [snapshot.layout.word, snapshot.layout.bulk, snapshot.layout.exact],
         }
     )
-    parts = (len(header).to_bytes(4, "big"), header, snapshot.sum16.data.cast("B"), snapshot.sum64.data.cast("B"))
+    parts = (len(header).to_bytes(4, "big"), header, snapshot.bulk.view("u1").data, snapshot.exact.view("u1").data)
     return b"".join((sha256(*parts), *parts))
 
 
@@ -56,10 +58,10 @@ def decode(data: bytes) -> Snapshot:
     at = 36 + int.from_bytes(view[32:36], "big")
     try:
         header = canonical.loads(bytes(view[36:at]), what="the round's snapshot")
-        length16, length64 = header["lengths"]
-        if header["layout"] != 1 or len(view) - at != body_bytes(length16, length64):
+        layout = Layout(*header["words"])
+        if header["layout"] != 2 or len(view) - at != layout.nbytes:
             raise ForeignState("the round's snapshot has another layout")
-        sum16, sum64 = split_body(view[at:], length16, length64)
+        bulk, exact = layout.split(view[at:])
         return Snapshot(
             bytes.fromhex(header["opening"]),
             header["floor"],
@@ -67,8 +69,8 @@ def decode(data: bytes) -> Snapshot:
             tuple(map(bytes.fromhex, header["heads"])),
             tuple(tuple(map(bytes.fromhex, boxes)) for boxes in header["boxes"]),
             tuple(tuple(map(bytes.fromhex, row)) for row in header["commitments"]),
-            sum16.copy(),
-            sum64.copy(),
+            bulk.copy(),
+            exact.copy(),
         )
     except (Malformed, KeyError, TypeError, ValueError) as error:
         raise ForeignState("the round's snapshot is damaged") from error

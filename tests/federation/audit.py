@@ -18,6 +18,7 @@ from commonroot.client.learner import DepartmentLearner
 from commonroot.client.store import DepartmentStore
 from commonroot.client.trainer import Trainer
 from commonroot.common.secure_sum import department
+from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.memory import DepartmentMemory
 
 WIDTH = 8
@@ -124,15 +125,15 @@ class Witness:
             self.needles.add("key chains", key)
 
     def _lanes(self, patch: pytest.MonkeyPatch) -> None:
-        original = department.add_streams
+        original = DepartmentMachine.mask
 
-        def add_streams(lanes16: Any, lanes64: Any, streams: Any) -> None:
-            self.needles.add("unmasked lanes", lanes16.tobytes(), 2)
-            self.needles.add("unmasked lanes", lanes64.tobytes(), 8)
-            self.needles.add("unmasked lanes", lanes64.byteswap().tobytes(), 8)
-            original(lanes16, lanes64, streams)
+        def mask(machine: Any, opened: Any, bulk: Any, exact: Any, using: Any) -> Any:
+            self.needles.add("unmasked lanes", bulk.tobytes(), bulk.itemsize)
+            self.needles.add("unmasked lanes", exact.tobytes(), 8)
+            self.needles.add("unmasked lanes", exact.byteswap().tobytes(), 8)
+            return original(machine, opened, bulk, exact, using)
 
-        patch.setattr(department, "add_streams", add_streams)
+        patch.setattr(DepartmentMachine, "mask", mask)
 
     @staticmethod
     def _after(patch: pytest.MonkeyPatch, owner: Any, name: str, note: Any) -> None:

@@ -128,8 +128,8 @@ def test_the_law_can_fail(rounds, monkeypatch):
     session = rounds.at_work.sessions["ash"]
     honest = session._mask
 
-    def generous(charter: Any, opening: Any, terms: Any) -> Any:
-        return honest(charter, opening, dict(terms) | {"weight": terms["weight"] * 1.01})
+    def generous(charter: Any, opening: Any, terms: Any, prepared: Any) -> Any:
+        return honest(charter, opening, dict(terms) | {"weight": terms["weight"] * 1.01}, prepared)
 
     monkeypatch.setattr(session, "_mask", generous)
     result, opening = rounds.open((0, 1, 2, 3), set(), 1.0)
@@ -154,7 +154,7 @@ def test_a_round_retried_for_the_same_backbone_contributes_the_very_same_numbers
     again = dataclasses.replace(opening, round=opening.round + 1)
     session._machine._reviewed = (again.transcript, 3)
     rounds.number += 1
-    session._mask(rounds.charter, again, terms)
+    session._mask(rounds.charter, again, terms, session._machine.prepare(again, session._random))
     session._machine = session._stored_machine()
     assert np.array_equal(seen[0][0], seen[1][0])
     assert np.array_equal(seen[0][1], seen[1][1])

@@ -34,7 +34,6 @@ from commonroot.common.messages import Masked, Refusal, RoundOpen, Shares, box_b
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum import coordinator, department, masks
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.common.secure_sum.masks import body_bytes
 from commonroot.flower import SHORT_PARCEL
 from commonroot.server import superlink
 from commonroot.server.coordinator import serve as serve_coordinator
@@ -183,7 +182,7 @@ def test_every_byte_of_every_parcel_is_accounted_for(audited):
             assert told.encode() == head
             assert told.transcript in transcripts
             assert len(head) == 1 + 32 + 2 + 32 + 2 + 3 * box_bytes(3) + 3 * 32 + 64
-            assert len(body) == body_bytes(codec.length16, codec.length64)
+            assert len(body) == codec.layout.nbytes
         elif one.parcel.kind == parcel.SHARES:
             answer = Shares.decode(head)
             assert answer.encode() == head
@@ -363,20 +362,22 @@ def test_an_honest_run_passes_the_audit(watched):
 
 
 def test_without_masks_the_audit_finds_the_lanes(watched, monkeypatch):
-    seen = department.add_streams  # the witness's
+    def no_masks(bulk: Any, exact: Any, _streams: Any, *, threads: int) -> None:
+        bulk[:], exact[:] = 0, 0
 
-    def no_masks(lanes16: Any, lanes64: Any, streams: Any) -> None:
-        seen(lanes16, lanes64, [])
-
-    monkeypatch.setattr(department, "add_streams", no_masks)
-    monkeypatch.setattr(coordinator, "add_streams", lambda *_: None)
+    monkeypatch.setattr(department, "fill_streams", no_masks)
+    monkeypatch.setattr(coordinator, "add_streams", lambda *_, threads: None)
     assert sorts_found(*watched) == {"unmasked lanes"}
 
 
-def test_with_masks_on_the_16_bit_lanes_alone_the_audit_finds_the_others(watched, monkeypatch):
-    honest = masks._add
+def test_with_masks_on_the_bulk_alone_the_audit_finds_the_others(watched, monkeypatch):
+    honest = masks._run
     monkeypatch.setattr(
-        masks, "_add", lambda lanes, label, streams: label == "lanes16" and honest(lanes, label, streams)
+        masks,
+        "_run",
+        lambda words, label, streams, fresh, threads: honest(
+            words, label, streams if label == masks.BULK else [], fresh, threads
+        ),
     )
     assert sorts_found(*watched) == {"unmasked lanes"}
 

@@ -109,7 +109,7 @@ def test_the_order_of_departments_does_not_matter(draft):
 
 
 def test_it_equals_the_weighted_mean_written_out(draft):
-    """Weights √(4/100) = 0.2 → 13/64, √(16/100) = 0.4 → 26/64, 1, and a cap: 400 rows weigh 1 as well; in all 167/64."""
+    """Weights √(4/100) = 0.2 → 13/64, √(16/100) = 0.4 → 26/64, 1, and for 400 rows 1 as well; in all 167/64."""
     strategy = build(draft)
     state = strategy.initial(draft)
     results = [result_of(draft, strategy, state, k, rows=rows) for k, rows in enumerate((4, 16, 100, 400))]

@@ -60,7 +60,7 @@ class Federation:
             terms=TERMS,
             broadcast=(("w", (2, 3)),),
         )
-        self.codec = SumCodec(self.charter.manifest, n)
+        self.codec = SumCodec.of_round(self.charter, self.roster, n)
         self.machines = [
             DepartmentMachine(self.roster, identity, DepartmentMemory.begin(self.roster, i, key, self.random))
             for i, (identity, key) in enumerate(zip(self.identities, private, strict=True))
@@ -115,8 +115,7 @@ class Federation:
             self.roster,
             self.coordinator,
             opening,
-            self.codec.length16,
-            self.codec.length64,
+            self.codec.layout,
             floor=self.charter.cohort.floor,
         )
 
@@ -136,7 +135,10 @@ class Federation:
         """The slow reference: the encoded lanes, added as Python integers."""
         lanes = [self.lanes(department, opening) for department in survivors]
         return (
-            [sum(int(v) for v in column) % 2**16 for column in zip(*(a for a, _ in lanes), strict=True)],
+            [
+                sum(int(v) for v in column) % 2 ** (8 * self.codec.lanes.width)
+                for column in zip(*(a for a, _ in lanes), strict=True)
+            ],
             [sum(int(v) for v in column) % 2**64 for column in zip(*(b for _, b in lanes), strict=True)],
         )
 

@@ -27,7 +27,7 @@ from commonroot.common.errors import (
 from commonroot.common.messages import Open, Shares
 from commonroot.common.roster import Parameters
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
-from commonroot.common.secure_sum.masks import add_streams, sign, split_body
+from commonroot.common.secure_sum.masks import add_streams, sign
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
 
@@ -255,7 +255,7 @@ def test_the_upload_of_a_live_department_that_is_claimed_dropped_stays_masked():
     federation.answers(at_work, range(5))
     secrets = at_work._recover()
     assert all(dealer != 3 for dealer, _ in secrets)
-    seen = [part.copy() for part in split_body(body, federation.codec.length16, federation.codec.length64)]
+    seen = [part.copy() for part in federation.codec.layout.split(body)]
     add_streams(*seen, [(-sign(3, i), secrets[i, 3]) for i in (0, 1, 2, 4)])
     plain = federation.lanes(3, opening)
     assert np.count_nonzero(seen[0] == plain[0]) < 3  # 38 lanes, each equal by chance with probability 2^-16
@@ -395,6 +395,8 @@ def test_a_federation_of_fewer_than_three_is_refused(departments):
 def test_only_the_coordinator_of_the_roster_can_hold_a_round():
     federation = Federation(3)
     with pytest.raises(ForeignState):
-        CoordinatorRound(federation.roster, Identity(bytes(32)), federation.opening(), 1, 1)
+        CoordinatorRound(federation.roster, Identity(bytes(32)), federation.opening(), federation.codec.layout)
     with pytest.raises(ForeignState):
-        CoordinatorRound(federation.roster, federation.coordinator, Federation(3, seed=5).opening(), 1, 1)
+        CoordinatorRound(
+            federation.roster, federation.coordinator, Federation(3, seed=5).opening(), federation.codec.layout
+        )

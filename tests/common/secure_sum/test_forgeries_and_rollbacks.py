@@ -185,7 +185,7 @@ def test_garbage_in_an_upload_rejects_the_sum_and_nothing_else():
     federation = Federation(4)
     opening = federation.opening()
     at_work = federation.gathered(opening, [0, 1, 2])
-    noise = federation.random(2 * federation.codec.length16 + 8 * federation.codec.length64)
+    noise = federation.random(federation.codec.layout.nbytes)
     head, _ = changed_upload(federation, 3, opening, body=lambda _: sha256(noise))
     at_work.upload(3, head, noise)
     at_work.fix()
@@ -250,7 +250,7 @@ def test_a_rolled_back_department_masks_again_under_a_fresh_key_and_one_upload_i
     assert one.commitments[1:] == two.commitments[1:]
     assert one.commitments[0] != two.commitments[0]
     assert not {box[:16] for box in one.boxes} & {box[:16] for box in two.boxes}
-    lanes = federation.codec.length16
+    lanes = federation.codec.layout.bulk
     a, b = (np.frombuffer(body, "<u2", lanes) for _, body in (first, second))
     assert np.count_nonzero(a == b) < 3  # 38 lanes, each equal by chance with probability 2^-16
     at_work = federation.gathered(opening, [0, 1, 3])

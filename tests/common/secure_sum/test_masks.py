@@ -15,14 +15,27 @@ from hypothesis import strategies as st
 
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum import masks
-from commonroot.common.secure_sum.masks import CHUNK_BYTES, Keystream, add_streams, join_body, sign, split_body
+from commonroot.common.secure_sum.lanes import Layout
+from commonroot.common.secure_sum.masks import (
+    CHUNK_BYTES,
+    SEGMENT_BYTES,
+    Keystream,
+    add_streams,
+    fill_streams,
+    join_body,
+    sign,
+    useful_threads,
+)
 
 
 def stream(secret: bytes, label: str, size: int) -> bytes:
-    """The definition: HKDF-SHA-256 (RFC 5869) to a key, then AES-256 of 0^12 ‖ i for i = 2, 3, …"""
+    """The definition: HKDF-SHA-256 (RFC 5869) to a key, then AES-256 of s ‖ i for i = 2, 3, … in every segment s."""
     extracted = hmac.digest(bytes(32), secret, "sha256")
     key = hmac.digest(extracted, b"commonroot/1/keystream " + label.encode() + b"\0" + b"\1", "sha256")
-    blocks = b"".join(bytes(12) + i.to_bytes(4, "big") for i in range(2, 3 + size // 16))
+    per_segment = SEGMENT_BYTES // 16
+    blocks = b"".join(
+        (i // per_segment).to_bytes(12, "big") + (2 + i % per_segment).to_bytes(4, "big") for i in range(size // 16 + 1)
+    )
     return Cipher(AES256(key), ECB()).encryptor().update(blocks)[:size]
 
 
@@ -37,9 +50,9 @@ def lanes(n16: int, n64: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("make", [masks._gcm, masks._ctr])
 def test_both_encryptors_emit_the_defined_stream(make, monkeypatch):
     monkeypatch.setattr(masks, "_encryptor", make)
-    out = np.empty(CHUNK_BYTES + 77, dtype=np.uint8)
-    Keystream(SECRET, "lanes16").fill(out)
-    assert np.array_equal(out, np.frombuffer(stream(SECRET, "lanes16", out.size), dtype=np.uint8))
+    out = np.empty(SEGMENT_BYTES + CHUNK_BYTES + 77, dtype=np.uint8)
+    Keystream(SECRET, "bulk").fill(out)
+    assert np.array_equal(out, np.frombuffer(stream(SECRET, "bulk", out.size), dtype=np.uint8))
 
 
 @given(st.lists(st.integers(0, 300), max_size=8))
@@ -57,8 +70,8 @@ def test_masks_are_the_same_on_both_sides_of_a_chunk_boundary(chunks, extra):
     n16, n64 = chunks * CHUNK_BYTES // 2 + extra, chunks * CHUNK_BYTES // 8 + extra
     zeros16, zeros64 = np.zeros(n16, dtype=np.uint16), np.zeros(n64, dtype=np.uint64)
     add_streams(zeros16, zeros64, [(1, SECRET)])
-    assert np.array_equal(zeros16, np.frombuffer(stream(SECRET, "lanes16", 2 * n16), dtype="<u2"))
-    assert np.array_equal(zeros64, np.frombuffer(stream(SECRET, "lanes64", 8 * n64), dtype="<u8"))
+    assert np.array_equal(zeros16, np.frombuffer(stream(SECRET, "bulk", 2 * n16), dtype="<u2"))
+    assert np.array_equal(zeros64, np.frombuffer(stream(SECRET, "exact", 8 * n64), dtype="<u8"))
 
 
 @given(n=st.integers(3, 8), n16=st.integers(0, 40), n64=st.integers(0, 9), seed=st.integers(0, 2**32))
@@ -74,6 +87,52 @@ def test_the_pairwise_masks_of_all_departments_cancel(n, n16, n64, seed):
     plain = [lanes(n16, n64, me) for me in range(n)]
     assert np.array_equal(total16, sum((a for a, _ in plain), np.zeros(n16, dtype=np.uint16)))
     assert np.array_equal(total64, sum((b for _, b in plain), np.zeros(n64, dtype=np.uint64)))
+
+
+@pytest.mark.parametrize("kind", ["<u2", "<u4", "<u8"])
+@pytest.mark.parametrize("over", [-3, 0, 1, 100_000])
+def test_segments_threads_and_a_fresh_start_all_give_the_defined_masks(kind, over):
+    """Two and a bit segments: +SECRET - other, by definition, by one thread and by two, added to zeros and filled."""
+    width, other = np.dtype(kind).itemsize, bytes(32)
+    size = 2 * SEGMENT_BYTES // width + over
+    defined = np.frombuffer(stream(SECRET, "bulk", width * size), kind) - np.frombuffer(
+        stream(other, "bulk", width * size), kind
+    )
+    for threads in (1, 2, 5):
+        for combine, start in ((add_streams, 0), (fill_streams, 7)):
+            words, exact = np.full(size, start, dtype=kind), np.full(3, start, dtype="<u8")
+            combine(words, exact, [(1, SECRET), (-1, other)], threads=threads)
+            assert np.array_equal(words, defined)
+            if combine is fill_streams:  # whatever comes first
+                fill_streams(words, exact, [(-1, other), (1, SECRET)], threads=threads)
+                assert np.array_equal(words, defined)
+
+
+def test_no_streams_leave_a_sum_as_it_was_and_a_fresh_mask_zero():
+    a, b = lanes(9, 2)
+    before = a.copy(), b.copy()
+    add_streams(a, b, [])
+    assert np.array_equal(a, before[0])
+    fill_streams(a, b, [])
+    assert not a.any()
+    assert not b.any()
+
+
+def test_a_failure_on_a_thread_is_not_swallowed(monkeypatch):
+    def broken(key: object, segment: int) -> object:
+        raise RuntimeError("no cipher")
+
+    monkeypatch.setattr(masks, "_encryptor", broken)
+    with pytest.raises(RuntimeError, match="no cipher"):
+        add_streams(np.zeros(3 * SEGMENT_BYTES, "<u2"), np.zeros(0, "<u8"), [(1, SECRET)], threads=2)
+
+
+def test_threads_are_only_used_where_there_is_enough_to_do(monkeypatch):
+    monkeypatch.setattr(masks.os, "cpu_count", lambda: 64)
+    assert useful_threads(1000, 3) == 1
+    assert useful_threads(20_000_000, 3) == 2
+    monkeypatch.setattr(masks.os, "cpu_count", lambda: None)
+    assert useful_threads(20_000_000, 3) == 1
 
 
 def test_adding_then_subtracting_leaves_everything_as_it_was_and_wraps_without_a_word():
@@ -104,7 +163,7 @@ def test_a_body_is_both_kinds_of_lanes_in_order_with_or_without_a_copy(n16, n64,
         a, b = buffer[: 2 * n16].view("<u2"), buffer[2 * n16 :].view("<u8")
     body = join_body(a, b)
     assert bytes(body) == a.tobytes() + b.tobytes()
-    back = split_body(body, n16, n64)
+    back = Layout("<u2", n16, n64).split(body)
     assert np.array_equal(back[0], a)
     assert np.array_equal(back[1], b)
     if together and n16 and n64:

@@ -1,0 +1,97 @@
+"""Real numbers to levels, by stochastic rounding, in as few passes over memory as NumPy allows.
+
+x in [-B, B] has v = x/B · L/2, and its level is q = ⌊v + u⌋ with u uniform in [0, 1) from an AES keystream, so
+E[q] = v: no bias beyond that of float32.  v is held in units of 2^-b as int32; b is at most 16, and smaller where L
+needs the bits, but b + log2 L is never less than 30, which is more than the 24 bits of a float32.
+
+A step of 2^16 elements stays in the second-level cache: scale, square, convert, draw, widen, add, shift.  Whether
+anything must be clipped is seen from the least and the greatest element, so the clip and the search for values that
+are not finite cost something only where they find something.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.common.secure_sum.lanes import STEP
+from commonroot.common.secure_sum.masks import Keystream
+
+_NOISE_BITS: Final = 16
+
+
+class Rounder:
+    """Rounds the elements of one contribution, in order, with one stream of uniforms and one set of buffers.
+
+    Parameters  levels: L, even, at most 2^24; key: 32 secret bytes; elements: at most this many in one step
+    """
+
+    def __init__(self, levels: int, key: bytes, elements: int) -> None:
+        self._bits = noise_bits(levels)
+        #: (L/2) · 2^b: what the bound becomes.
+        self._half = (levels << self._bits) // 2
+        self._uniforms = Keystream(key, "rounding")
+        size = min(STEP, elements)
+        self._work = np.empty(size, dtype=np.float32)
+        self._fixed = np.empty(size, dtype=np.int32)
+        self._noise = np.empty(size, dtype="<u2")
+
+    def factor(self, limit: float) -> np.float32:
+        """(L/2) · 2^b / B, rounded down: with |x| ≤ B no product exceeds (L/2) · 2^b, so no level exceeds L."""
+        return np.float32(down32(self._half / limit))
+
+    def mean_square(self, squares: float, elements: int) -> float:
+        """The mean of (x/B)² from the sum of ``round``'s squares; at most 1."""
+        return min(1.0, squares / (elements * float(self._half) ** 2))
+
+    def round(
+        self, x: NDArray[Any], limit: np.float32, factor: np.float32
+    ) -> tuple[NDArray[np.int32], float, int] | None:
+        """Levels minus L/2 of one step, the sum of squares of the scaled values, and how many were clipped.
+
+        The levels lie in a buffer that the next call overwrites.  None where a value is not finite.
+        """
+        w, q, u = self._work[: x.size], self._fixed[: x.size], self._noise[: x.size]
+        beyond = 0
+        most = float(limit)
+        if -most <= float(x.min()) and float(x.max()) <= most:  # false for NaN
+            if x.dtype == np.float32:
+                np.multiply(x, factor, out=w)
+            else:
+                np.copyto(w, x, casting="unsafe")
+                np.multiply(w, factor, out=w)
+        else:
+            if not np.isfinite(x).all():
+                return None
+            beyond = x.size - int(np.count_nonzero(np.abs(x) <= most))
+            np.clip(x, -limit, limit, out=w, casting="unsafe")
+            np.multiply(w, factor, out=w)
+        squares = float(np.dot(w, w))
+        np.copyto(q, w, casting="unsafe")
+        self._uniforms.fill(u.view(np.uint8))
+        if self._bits < _NOISE_BITS:
+            np.right_shift(u, np.uint16(_NOISE_BITS - self._bits), out=u)
+        wide = w.view(np.int32)  # w is done with
+        np.copyto(wide, u)
+        np.add(q, wide, out=q)
+        np.right_shift(q, self._bits, out=q)
+        return q, squares, beyond
+
+
+def noise_bits(levels: int) -> int:
+    """b: (L/2) · 2^b stays below 2^30, so that v + u fits into an int32."""
+    return min(_NOISE_BITS, 31 - levels.bit_length())
+
+
+def slack(levels: int) -> float:
+    """What float32 arithmetic and b bits add to an error of one step, in steps: three roundings at 2^-24 and 2^-b."""
+    return levels * 2.0**-23 + 2.0 ** -noise_bits(levels)
+
+
+def down32(value: float) -> float:
+    """The largest float32 that is not above ``value``."""
+    near = np.float32(value)
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-math.inf)))
