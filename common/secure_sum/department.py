@@ -30,6 +30,7 @@ from commonroot.common.errors import (
     BadCohort,
     BroadcastMismatch,
     ForeignState,
+    NotIntroduced,
     OutsideCharter,
     ResultMismatch,
     SecondSurvivorSet,
@@ -92,8 +93,8 @@ class DepartmentMachine:
 
         Parameters  head, body: of the round-open parcel; charter: the approved one this request should belong to
         Raises      Malformed, WrongVersion, BadSignature; WrongFederation: roster, epoch or charter; StaleRound: the
-                    round was used with other contents or lies beyond the roster's last; BadCohort; OutsideCharter:
-                    manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
+                    round was used with other contents or lies beyond the roster's last; BadCohort; NotIntroduced;
+                    OutsideCharter: manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
         An exact repeat of the round last masked for passes; see ``repeat``.
         """
         opened = RoundOpen.decode(head)
@@ -210,6 +211,8 @@ class DepartmentMachine:
         if given is not None:
             if given.opened != asked.opened:
                 raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
+            if not given.reply:
+                raise UnknownRound(f"round {asked.round} was answered in an earlier epoch, whose keys were erased")
             return given.reply, self._memory
         last = self._memory.upload
         if last is None or last.transcript != asked.transcript or last.round != asked.round:
@@ -260,6 +263,10 @@ class DepartmentMachine:
         least = smallest_cohort(parameters, charter.cohort.floor)
         if len(cohort) < least:
             raise BadCohort(f"a cohort of {len(cohort)}: at least {least} are needed")
+        for peer in cohort:
+            if not self._memory.chains.holds(peer):
+                name = self.roster.departments[peer].name
+                raise NotIntroduced(f"the cohort names department {name!r}, which was never introduced to this one")
         return max(parameters.survivors_min, charter.cohort.floor)
 
     def _check_previous(self, previous: Previous) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from commonroot.common import canonical
 from commonroot.common.errors import ForeignState, Malformed
 from commonroot.common.roster import Roster
-from commonroot.common.secure_sum.chains import Chains, agreements
-from commonroot.common.secure_sum.primitives import Random
+from commonroot.common.secure_sum.chains import Chains
+from commonroot.common.secure_sum.primitives import KEY_BYTES, Random
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
@@ -48,7 +48,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered opening: the round, H(T, U), and the reply for an identical repeat."""
+    """One answered opening: the round, H(T, U), and the reply for an identical repeat; empty from an earlier epoch."""
 
     round: int
     opened: bytes
@@ -57,7 +57,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set."""
+    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set.
+
+    The set of an earlier epoch is in this epoch's numbers, and empty where one of its departments has left since: no
+    survivor set equals that one, so the backbone is not opened again.
+    """
 
     charter: bytes
     version: int
@@ -92,13 +96,33 @@ class DepartmentMemory:
     newest: tuple[tuple[bytes, int], ...] = ()
 
     @classmethod
-    def begin(cls, roster: Roster, me: int, agreement_private: bytes, random: Random) -> DepartmentMemory:
-        """The first memory of an epoch.  Afterwards the agreement key is to be erased.
+    def begin(cls, roster: Roster, me: int, random: Random) -> DepartmentMemory:
+        """The first memory of an epoch, before anybody was met (``epoch.EpochSetup``)."""
+        return cls(roster.digest, roster.epoch, me, Chains.begin(len(roster.departments), me, random(KEY_BYTES)))
 
-        Raises KeyFileError unless the key belongs to this department's entry in the roster.
+    def follow(self, before: DepartmentMemory, *, left: Roster | None, roster: Roster) -> DepartmentMemory:
+        """This epoch's first memory with what an earlier one's must not let go of: keys are left behind, rules are not.
+
+        Parameters  before: the last memory of the earlier epoch; left: the roster it belongs to, None where that is
+                    lost (no backbone opened under it is opened again); roster: this epoch's
+        Raises      ForeignState where memories and rosters do not belong together
+        A backbone is opened for one survivor set ever and versions never go back, whatever epochs lie between; results
+        announced later are compared with what was opened.  Survivors are told by their identities.
         """
-        secrets = agreements(agreement_private, roster, me, random)
-        return cls(roster.digest, roster.epoch, me, Chains.begin(secrets, roster, me))
+        if roster.digest != self.roster or (left is not None and left.digest != before.roster):
+            raise ForeignState("a memory and a roster are of different epochs")
+        now = {member.identity: at for at, member in enumerate(roster.departments)}
+
+        def renumbered(survivors: tuple[int, ...]) -> tuple[int, ...]:
+            identities = [left.departments[at].identity for at in survivors] if left is not None else [""]
+            return tuple(sorted(now[one] for one in identities)) if set(identities) <= set(now) else ()
+
+        return replace(
+            self,
+            answers=tuple(Answer(a.round, a.opened, b"") for a in before.answers),
+            openings=tuple(replace(o, survivors=renumbered(o.survivors)) for o in before.openings),
+            newest=before.newest,
+        )
 
     @property
     def round(self) -> int:

@@ -36,18 +36,23 @@ class Needles:
 
     def __init__(self) -> None:
         self._parts: dict[str, list[np.ndarray]] = {}
+        self._ready: dict[str, np.ndarray] = {}
 
     def add(self, what: str, data: bytes | bytearray | memoryview, step: int = 1) -> None:
         """Raw bytes, in windows ``step`` apart."""
+        self._ready.pop(what, None)
         self._parts.setdefault(what, []).append(windows(data, step))
 
     def numbers(self, what: str, values: Any) -> None:
-        """Numbers as they might be written: float32 and float64 in both byte orders, and decimal text."""
+        """Numbers as they might be written: float32 and float64 in both byte orders, and decimal text.
+
+        All of them as they lie in memory; of the other spellings, those of the first thousands are enough.
+        """
         flat = np.asarray(values, dtype=np.float64).ravel()
-        for order in "<>":
-            self.add(what, flat.astype(f"{order}f4").tobytes(), 4)
-            self.add(what, flat.astype(f"{order}f8").tobytes(), 8)
-        for value in flat[:2000].tolist():
+        self.add(what, flat.astype("<f4").tobytes(), 4)
+        for kind in (">f4", "<f8", ">f8"):
+            self.add(what, flat[:4000].astype(kind).tobytes(), int(kind[2]))
+        for value in flat[:500].tolist():
             self.text(what, repr(value))
             self.text(what, repr(float(np.float32(value))))
             self.text(what, f"{value:.6f}")
@@ -57,9 +62,11 @@ class Needles:
         self.add(what, value.encode()[:WIDTH])
 
     def __getitem__(self, what: str) -> np.ndarray:
-        found = np.unique(np.concatenate(self._parts[what]))
-        spread = np.sort(found.view(np.uint8).reshape(-1, WIDTH), axis=1)
-        return found[(np.diff(spread, axis=1) != 0).sum(axis=1) >= 4]
+        if what not in self._ready:
+            found = np.unique(np.concatenate(self._parts[what]))
+            spread = np.sort(found.view(np.uint8).reshape(-1, WIDTH), axis=1)
+            self._ready[what] = found[(np.diff(spread, axis=1) != 0).sum(axis=1) >= 4]
+        return self._ready[what]
 
     def counts(self) -> dict[str, int]:
         """How many needles there are of each sort."""
@@ -67,8 +74,8 @@ class Needles:
 
     def found_in(self, sent: Iterable[bytes | bytearray | memoryview]) -> dict[str, int]:
         """What of it occurs in the bytes that were sent: sort of secret → number of needles found."""
-        hay = np.unique(np.concatenate([np.array([], np.uint64), *(windows(one) for one in sent)]))
-        found = {what: int(np.isin(self[what], hay, assume_unique=True).sum()) for what in self._parts}
+        hay = np.sort(np.concatenate([np.array([2**64 - 1], np.uint64), *(windows(one) for one in sent)]))
+        found = {what: int((hay[np.searchsorted(hay, self[what])] == self[what]).sum()) for what in self._parts}
         return {what: number for what, number in found.items() if number}
 
 
@@ -96,18 +103,18 @@ class Witness:
         """Write down heads, updates, lanes, pairwise secrets and chains as they are made."""
         for learner in learners or (DepartmentLearner,):
             self._after(patch, learner, "train", self._trained)
-        self._after(patch, Trainer, "train", lambda made, *_: self.tensors("trained backbone", made.result.shared))
-        self._after(patch, department, "pair_secret", lambda made, *_: self.needles.add("pairwise secrets", made))
+        self._after(patch, Trainer, "train", lambda made, **_: self.tensors("trained backbone", made.result.shared))
+        self._after(patch, department, "pair_secret", lambda made, **_: self.needles.add("pairwise secrets", made))
         self._lanes(patch)
         for name in ("commit_upload", "commit_answer"):
-            self._after(patch, DepartmentStore, name, lambda _made, *_, **fields: self._memory(fields["memory"]))
-        self._after(patch, DepartmentStore, "begin_epoch", lambda _made, _self, _epoch, memory: self._memory(memory))
+            self._after(patch, DepartmentStore, name, lambda _, memory, **__: self._memory(memory))
+        self._after(patch, DepartmentMemory, "to_bytes", lambda made, **_: self._memory(made))
 
     def tensors(self, what: str, arrays: Mapping[str, Any]) -> None:
         for array in arrays.values():
             self.needles.numbers(what, array)
 
-    def _trained(self, made: Any, *_: Any) -> None:
+    def _trained(self, made: Any, **_: Any) -> None:
         self.tensors("contribution", made.terms)
         self.tensors("head and optimizer", made.local)
 
@@ -133,7 +140,7 @@ class Witness:
 
         def wrapped(*args: Any, **fields: Any) -> Any:
             made = original(*args, **fields)
-            note(made, *args, **fields)
+            note(made, **fields)
             return made
 
         patch.setattr(owner, name, wrapped)

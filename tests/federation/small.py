@@ -104,6 +104,16 @@ def opened(root: Path) -> Federation:
     return Federation(root, coordinator, departments, SignedCharter.from_json(path.read_bytes()), path)
 
 
+def move_to_port(federation: Federation, port: int) -> None:
+    """Let coordinator and departments meet at another port of this machine."""
+    for folder in (federation.coordinator, *federation.departments.values()):
+        for path in folder.root.glob("*.toml"):
+            text = (
+                path.read_text().replace("127.0.0.1:9443", f"127.0.0.1:{port}").replace("port = 9443", f"port = {port}")
+            )
+            path.write_text(text)
+
+
 class ToyLearner:
     """Learning without data: what comes out is a function of the department, the version and what went in.
 
