@@ -65,15 +65,14 @@ def join(
     before = {m.name for m in opened.roster().departments} if (folder / "roster.json").is_file() else set()
     joined = join_epoch(opened, roster, os.urandom)
     now = [member.name for member in joined.departments]
-    facts = {"epoch": joined.epoch, "roster": joined.digest.hex(), "departments": now}
-    if before:
-        facts |= {"came": sorted(set(now) - before), "left": sorted(before - set(now))}
+    moves = {"came": sorted(set(now) - before), "left": sorted(before - set(now))} if before else {}
+    facts = {"epoch": joined.epoch, "roster": joined.digest.hex(), "departments": now, **moves}
 
     def text() -> None:
         say(f"joined epoch {joined.epoch} with {len(now)} departments, roster hash {joined.digest.hex()}")
-        for word in ("came", "left"):
-            if facts.get(word):
-                say(f"  {word}: {', '.join(facts[word])}")
+        for word, names in moves.items():
+            if names:
+                say(f"  {word}: {', '.join(names)}")
         say(f"it begins once {joined.parameters.opening_quorum} departments have countersigned this very roster")
 
     emit(facts, json, text)

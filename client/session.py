@@ -40,7 +40,7 @@ from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
-from commonroot.strategies import build, check_sealed
+from commonroot.strategies import check_sealed
 
 _log = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ class Session:
         return charter
 
     def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:
-        """Evidence: what was refused, by hash, with the code; and a lie under the coordinator's signature as it came."""
+        """Evidence: what was refused, by hash, with the code; and a lie that the coordinator signed, as it came."""
         try:
             self._store.record(
                 "refused",

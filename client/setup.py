@@ -1,4 +1,7 @@
-"""Making a department's folder, joining an epoch, renewing its keys for the next, approving a charter.  Keys are made here and stay here."""
+"""Making a department's folder, joining an epoch, renewing its keys for the next, approving a charter.
+
+Keys are made here and stay here.
+"""
 
 from __future__ import annotations
 
@@ -181,13 +184,19 @@ def renew(folder: DepartmentFolder, random: Random) -> Path:
     """Fresh agreement keys and a request for the next epoch; identity, node key, training secret and data stay.
 
     Asked again before the next epoch is joined, it makes the same request.  The current epoch goes on meanwhile.
-    Returns where the request lies.
+    Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent.
     """
     key, identity = folder.root / "keys" / "agreement.key", folder.identity()
-    if (folder.root / "roster.json").is_file():
-        roster = folder.roster()
-        if _belongs_to(key, roster, roster.index_of(identity.public)):
-            erase(key)  # a crash kept `join` from doing it
+    roster = folder.roster() if (folder.root / "roster.json").is_file() else None
+    store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
+    try:
+        pinned = store.newest_epoch()
+    finally:
+        store.close()
+    if pinned is not None and (roster is None or roster.digest != pinned[1]):
+        raise ConfigError(f"joining epoch {pinned[0]} was interrupted", hint="`commonroot department join` it again")
+    if roster is not None and _belongs_to(key, roster, roster.index_of(identity.public)):
+        erase(key)  # a crash kept `join` from doing it
     if key.exists():
         agreement = AgreementKey.from_bytes(read_secret(key, length=PRIVATE_BYTES))
     else:
@@ -228,8 +237,10 @@ def plain_words(charter: Charter) -> list[str]:
     return [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
         f"Method {charter.method.name!r} for {charter.rounds} rounds.",
-        f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
-        f"{scalars} to an encrypted sum.",
+        (
+            f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
+            f"{scalars} to an encrypted sum."
+        ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
         "Rows, labels, heads, counts and scores stay in your folder.",

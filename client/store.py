@@ -1,8 +1,8 @@
 """A department's own memory: heads, protocol state, the ledger of everything sent.  It never leaves this folder.
 
-One SQLite file plus blobs beside it.  A blob is written and fsynced before the transaction that names it, and blobs that
-no transaction names are removed at the next start; so a daemon that is killed at any moment finds its last head, its
-last round and its last answer as they were, and nothing half-written.
+One SQLite file plus blobs beside it.  A blob is written and fsynced before the transaction that names it, and blobs
+that no transaction names are removed at the next start; so a daemon that is killed at any moment finds its last head,
+its last round and its last answer as they were, and nothing half-written.
 """
 
 from __future__ import annotations

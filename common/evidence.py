@@ -31,6 +31,7 @@ TELLING: Final = frozenset(
         "CR32",  # another survivor set for one backbone
         "CR34",  # another broadcast
         "CR35",  # another result
+        "CR36",  # a message of another size than it must have
         "CR50",  # a cohort of strangers
         "CR52",  # two rosters of one epoch
         "CR54",  # two greetings, or one that was tampered with

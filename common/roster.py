@@ -24,9 +24,7 @@ FEWEST_DEPARTMENTS = 3
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-HexKem = Annotated[
-    str, Field(pattern=r"^[0-9a-f]+$", min_length=2 * KEM_PUBLIC_BYTES, max_length=2 * KEM_PUBLIC_BYTES)
-]
+HexKem = Annotated[str, Field(pattern=r"^[0-9a-f]+$", min_length=2 * KEM_PUBLIC_BYTES, max_length=2 * KEM_PUBLIC_BYTES)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$")]
 
 

@@ -32,8 +32,8 @@ from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 
-#: (department, code, what) of something that went wrong with one department.
-OnFault = Callable[[str, str, str], None]
+#: (department, code, what, its parcel if it sent one) of something that went wrong with one department.
+OnFault = Callable[[str, str, str, Parcel | None], None]
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class RoundDriver:
                 expect(reply, parcel.MASKED)
                 machine.upload(who, reply.head, reply.body)
             except PeerError as error:
-                self._blame(who, error)
+                self._blame(who, error, reply)
                 return False
             uploaded.add(who)
             self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
@@ -153,6 +153,7 @@ class RoundDriver:
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
         requests = {who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort}
         result: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] = []
+        answers: dict[int, Parcel] = {}
 
         def accept(who: int, reply: Parcel) -> bool:
             account.add(reply)
@@ -160,18 +161,21 @@ class RoundDriver:
                 expect(reply, parcel.SHARES)
                 machine.shares(who, reply.head)
             except PeerError as error:
-                self._blame(who, error)
+                self._blame(who, error, reply)
                 return False
+            answers[who] = reply
             if not machine.ready:
                 return False
             try:
                 result.append(machine.finish())
             except (PeerError, NotEnoughShares) as error:
                 # Some member's shares are bad; with one more honest answer it may still open.
-                self._on_fault("", error.code, str(error))
+                self._on_fault("", error.code, str(error), None)
                 return False
             for liar in machine.liars:
-                self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
+                self._on_fault(
+                    self._name(liar), BadShare.code, "its shares contradict the commitments", answers.get(liar)
+                )
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
@@ -185,11 +189,11 @@ class RoundDriver:
     def _name(self, who: int) -> str:
         return self._roster.departments[who].name
 
-    def _blame(self, who: int, error: CommonrootError) -> None:
-        self._on_fault(self._name(who), error.code, str(error))
+    def _blame(self, who: int, error: CommonrootError, reply: Parcel) -> None:
+        self._on_fault(self._name(who), error.code, str(error), reply)
 
     def _link_fault(self, who: int, reason: str) -> None:
-        self._on_fault(self._name(who), "link", reason)
+        self._on_fault(self._name(who), "link", reason, None)
 
 
 def expect(reply: Parcel, kind: str) -> None:

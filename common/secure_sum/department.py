@@ -94,7 +94,8 @@ class DepartmentMachine:
         Parameters  head, body: of the round-open parcel; charter: the approved one this request should belong to
         Raises      Malformed, WrongVersion, BadSignature; WrongFederation: roster, epoch or charter; StaleRound: the
                     round was used with other contents or lies beyond the roster's last; BadCohort; NotIntroduced;
-                    OutsideCharter: manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
+                    OutsideCharter: manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body;
+                    ResultMismatch: M5
         An exact repeat of the round last masked for passes; see ``repeat``.
         """
         opened = RoundOpen.decode(head)

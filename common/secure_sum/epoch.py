@@ -198,9 +198,7 @@ class EpochSetup:
             if not same(self.met[sender], digest):
                 raise BadGreeting(f"{who} has greeted before, differently; its first greeting stands")
             return self
-        after = replace(
-            self, met={**self.met, sender: digest}, seen={**self.seen, sender: greeting.countersignature}
-        )
+        after = replace(self, met={**self.met, sender: digest}, seen={**self.seen, sender: greeting.countersignature})
         expected = sender in self.peers and sender < self.me
         if expected != (self.me in greeting.to):
             raise BadGreeting(f"the greeting of {who} is {'not ' * expected}addressed to this department")
@@ -213,9 +211,7 @@ class EpochSetup:
         secret = decapsulate(self.seed, ciphertext)
         curve = dict(self.curve)
         root = pair_root(curve.pop(sender), secret, ciphertext, roster=self.roster, lo=sender, hi=self.me)
-        return replace(
-            after, roots={**self.roots, sender: root}, curve=curve, seed=self.seed if curve else b""
-        )
+        return replace(after, roots={**self.roots, sender: root}, curve=curve, seed=self.seed if curve else b"")
 
     # -- bytes -----------------------------------------------------------------------------------------------------
 
@@ -320,9 +316,9 @@ def introduction(
     return head, body
 
 
-def acquainted(present: Iterable[int], met: Mapping[int, Collection[int]], peers: Mapping[int, Collection[int]]) -> (
-    tuple[int, ...]
-):
+def acquainted(
+    present: Iterable[int], met: Mapping[int, Collection[int]], peers: Mapping[int, Collection[int]]
+) -> tuple[int, ...]:
     """Those of ``present`` who have all met one another, as far as they are peers; who lacks most is left out first.
 
     Parameters  met: whom each has verified; peers: whom each needs a chain with

@@ -184,9 +184,7 @@ class DepartmentMemory:
                     "body": up.body.hex(),
                 },
                 "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
-                "openings": [
-                    [o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings
-                ],
+                "openings": [[o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings],
                 "newest": [[charter.hex(), version] for charter, version in self.newest],
             }
         )
