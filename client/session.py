@@ -142,7 +142,8 @@ class Session:
                     "digest": sha256(head, request.body).hex(),
                 },
             )
-            self._setup, self._machine = setup, self._stored_machine()
+            self._setup = setup
+            self._machine.adopt(memory)
         self._on_event("introduced", {"met": len(setup.met), "begun": setup.begun(self._roster)})
         return Parcel(parcel.INTRODUCED, setup.introduced(self._identity))
 

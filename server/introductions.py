@@ -19,7 +19,7 @@ from commonroot.common.secure_sum.epoch import acquainted, check_letter, everybo
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
-from commonroot.server.round import expect
+from commonroot.server.round import OnExhibit, OnFault, expect
 
 #: How long a department that once left such a request unanswered is waited for when it is asked again, in seconds.
 _ASK_AGAIN = 2.0
@@ -29,7 +29,8 @@ class Introductions:
     """Who has greeted and who has met whom, in one epoch.
 
     Parameters  peers_of: whom a department needs a chain with; everybody by default
-                on_reply: each reply that arrived, for the account; on_fault: (department, code, what, its parcel)
+                on_reply: each reply that arrived, for the account; on_fault: (department, code, what);
+                on_exhibit: (department, code, parcel) that it is blamed for
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Introductions:
         journal: Journal,
         exchange: Exchange,
         on_reply: Callable[[Parcel], None],
-        on_fault: Callable[[int, str, str, Parcel], None],
+        on_fault: OnFault,
+        on_exhibit: OnExhibit,
         on_event: Callable[[str, dict[str, Any]], None],
         peers_of: Callable[[Roster, int], tuple[int, ...]] = everybody,
     ) -> None:
@@ -50,6 +52,7 @@ class Introductions:
         self._exchange = exchange
         self._on_reply = on_reply
         self._on_fault = on_fault
+        self._on_exhibit = on_exhibit
         self._on_event = on_event
         self._peers = {at: peers_of(roster, at) for at in range(len(roster.departments))}
         self._greetings = journal.greetings(roster.digest)
@@ -125,7 +128,9 @@ class Introductions:
                 take(who, reply)
             except PeerError as error:
                 self._refused[who] = lives[who]
-                self._on_fault(who, error.code, f"the introduction: {error}", reply)
+                name = self._roster.departments[who].name
+                self._on_fault(name, error.code, f"the introduction: {error}")
+                self._on_exhibit(name, error.code, reply)
             return False
 
         if all(self._silent.get(who) == lives[who] for who in requests):

@@ -105,11 +105,16 @@ _greetings = sa.Table(
 _evidence = sa.Table(
     "evidence",
     _meta,
-    sa.Column("fault", sa.Integer, sa.ForeignKey("faults.id"), primary_key=True),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.Integer),
+    sa.Column("round", sa.Integer),
+    sa.Column("department", sa.String(64), nullable=False),
+    sa.Column("code", sa.String(8), nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("signer", sa.String(64), nullable=False),
     sa.Column("head", sa.LargeBinary, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 #: Faulty messages kept per department, the first ones: later ones cannot push them out.
 EXHIBITS_KEPT = 64
@@ -338,49 +343,44 @@ class Journal:
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
-    def fault(
-        self,
-        department: str,
-        code: str,
-        what: str,
-        *,
-        run: int | None = None,
-        round: int | None = None,
-        exhibit: Exhibit | None = None,
-    ) -> None:
-        """Something a department did, or that happened to it; with the signed message that shows it, if there is one.
-
-        Of each department the first ``EXHIBITS_KEPT`` such messages are kept, and none larger than ``LARGEST_HEAD``.
-        """
+    def fault(self, department: str, code: str, what: str, *, run: int | None = None, round: int | None = None) -> None:
+        """Something a department did, or that happened to it."""
         with self._writing() as db:
-            row = db.execute(
+            db.execute(
                 _faults.insert().values(
                     run=run, round=round, department=department, code=code, what=what, at=time.time()
                 )
             )
-            if exhibit is None or len(exhibit.head) > LARGEST_HEAD or not row.inserted_primary_key:
-                return
-            theirs = sa.select(sa.func.count()).select_from(_evidence).where(_evidence.c.signer == exhibit.signer)
-            if int(db.execute(theirs).scalar() or 0) < EXHIBITS_KEPT:
+
+    def keep_exhibit(
+        self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
+    ) -> None:
+        """Keep a faulty message that a department has signed.
+
+        Of each department the first ``EXHIBITS_KEPT`` are kept, each once, and none larger than ``LARGEST_HEAD``.
+        """
+        e = exhibit
+        with self._writing() as db:
+            theirs = db.execute(sa.select(_evidence.c.head).where(_evidence.c.signer == e.signer)).scalars().all()
+            if len(theirs) < EXHIBITS_KEPT and len(e.head) <= LARGEST_HEAD and e.head not in theirs:
                 db.execute(
                     _evidence.insert().values(
-                        fault=row.inserted_primary_key[0],
-                        kind=exhibit.kind,
-                        signer=exhibit.signer,
-                        head=exhibit.head,
-                        body=exhibit.body,
+                        run=run,
+                        round=round,
+                        department=department,
+                        code=e.code,
+                        kind=e.kind,
+                        signer=e.signer,
+                        head=e.head,
+                        body=e.body,
+                        at=e.at,
                     )
                 )
 
     def evidence(self) -> list[tuple[str, Exhibit]]:
         """Every kept message with the name of the department that signed it, oldest first."""
-        query = (
-            sa.select(_faults.c.department, _faults.c.at, _faults.c.code, _evidence)
-            .join(_evidence, _evidence.c.fault == _faults.c.id)
-            .order_by(_faults.c.id)
-        )
         with self._engine.connect() as db:
-            rows = db.execute(query).all()
+            rows = db.execute(sa.select(_evidence).order_by(_evidence.c.id)).all()
         return [(r.department, Exhibit(r.at, r.kind, r.code, r.signer, r.head, r.body, r.kind, b"")) for r in rows]
 
     def faults(self) -> list[dict[str, Any]]:

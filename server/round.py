@@ -32,8 +32,10 @@ from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 
-#: (department, code, what, its parcel if it sent one) of something that went wrong with one department.
-OnFault = Callable[[str, str, str, Parcel | None], None]
+#: (department, code, what) of something that went wrong with one department.
+OnFault = Callable[[str, str, str], None]
+#: (department, code, parcel): the parcel that a department is blamed for, which may bear its signature.
+OnExhibit = Callable[[str, str, Parcel], None]
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class RoundDriver:
         exchange: Exchange,
         on_fault: OnFault,
         on_progress: Callable[[str, dict[str, Any]], None],
+        on_exhibit: OnExhibit = lambda who, code, reply: None,
     ) -> None:
         self._roster = roster
         self._identity = identity
@@ -85,6 +88,7 @@ class RoundDriver:
         self._exchange = exchange
         self._on_fault = on_fault
         self._on_progress = on_progress
+        self._on_exhibit = on_exhibit
 
     def drive(self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None) -> RoundResult:
         """From a journaled opening (and, after a crash, a journaled survivor set) to the opened sum.
@@ -170,12 +174,11 @@ class RoundDriver:
                 result.append(machine.finish())
             except (PeerError, NotEnoughShares) as error:
                 # Some member's shares are bad; with one more honest answer it may still open.
-                self._on_fault("", error.code, str(error), None)
+                self._on_fault("", error.code, str(error))
                 return False
             for liar in machine.liars:
-                self._on_fault(
-                    self._name(liar), BadShare.code, "its shares contradict the commitments", answers.get(liar)
-                )
+                self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
+                self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
@@ -190,10 +193,11 @@ class RoundDriver:
         return self._roster.departments[who].name
 
     def _blame(self, who: int, error: CommonrootError, reply: Parcel) -> None:
-        self._on_fault(self._name(who), error.code, str(error), reply)
+        self._on_fault(self._name(who), error.code, str(error))
+        self._on_exhibit(self._name(who), error.code, reply)
 
     def _link_fault(self, who: int, reason: str) -> None:
-        self._on_fault(self._name(who), "link", reason, None)
+        self._on_fault(self._name(who), "link", reason)
 
 
 def expect(reply: Parcel, kind: str) -> None:

@@ -77,7 +77,8 @@ class RunDriver:
             journal=journal,
             exchange=exchange,
             on_reply=self._count,
-            on_fault=lambda who, code, what, reply: self._fault(self._names([who])[0], code, what, None, reply),
+            on_fault=lambda who, code, what: self._fault(who, code, what, None),
+            on_exhibit=lambda who, code, reply: self._exhibit(who, code, reply, None),
             on_event=on_event,
         )
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
@@ -152,7 +153,8 @@ class RunDriver:
             charter=self._charter,
             journal=self._journal,
             exchange=self._exchange,
-            on_fault=lambda who, code, what, reply: self._fault(who, code, what, number, reply),
+            on_fault=lambda who, code, what: self._fault(who, code, what, number),
+            on_exhibit=lambda who, code, reply: self._exhibit(who, code, reply, number),
             on_progress=self._on_event,
         )
         try:
@@ -229,8 +231,13 @@ class RunDriver:
             everyone_until = began if self._ready else began + self._charter.timing.absence
         while True:
             self._ask_newcomers(min(self._charter.timing.upload, max(1.0, deadline - self._clock())))
-            left = min(self._charter.timing.upload, max(1.0, deadline - self._clock()))
-            self._introductions.bring_together(self._present_and_ready(), seconds=left, floor=self._floor)
+            introducing = self._clock()
+            self._introductions.bring_together(
+                self._present_and_ready(), seconds=self._charter.timing.upload, floor=self._floor
+            )
+            # Gathering is for appearing; what introductions take, once in an epoch, comes on top of it.
+            deadline += self._clock() - introducing
+            everyone_until += self._clock() - introducing
             cohort = self._introductions.cohort(self._present_and_ready())
             now = self._clock()
             if len(cohort) == len(self._roster.departments):
@@ -333,15 +340,14 @@ class RunDriver:
     def _count(self, reply: Parcel) -> None:
         self._journal.count_received({reply.kind: (1, len(reply))})
 
-    def _fault(self, who: str, code: str, what: str, number: int | None, reply: Parcel | None = None) -> None:
-        exhibit = self._exhibit(who, code, reply) if reply is not None and code in TELLING else None
-        self._journal.fault(who, code, what, run=self.run.run, round=number, exhibit=exhibit)
+    def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
+        self._journal.fault(who, code, what, run=self.run.run, round=number)
         self._on_event("fault", {"department": who, "code": code, "what": what})
 
-    def _exhibit(self, who: str, code: str, reply: Parcel) -> Exhibit | None:
-        """The reply as evidence, if the department it is blamed on has signed it."""
+    def _exhibit(self, who: str, code: str, reply: Parcel, number: int | None) -> None:
+        """Keep a reply that is somebody's lie, if the department it is blamed on has signed it."""
         identity = next((m.identity for m in self._roster.departments if m.name == who), None)
         head = bytes(reply.head)
-        if identity is None or not signed_by(bytes.fromhex(identity), reply.kind, head):
-            return None
-        return Exhibit(time.time(), reply.kind, code, identity, head, sha256(reply.body), reply.kind, b"")
+        if code in TELLING and identity is not None and signed_by(bytes.fromhex(identity), reply.kind, head):
+            exhibit = Exhibit(time.time(), reply.kind, code, identity, head, sha256(reply.body), reply.kind, b"")
+            self._journal.keep_exhibit(who, exhibit, run=self.run.run, round=number)

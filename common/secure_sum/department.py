@@ -19,6 +19,7 @@ colluders the parameters allow for.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,15 @@ class DepartmentMachine:
     def memory(self) -> DepartmentMemory:
         """What to store."""
         return self._memory
+
+    def adopt(self, memory: DepartmentMemory) -> None:
+        """Go on with a memory that holds more chains (``epoch.EpochSetup.introduce``), once it is durable.
+
+        Raises UsageError where anything but chains would change.
+        """
+        if replace(memory, chains=self._memory.chains) != self._memory or memory.chains.at != self._memory.chains.at:
+            raise UsageError("an introduction adds chains and changes nothing else")
+        self._memory = memory
 
     # -- M1 --------------------------------------------------------------------------------------------------------
 

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
-import shutil
-import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from federation import small
 
 from commonroot.client.store import DepartmentStore
@@ -27,11 +22,8 @@ from commonroot.common import parcel
 from commonroot.common.parcel import Parcel
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
-from commonroot.server.journal import Journal, Round
-from commonroot.simulations.federation import SimulatedFederation
-from commonroot.simulations.founding import Federation
+from commonroot.server.journal import Journal
 from commonroot.simulations.network import Crossing, MemoryNetwork
-from commonroot.simulations.processes import Processes, free_port, processes
 
 
 class Killed(BaseException):
@@ -255,153 +247,3 @@ def test_a_head_that_was_trained_twice_would_be_seen(undisturbed, tmp_path, monk
         federation.run_to_the_end()
         monkeypatch.undo()
         assert small.heads(federation.federation) != undisturbed[1]
-
-
-# -- real processes ----------------------------------------------------------------------------------------------------
-
-
-class Deployed:
-    """Coordinator and daemons as processes over TLS, and what their folders say while they run."""
-
-    def __init__(self, federation: Federation, processes: Processes, logs: Path) -> None:
-        self.federation, self.processes = federation, processes
-        self.log, self.log_from = logs / "coordinator.log", 0
-        processes.start_coordinator(federation.coordinator.root)
-        for name, folder in federation.departments.items():
-            processes.start_department(name, folder.root)
-
-    def signal(self, name: str, number: int) -> None:
-        self.processes._running[name].send_signal(number)
-
-    def restart(self, name: str) -> None:
-        """SIGKILL, and a new process on the same folder."""
-        self.processes.kill(name)
-        if name == "coordinator":
-            self.log_from = self.log.stat().st_size
-            self.processes.start_coordinator(self.federation.coordinator.root)
-        else:
-            self.processes.start_department(name, self.federation.departments[name].root)
-
-    def rounds(self) -> list[Round]:
-        with small.journal_of(self.federation) as journal:
-            found: list[Round] = journal.rounds()
-            return found
-
-    def uploads(self, number: int) -> int:
-        """How many uploads the coordinator that runs now has taken in a round, by its own words."""
-        lines = self.log.read_bytes()[self.log_from :].decode().splitlines()
-        told = [json.loads(line) for line in lines if line.startswith('{"event": "uploaded"')]
-        return max((event["uploads"] for event in told if event["round"] == number), default=0)
-
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Look often, for a minute at the most."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            self.processes.check()
-            found = condition()
-            if found:
-                return found
-            time.sleep(0.02)
-        seen = [(r.round, r.state, r.reason) for r in self.rounds()]
-        raise AssertionError(f"waited in vain for {what}; rounds: {seen}")
-
-    def held_by(self, name: str, *, after: int = 0) -> int:
-        """The number of a later round that only waits for the upload of ``name``, a daemon stopped by SIGSTOP."""
-
-        def waits() -> int:
-            last = self.rounds()[-1]
-            held = last.round > after and last.state == "open" and self.uploads(last.round) == 2
-            return last.round if held else 0
-
-        number: int = self.until(waits, f"a round that only waits for {name}")
-        with small.store_of(self.federation.departments[name]) as store:
-            assert store.upload(1, number) is None
-        return number
-
-    def over(self) -> bool:
-        with small.journal_of(self.federation) as journal:
-            return journal.runs()[0].state in ("finished", "stopped")
-
-
-@pytest.mark.slow
-def test_processes_killed_with_sigkill_in_every_state_of_a_round_end_where_an_undisturbed_run_ends(tmp_path):
-    """Seven rounds over TLS with real training.  In four of them somebody is killed, each time at a known point:
-
-    a daemon before its upload, the round being open
-    a daemon after its upload, before the survivor set
-    the coordinator while the round is open and two uploads have been made
-    the coordinator while the survivor set is fixed and the quorum has not answered
-
-    SIGSTOP holds a round in the state that is wanted, so nothing depends on being quick.  A daemon that is stopped
-    after its upload holds the round after: two of three answers open a sum, and the next one waits for its upload.
-    """
-    shape = {"rounds": 7, "attempts": 6, "widths": (12, 5)}
-    quiet = small.founded(tmp_path / "undisturbed", **shape)
-    shutil.copytree(tmp_path / "undisturbed", tmp_path / "killed")
-    expected = undisturbed_versions(quiet)
-
-    federation = small.opened(tmp_path / "killed")
-    small.move_to_port(federation, free_port())
-    with small.journal_of(federation) as journal:
-        journal.queue(federation.charter)
-    with processes(tmp_path / "logs") as started:
-        at_work = Deployed(federation, started, tmp_path / "logs")
-        at_work.until(at_work.rounds, "a first round")
-
-        at_work.signal("birch", signal.SIGSTOP)
-        killed = [at_work.held_by("birch")]
-        at_work.signal("ash", signal.SIGSTOP)
-        at_work.restart("birch")
-
-        killed.append(at_work.held_by("ash", after=killed[-1]))
-        at_work.signal("birch", signal.SIGSTOP)
-        at_work.restart("cedar")
-        at_work.signal("ash", signal.SIGCONT)
-
-        killed.append(at_work.held_by("birch", after=killed[-1]))
-        at_work.restart("coordinator")
-        at_work.until(lambda: at_work.uploads(killed[-1]) == 2, "the same uploads again")
-        at_work.signal("ash", signal.SIGSTOP)
-        at_work.signal("birch", signal.SIGCONT)
-
-        killed.append(at_work.held_by("ash", after=killed[-1]))
-        at_work.signal("birch", signal.SIGSTOP)
-        at_work.signal("cedar", signal.SIGSTOP)
-        at_work.signal("ash", signal.SIGCONT)
-        at_work.until(lambda: at_work.rounds()[-1].state == "fixed", "a survivor set that waits for its opening")
-        assert at_work.rounds()[-1].round == killed[-1]
-        at_work.restart("coordinator")
-        at_work.signal("birch", signal.SIGCONT)
-        at_work.signal("cedar", signal.SIGCONT)
-
-        at_work.until(at_work.over, "the end of the run")
-    small.check_books(federation)
-    with small.journal_of(federation) as journal:
-        assert journal.runs()[0].state == "finished"
-        assert journal.closed_departments(1) == set(federation.departments)
-    assert small.versions(federation) == expected
-    assert small.heads(federation) == small.heads(quiet)
-
-
-def undisturbed_versions(federation: Federation) -> list[str]:
-    """The backbone's versions of the same folders' run in this process, without the closing."""
-
-    class Enough(Exception):
-        pass
-
-    def listen(kind: str, _facts: dict[str, Any]) -> None:
-        if kind == "closing":
-            raise Enough
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as daemons do: sums of floats depend on it
-    at_work = SimulatedFederation(federation, MemoryNetwork())
-    try:
-        at_work.start_all()
-        at_work.queue()
-        with pytest.raises(Enough):
-            at_work.run(listen)
-    finally:
-        at_work.close()
-        torch.set_num_threads(threads)
-    return small.versions(federation)
