@@ -206,6 +206,7 @@ def ledger(folder: Folder, json: Json = False) -> None:
 def evidence(folder: Folder, json: Json = False) -> None:
     """Refused requests under the coordinator's signature, each beside the accepted one it contradicts."""
     from commonroot.client.folder import DepartmentFolder
+    from commonroot.client.setup import other_rosters
     from commonroot.client.store import DepartmentStore
 
     config = DepartmentFolder(folder).config
@@ -214,8 +215,11 @@ def evidence(folder: Folder, json: Json = False) -> None:
         exhibits = [exhibit.describe() for exhibit in store.evidence()]
     finally:
         store.close()
+    rosters = other_rosters(DepartmentFolder(folder))
 
     def text() -> None:
+        for other in rosters:
+            say(f"CR52  roster {other['roster'][:16]}… of epoch {other['epoch']}: signed by the authority, not joined")
         for one in exhibits:
             about = "" if one["round"] is None else f" round {one['round']}"
             beside = " and so is the accepted one it contradicts" if one["contradicts_signed"] else ""
@@ -223,7 +227,7 @@ def evidence(folder: Folder, json: Json = False) -> None:
             say(f"{one['code']}  {one['kind']}{about}: {signed} {str(one['signer'])[:16]}…{beside}")
         say(f"{len(exhibits)} refused requests kept; --json shows them whole")
 
-    emit({"exhibits": exhibits}, json, text)
+    emit({"exhibits": exhibits, "rosters": rosters}, json, text)
 
 
 def _short(value: object) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from commonroot.client.folder import DepartmentConfig, DepartmentFolder
 from commonroot.client.node_key import load_node_key, make_node_key, public_line
 from commonroot.client.store import DepartmentStore
 from commonroot.common import canonical
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
-from commonroot.common.errors import ConfigError, EpochRollback, NotApproved, SplitRoster, WrongFederation
+from commonroot.common.errors import BadSignature, ConfigError, EpochRollback, NotApproved, SplitRoster, WrongFederation
 from commonroot.common.roster import Member, Roster, SignedRoster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
@@ -156,6 +157,22 @@ def _require_newer(folder: DepartmentFolder, store: DepartmentStore, roster: Ros
         raise SplitRoster(
             f"this is another roster of epoch {epoch} than the one that was joined, and under the same authority"
         )
+
+
+def other_rosters(folder: DepartmentFolder) -> list[dict[str, Any]]:
+    """Second rosters of an epoch that were refused and kept, each with a check of the authority's signature."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.root.glob("roster-*-other.json")):
+        signed = SignedRoster.from_json(read_bytes(path, what="the other roster"))
+        try:
+            signed.check(bytes.fromhex(folder.config.authority))
+        except BadSignature:
+            holds = False
+        else:
+            holds = True
+        about = {"epoch": signed.roster.epoch, "file": str(path), "roster": signed.roster.digest.hex()}
+        found.append(about | {"signed": holds})
+    return found
 
 
 def _first_memory(
