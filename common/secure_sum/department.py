@@ -104,8 +104,8 @@ class DepartmentMachine:
         Parameters  head, body: of the round-open parcel; charter: the approved one this request should belong to
         Raises      Malformed, WrongVersion, BadSignature; WrongFederation: roster, epoch or charter; StaleRound: the
                     round was used with other contents or lies beyond the roster's last; BadCohort; NotIntroduced;
-                    OutsideCharter: manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body;
-                    ResultMismatch: M5
+                    AnotherSurvivorSet: a backbone that is closed for good; OutsideCharter: manifest, bounds or
+                    deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
         An exact repeat of the round last masked for passes; see ``repeat``.
         """
         opened = RoundOpen.decode(head)
@@ -119,6 +119,8 @@ class DepartmentMachine:
         newest = self._memory.newest_version(opened.charter)
         if opened.version < newest:
             raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
+        if any(not before.survivors and before.same_backbone(opened) for before in self._memory.openings):
+            raise AnotherSurvivorSet(f"version {opened.version} was begun in an earlier epoch and is closed for good")
         if opened.version >= charter.rounds:
             raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
         floor = self._check_cohort(opened.cohort, charter)

@@ -402,8 +402,8 @@ def test_a_run_stops_with_a_reason_when_another_roster_is_signed_and_is_resumed_
 
 
 def test_a_backbone_opened_for_one_survivor_set_is_opened_for_no_other_in_the_next_epoch_either(tmp_path):
-    """Round 1 of four is fixed and answered by all, but no answer arrives.  Then ash leaves: the three others answered
-    for a set with ash and never open version 0 for a set without it.  The sums' difference would be ash's update.
+    """Round 1 is fixed and answered by all, but no answer arrives.  Then ash leaves: the others answered for a set with
+    ash and contribute to version 0 for no set without it.  The sums' difference would be ash's update.
     """
     silence = drop(1.0, kinds={parcel.SHARES})
     with small.running(tmp_path, network=MemoryNetwork(weather=[silence]), departments=4) as at_work:
@@ -417,10 +417,32 @@ def test_a_backbone_opened_for_one_survivor_set_is_opened_for_no_other_in_the_ne
         after.run()
         assert states(later)[0] == "stopped"
         assert states(later)[2] == 0
-        codes = {facts["code"] for facts in after.told("refused") if facts["request"] == parcel.OPEN}
+        codes = {facts["code"] for facts in after.told("refused") if facts["request"] == parcel.ROUND_OPEN}
         assert codes == {"CR32"}
+        assert after.told("training") == []
         with small.journal_of(later) as journal:
             assert journal.rounds()[0].reason == "its epoch ended before it was over"
+
+
+@pytest.mark.parametrize(("departments", "goes_on"), [(5, True), (4, False)])
+def test_a_version_begun_in_the_last_epoch_is_taken_up_only_if_quorums_meet(departments, goes_on, tmp_path):
+    """Uploads of round 1 are lost; then ash leaves.  5 → 4: (4 - 1) + 3 > 4 + 1, quorums share an honest department.
+    4 → 3: (3 - 1) + 2 = 3 + 1: others might have opened version 0 unseen, so who masked for it does so no more.
+    """
+    silence = drop(1.0, kinds={parcel.MASKED})
+    with small.running(tmp_path, network=MemoryNetwork(weather=[silence]), departments=departments) as at_work:
+        at_work.run()
+        assert states(at_work.federation) == ("stopped", ["lost"] * 3, 0)
+    later = second_epoch(at_work.federation, leaving={"ash"})
+    with small.journal_of(later) as journal:
+        journal.resume(1)
+    with small.ToyFederation(later, MemoryNetwork()) as after:
+        after.start_all()
+        after.run()
+        assert states(later)[0] == ("finished" if goes_on else "stopped")
+        assert {facts["code"] for facts in after.told("refused") if facts["request"] == parcel.ROUND_OPEN} == (
+            set() if goes_on else {"CR32"}
+        )
 
 
 def test_the_same_survivor_set_may_be_opened_again_in_the_next_epoch(tmp_path):

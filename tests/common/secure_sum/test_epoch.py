@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commonroot.common.errors import (
+    AnotherSurvivorSet,
     BadGreeting,
     BadSignature,
     BroadcastMismatch,
@@ -25,7 +27,7 @@ from commonroot.common.greetings import Greet, Greeting, Introduce, put_letters
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup, acquainted, check_letter, everybody, introduction
-from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Opening
+from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Opening, quorums_meet
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
 
@@ -354,30 +356,80 @@ def roster_of(*names: str, epoch: int) -> Roster:
     )
 
 
-def test_what_was_opened_is_remembered_by_identity_and_keys_are_left_behind():
-    """Numbers change: a, b, c, d become d, c, a.  {a, c, d} is (0, 2, 3), then (0, 1, 2); {a, b, c} is gone."""
-    left, now = roster_of("a", "b", "c", "d", epoch=1), roster_of("d", "c", "a", epoch=2)
-    charter, broadcast = bytes(32), bytes([1] * 32)
-    before = dataclasses.replace(
-        DepartmentMemory.begin(left, 0, os.urandom),
+CHARTER = bytes(32)
+
+
+def opened_in(roster: Roster, *survivors: tuple[int, ...]) -> DepartmentMemory:
+    """A memory in which versions 1, 2, … of a charter were opened for these sets."""
+    sets = [Opening(CHARTER, at, bytes([at] * 32), one) for at, one in enumerate(survivors, 1)]
+    return dataclasses.replace(
+        DepartmentMemory.begin(roster, 0, os.urandom),
         answers=(Answer(7, bytes([2] * 32), b"the shares"),),
-        openings=(Opening(charter, 1, broadcast, (0, 2, 3)), Opening(charter, 2, broadcast, (0, 1, 2))),
-        newest=((charter, 2),),
+        openings=tuple(sets),
+        newest=((CHARTER, len(sets)),),
     )
-    fresh = DepartmentMemory.begin(now, 2, os.urandom)
+
+
+def test_what_was_opened_is_remembered_by_identity_and_keys_are_left_behind():
+    """Numbers change: a, b, c, d, e become e, d, c, a.  {a, c, d} was (0, 2, 3) and is (1, 2, 3); {a, b, c} is gone."""
+    left, now = roster_of(*"abcde", epoch=1), roster_of(*"edca", epoch=2)
+    before = opened_in(left, (0, 2, 3), (0, 1, 2))
+    fresh = DepartmentMemory.begin(now, 3, os.urandom)
     after = fresh.follow(before, left=left, roster=now)
-    assert [opening.survivors for opening in after.openings] == [(0, 1, 2), ()]
+    assert [opening.survivors for opening in after.openings] == [(1, 2, 3), ()]
     assert after.answers == (Answer(7, bytes([2] * 32), b""),)
     assert after.newest == before.newest
     assert after.chains == fresh.chains
     assert DepartmentMemory.from_bytes(after.to_bytes()) == after
-    lost = fresh.follow(before, left=None, roster=now)
-    assert [opening.survivors for opening in lost.openings] == [(), ()]
-    back = roster_of("a", "b", "c", "d", epoch=3)
+    back = roster_of(*"abcde", epoch=3)
     again = DepartmentMemory.begin(back, 0, os.urandom).follow(after, left=now, roster=back)
     assert [opening.survivors for opening in again.openings] == [(0, 2, 3), ()]
     with pytest.raises(ForeignState):
         fresh.follow(before, left=now, roster=now)
+
+
+def test_where_quorums_need_not_meet_what_was_masked_last_is_closed_for_good():
+    """Or where the earlier roster is lost: then nobody can tell."""
+    left, now = roster_of(*"abc", epoch=1), roster_of(*"abd", epoch=2)
+    before = opened_in(left, (0, 1, 2), (0, 1, 2))
+    for roster in (left, None):
+        after = DepartmentMemory.begin(now, 0, os.urandom).follow(before, left=roster, roster=now)
+        assert [(opening.version, opening.survivors) for opening in after.openings] == [(1, ()), (2, ()), (2, ())]
+
+
+@pytest.mark.parametrize(
+    ("left", "now", "meet"),
+    [
+        ("abcde", "abcde", True),  # 4 + 4 > 5 + 1
+        ("abcde", "abcd", True),  # (4 - 1) + 3 > 4 + 1
+        ("abcd", "abcde", True),  # 3 + (4 - 1) > 4 + 1
+        ("abcd", "abc", False),  # (3 - 1) + 2 = 3 + 1
+        ("abc", "abd", False),  # (2 - 1) + (2 - 1) = 2 + 0
+        ("abcdef", "ghijkl", False),
+        ("abcde", "abcfg", False),  # (4 - 2) + (4 - 2) = 3 + 1
+    ],
+)
+def test_quorums_of_two_epochs_meet_in_an_honest_department_where_the_numbers_say_so(left, now, meet):
+    """The law by brute force: every quorum of the one with every quorum of the other, in more than t_c departments."""
+    one, other = roster_of(*left, epoch=1), roster_of(*now, epoch=2)
+    colluders = max(one.parameters.colluders, other.parameters.colluders)
+    found = all(
+        len(set(first) & set(second)) > colluders
+        for first in itertools.combinations(left, one.parameters.opening_quorum)
+        for second in itertools.combinations(now, other.parameters.opening_quorum)
+    )
+    assert quorums_meet(one, other) == quorums_meet(other, one) == meet == found
+
+
+def test_a_backbone_that_is_closed_for_good_is_contributed_to_no_more():
+    from sum_federation import BROADCAST, Federation
+
+    federation = Federation(4)
+    machine = federation.machines[0]
+    for about in ((federation.charter.digest, 0, bytes(32)), (bytes(32), 9, sha256(BROADCAST))):
+        machine._memory = dataclasses.replace(machine.memory, openings=(Opening(*about, ()),))
+        with pytest.raises(AnotherSurvivorSet, match="closed for good"):
+            machine.review(federation.opening().encode(), BROADCAST, charter=federation.charter)
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
