@@ -57,17 +57,40 @@ def join(
     roster: Annotated[Path, typer.Argument(help="The signed roster from central IT.", metavar="ROSTER.json")],
     json: Json = False,
 ) -> None:
-    """Pin a signed roster: agree on keys with every other department, then erase the agreement key."""
+    """Pin a signed roster and countersign it.  A newer one replaces it, an older or a second one is refused."""
     from commonroot.client.folder import DepartmentFolder
     from commonroot.client.setup import join as join_epoch
 
-    joined = join_epoch(DepartmentFolder(folder), roster, os.urandom)
-    facts = {
-        "epoch": joined.epoch,
-        "roster": joined.digest.hex(),
-        "departments": [member.name for member in joined.departments],
-    }
-    emit(facts, json, lambda: say(f"joined epoch {joined.epoch} with {len(joined.departments)} departments"))
+    opened = DepartmentFolder(folder)
+    before = {m.name for m in opened.roster().departments} if (folder / "roster.json").is_file() else set()
+    joined = join_epoch(opened, roster, os.urandom)
+    now = [member.name for member in joined.departments]
+    moves = {"came": sorted(set(now) - before), "left": sorted(before - set(now))} if before else {}
+    facts = {"epoch": joined.epoch, "roster": joined.digest.hex(), "departments": now, **moves}
+
+    def text() -> None:
+        say(f"joined epoch {joined.epoch} with {len(now)} departments, roster hash {joined.digest.hex()}")
+        for word, names in moves.items():
+            if names:
+                say(f"  {word}: {', '.join(names)}")
+        say(f"it begins once {joined.parameters.opening_quorum} departments have countersigned this very roster")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def renew(folder: Folder, json: Json = False) -> None:
+    """Make fresh agreement keys for the next epoch.  Send request.json to central IT; this epoch goes on meanwhile."""
+    from commonroot.client.folder import DepartmentFolder
+    from commonroot.client.setup import renew as renew_keys
+
+    request = renew_keys(DepartmentFolder(folder), os.urandom)
+
+    def text() -> None:
+        say(f"send {request} to central IT; it holds public keys only")
+        say("then `commonroot department join` the new roster")
+
+    emit({"request": str(request)}, json, text)
 
 
 @app.command()
@@ -177,6 +200,34 @@ def ledger(folder: Folder, json: Json = False) -> None:
         say(f"{count} entries, chain intact, {facts['bytes_sent']} bytes sent")
 
     emit(facts, json, text)
+
+
+@app.command()
+def evidence(folder: Folder, json: Json = False) -> None:
+    """Refused requests under the coordinator's signature, each beside the accepted one it contradicts."""
+    from commonroot.client.folder import DepartmentFolder
+    from commonroot.client.setup import other_rosters
+    from commonroot.client.store import DepartmentStore
+
+    config = DepartmentFolder(folder).config
+    store = DepartmentStore(folder, federation=config.federation, department=config.name)
+    try:
+        exhibits = [exhibit.describe() for exhibit in store.evidence()]
+    finally:
+        store.close()
+    rosters = other_rosters(DepartmentFolder(folder))
+
+    def text() -> None:
+        for other in rosters:
+            say(f"CR52  roster {other['roster'][:16]}… of epoch {other['epoch']}: signed by the authority, not joined")
+        for one in exhibits:
+            about = "" if one["round"] is None else f" round {one['round']}"
+            beside = " and so is the accepted one it contradicts" if one["contradicts_signed"] else ""
+            signed = "signed by" if one["signed"] else "NOT signed by"
+            say(f"{one['code']}  {one['kind']}{about}: {signed} {str(one['signer'])[:16]}…{beside}")
+        say(f"{len(exhibits)} refused requests kept; --json shows them whole")
+
+    emit({"exhibits": exhibits, "rosters": rosters}, json, text)
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,7 @@
 
 department.toml         who this is, which coordinator, which data
 ca.pem                  the federation's certificate authority, as handed over by central IT
-keys/                   identity, node and training secrets (0600); the agreement key until the epoch is set up
+keys/                   identity, node and training secrets (0600); the agreement key until the epoch is joined
 request.json            what central IT needs for enrolment; holds public keys only
 roster.json             the signed roster this department joined
 charters/HASH.json      approved charters

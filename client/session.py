@@ -8,6 +8,7 @@ is refused is refused by code alone: error texts stay here.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,21 +22,25 @@ from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.errors import (
+    AnotherSurvivorSet,
     CommonrootError,
     ConfigError,
     Malformed,
     ManifestError,
     NotApproved,
+    ResultMismatch,
     StaleRound,
     StorageFull,
     UnknownRound,
 )
+from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.department import DepartmentMachine
+from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
@@ -89,6 +94,7 @@ class Session:
         self._identity = identity
         self._store = store
         self._machine = self._stored_machine()
+        self._setup = self._stored_setup()
         self._secret = secret
         self._learner = learner
         self._approved = approved
@@ -109,6 +115,10 @@ class Session:
                 return self._open(request)
             if request.kind == parcel.RUN_CLOSE:
                 return self._run_close(request)
+            if request.kind == parcel.GREET:
+                return self._greet(request)
+            if request.kind == parcel.INTRODUCE:
+                return self._introduce(request)
             raise Malformed(f"a request of unknown kind {request.kind[:32]!r}")
         except CommonrootError as error:
             _log.warning("refused %s: %s (%s)", request.kind, error, error.code)
@@ -116,7 +126,34 @@ class Session:
             self._note_refusal(request, error)
             return Parcel(parcel.REFUSAL, Refusal(round=0, code=error.code).encode())
 
-    # -- the four requests -----------------------------------------------------------------------------------------
+    # -- the beginning of an epoch ---------------------------------------------------------------------------------
+
+    def _greet(self, request: Parcel) -> Parcel:
+        head, body = self._setup.greet(self._roster, bytes(request.head))
+        self._on_event("greeted", {"epoch": self._roster.epoch})
+        return Parcel(parcel.GREETING, head, body)
+
+    def _introduce(self, request: Parcel) -> Parcel:
+        head = bytes(request.head)
+        setup, memory = self._setup.introduce(self._roster, head, request.body, self._machine.memory)
+        if setup != self._setup:
+            self._store.commit_introduction(
+                epoch=self._roster.epoch,
+                setup=setup.to_bytes(),
+                memory=memory.to_bytes(),
+                facts={
+                    "epoch": self._roster.epoch,
+                    "met": sorted(setup.met),
+                    "countersigned": len(setup.seen),
+                    "digest": sha256(head, request.body).hex(),
+                },
+            )
+            self._setup = setup
+            self._machine.adopt(memory)
+        self._on_event("introduced", {"met": len(setup.met), "begun": setup.begun(self._roster)})
+        return Parcel(parcel.INTRODUCED, setup.introduced(self._identity))
+
+    # -- a run's four requests -------------------------------------------------------------------------------------
 
     def _charter(self, request: Parcel) -> Parcel:
         signed = SignedCharter.from_json(bytes(request.head))
@@ -130,6 +167,7 @@ class Session:
     def _round_open(self, request: Parcel) -> Parcel:
         opening = RoundOpen.decode(bytes(request.head))
         charter = self._require_approved(opening.charter)
+        self._setup.require_begun(self._roster)
         opening = self._machine.review(bytes(request.head), request.body, charter=charter)
         if self._machine.repeat(opening) is not None:
             done = self._store.upload(self._roster.epoch, opening.round)
@@ -157,6 +195,7 @@ class Session:
                 charter=name,
                 version=opening.version,
                 local=trained.local,
+                request=bytes(request.head),
                 facts={
                     "what": parcel.MASKED,
                     "bytes": len(head) + len(body),
@@ -176,6 +215,8 @@ class Session:
             self._store.commit_answer(
                 epoch=self._roster.epoch,
                 memory=memory.to_bytes(),
+                request=bytes(request.head),
+                about=[f"round {asked.round}", *self._backbone_of(asked.round)],
                 facts={
                     "what": parcel.SHARES,
                     "bytes": len(head),
@@ -278,6 +319,14 @@ class Session:
             )
         return DepartmentMachine(self._roster, self._identity, DepartmentMemory.from_bytes(memory))
 
+    def _stored_setup(self) -> EpochSetup:
+        setup = self._store.setup(self._roster.epoch)
+        if setup is None:
+            raise ConfigError(
+                f"epoch {self._roster.epoch} was never set up in this folder", hint="`commonroot department join`"
+            )
+        return EpochSetup.from_bytes(setup)
+
     @contextmanager
     def _write_ahead(self) -> Iterator[None]:
         """Around a durable write: where it fails, the machine goes back to what is on disk and nothing is sent."""
@@ -294,13 +343,42 @@ class Session:
         return charter
 
     def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:
-        """Evidence: what was refused, by hash, with the code."""
+        """Evidence: what was refused, by hash, with the code; and a lie that the coordinator signed, as it came."""
         try:
             self._store.record(
-                "refused", {"what": request.kind[:32], "code": error.code, "digest": sha256(request.head).hex()}
+                "refused",
+                {
+                    "what": request.kind[:32],
+                    "code": error.code,
+                    "digest": sha256(request.head).hex(),
+                    "kept": error.code in TELLING and self._keep_lie(request, error.code),
+                },
             )
         except CommonrootError:
             _log.exception("the refusal could not be recorded")
+
+    def _keep_lie(self, request: Parcel, code: str) -> bool:
+        """Keep a refused request if the coordinator signed it and it is no mere repeat of one that was accepted."""
+        head, kind = bytes(request.head), request.kind
+        public = bytes.fromhex(self._roster.coordinator)
+        if not signed_by(public, kind, head) or self._store.was_accepted(kind, head):
+            return False
+        subjects = [f"round {number}" for number in [round_of(kind, head)] if number is not None]
+        against = kind
+        if code == AnotherSurvivorSet.code:
+            subjects = self._backbone_of(round_of(kind, head))
+        elif code == ResultMismatch.code:  # the result contradicts an opening
+            subjects, against = [f"round {previous_of(kind, head)}"], parcel.OPEN
+        accepted = next((found for s in subjects if (found := self._store.accepted(against, s)) is not None), b"")
+        body = sha256(request.body)
+        return self._store.keep_exhibit(Exhibit(time.time(), kind, code, public.hex(), head, body, against, accepted))
+
+    def _backbone_of(self, number: int | None) -> list[str]:
+        """The backbone that this department last masked for, as a subject of evidence, if that was in this round."""
+        last = self._machine.memory.upload
+        if last is None or last.round != number:
+            return []
+        return [f"charter {last.charter.hex()} version {last.version}"]
 
 
 def _zeros(charter: Charter) -> dict[str, NDArray[np.floating]]:

@@ -1,19 +1,26 @@
-"""Making a department's folder, joining an epoch, approving a charter.  Keys are made here and stay here."""
+"""Making a department's folder, joining an epoch, renewing its keys for the next, approving a charter.
+
+Keys are made here and stay here.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 from commonroot.client.folder import DepartmentConfig, DepartmentFolder
 from commonroot.client.node_key import load_node_key, make_node_key, public_line
 from commonroot.client.store import DepartmentStore
 from commonroot.common import canonical
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
-from commonroot.common.errors import ConfigError, NotApproved, WrongFederation
+from commonroot.common.errors import BadSignature, ConfigError, EpochRollback, NotApproved, SplitRoster, WrongFederation
 from commonroot.common.roster import Member, Roster, SignedRoster
+from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
+from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
-from commonroot.common.secure_sum.primitives import Identity, Random, agreement_public, sha256
+from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import atomic_write, erase, read_bytes, read_secret, write_secret
 from commonroot.strategies import check_sealed
 
@@ -73,12 +80,12 @@ def create(
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "keys").chmod(0o700)
     identity = Identity.generate(random)
-    agreement = random(32)
+    agreement = AgreementKey.generate(random)
     write_secret(root / "keys" / "identity.key", identity.secret_bytes())
-    write_secret(root / "keys" / "agreement.key", agreement)
+    write_secret(root / "keys" / "agreement.key", agreement.to_bytes())
     write_secret(root / "keys" / "training.key", training_secret or random(32))
     node_key = make_node_key(root / "keys" / "node.key")
-    member = Member.signed(name, identity, agreement_public(agreement), node_key)
+    member = Member.signed(name, identity, agreement.public, node_key)
     atomic_write(root / "request.json", canonical.dumps(member.model_dump(mode="json")))
     atomic_write(root / "ca.pem", pinned)
     atomic_write(root / "department.toml", text.encode())
@@ -86,34 +93,136 @@ def create(
 
 
 def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
-    """Pin a signed roster and set up its epoch: agree with every other department, then erase the agreement key.
+    """Pin a signed roster and begin its epoch: countersign it, make the greeting, erase the agreement key.
 
-    Can be repeated after a crash.  Raises BadSignature for a roster that the pinned authority did not sign,
-    WrongFederation where this department is not in it or stands there with other keys.
+    The keys of an earlier epoch are erased at once; what it opened is remembered.  Can be repeated after a crash.
+
+    Raises  BadSignature: the pinned authority did not sign it; WrongFederation: this department is not in it or stands
+            there with other keys; EpochRollback: older than what was joined; SplitRoster: another one of the same
+            epoch, which is kept beside the pinned one; ConfigError: it has expired
     """
     data = read_bytes(path, what="the roster")
     roster = SignedRoster.from_json(data).check(bytes.fromhex(folder.config.authority))
     folder.require_federation(roster.federation)
+    if roster.expires < time.time():
+        raise ConfigError("the roster has expired", hint="ask central IT for a new one")
     identity = folder.identity()
-    me = roster.index_of(identity.public)
-    member = roster.departments[me]
-    if member.name != folder.config.name or member.node_key != public_line(load_node_key(folder.node_key)):
-        raise WrongFederation("the roster lists this department's identity with another name or node key")
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name, owner=True)
     try:
+        _require_newer(folder, store, roster, data)
+        me = roster.index_of(identity.public)
+        member = roster.departments[me]
+        if member.name != folder.config.name or member.node_key != public_line(load_node_key(folder.node_key)):
+            raise WrongFederation("the roster lists this department's identity with another name or node key")
         key = folder.root / "keys" / "agreement.key"
-        if store.memory(roster.epoch) is None:
-            agreement = read_secret(key)
-            if agreement_public(agreement).hex() != member.agreement:
-                raise WrongFederation("the roster lists another agreement key than the one made in this folder")
-            memory = DepartmentMemory.begin(roster, me, agreement, random)
-            store.begin_epoch(roster.epoch, memory.to_bytes())
-        store.record("joined", {"epoch": roster.epoch, "roster": roster.digest.hex()})
+        if store.setup(roster.epoch) is None:
+            agreement = AgreementKey.from_bytes(read_secret(key, length=PRIVATE_BYTES))
+            if agreement.public != (bytes.fromhex(member.agreement), bytes.fromhex(member.kem)):
+                raise WrongFederation(
+                    "the roster lists other agreement keys than the ones made in this folder",
+                    hint="each epoch needs fresh ones: `commonroot department renew DIR`, then send request.json",
+                )
+            setup = EpochSetup.begin(roster, identity, agreement)
+            store.begin_epoch(
+                roster.epoch,
+                roster=roster.digest,
+                setup=setup.to_bytes(),
+                memory=_first_memory(folder, store, roster, me, random).to_bytes(),
+                facts={
+                    "epoch": roster.epoch,
+                    "roster": roster.digest.hex(),
+                    "greeting": sha256(setup.greeting, setup.ciphertexts).hex(),
+                    "bytes": len(setup.greeting) + len(setup.ciphertexts),
+                },
+            )
         atomic_write(folder.root / "roster.json", data)
-        erase(key)
+        if _belongs_to(key, roster, me):
+            erase(key)
     finally:
         store.close()
     return roster
+
+
+def _require_newer(folder: DepartmentFolder, store: DepartmentStore, roster: Roster, data: bytes) -> None:
+    """Only a later epoch takes the place of the pinned one; the same roster again is a repeat."""
+    pinned = store.newest_epoch()
+    if pinned is None:
+        return
+    epoch, digest = pinned
+    if roster.epoch < epoch:
+        raise EpochRollback(f"epoch {roster.epoch} was offered, but this department has joined epoch {epoch}")
+    if roster.epoch == epoch and roster.digest != digest:
+        atomic_write(folder.root / f"roster-{epoch}-other.json", data)
+        store.record("refused", {"what": "roster", "code": SplitRoster.code, "digest": roster.digest.hex()})
+        raise SplitRoster(
+            f"this is another roster of epoch {epoch} than the one that was joined, and under the same authority"
+        )
+
+
+def other_rosters(folder: DepartmentFolder) -> list[dict[str, Any]]:
+    """Second rosters of an epoch that were refused and kept, each with a check of the authority's signature."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.root.glob("roster-*-other.json")):
+        signed = SignedRoster.from_json(read_bytes(path, what="the other roster"))
+        try:
+            signed.check(bytes.fromhex(folder.config.authority))
+        except BadSignature:
+            holds = False
+        else:
+            holds = True
+        about = {"epoch": signed.roster.epoch, "file": str(path), "roster": signed.roster.digest.hex()}
+        found.append(about | {"signed": holds})
+    return found
+
+
+def _first_memory(
+    folder: DepartmentFolder, store: DepartmentStore, roster: Roster, me: int, random: Random
+) -> DepartmentMemory:
+    """The new epoch's memory, with what was opened in the last one."""
+    memory = DepartmentMemory.begin(roster, me, random)
+    pinned = store.newest_epoch()
+    stored = None if pinned is None else store.memory(pinned[0])
+    if stored is None:
+        return memory
+    before = DepartmentMemory.from_bytes(stored)
+    left = folder.roster() if (folder.root / "roster.json").is_file() else None
+    return memory.follow(before, left=left if left and left.digest == before.roster else None, roster=roster)
+
+
+def _belongs_to(key: Path, roster: Roster, me: int) -> bool:
+    """Is this the agreement key of that roster, and not one already made for the next?"""
+    if not key.exists():
+        return False
+    curve, kem = AgreementKey.from_bytes(read_secret(key, length=PRIVATE_BYTES)).public
+    return (curve.hex(), kem.hex()) == (roster.departments[me].agreement, roster.departments[me].kem)
+
+
+def renew(folder: DepartmentFolder, random: Random) -> Path:
+    """Fresh agreement keys and a request for the next epoch; identity, node key, training secret and data stay.
+
+    Asked again before the next epoch is joined, it makes the same request.  The current epoch goes on meanwhile.
+    Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent.
+    """
+    key, identity = folder.root / "keys" / "agreement.key", folder.identity()
+    roster = folder.roster() if (folder.root / "roster.json").is_file() else None
+    store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
+    try:
+        pinned = store.newest_epoch()
+    finally:
+        store.close()
+    if pinned is not None and (roster is None or roster.digest != pinned[1]):
+        raise ConfigError(f"joining epoch {pinned[0]} was interrupted", hint="`commonroot department join` it again")
+    if roster is not None and _belongs_to(key, roster, roster.index_of(identity.public)):
+        erase(key)  # a crash kept `join` from doing it
+    if key.exists():
+        agreement = AgreementKey.from_bytes(read_secret(key, length=PRIVATE_BYTES))
+    else:
+        agreement = AgreementKey.generate(random)
+        write_secret(key, agreement.to_bytes())
+    member = Member.signed(folder.config.name, identity, agreement.public, public_line(load_node_key(folder.node_key)))
+    request = folder.root / "request.json"
+    atomic_write(request, canonical.dumps(member.model_dump(mode="json")))
+    return request
 
 
 def approve(folder: DepartmentFolder, path: Path, *, expected: str | None = None) -> Charter:

@@ -11,8 +11,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from commonroot.common import ledger
+from commonroot.common import ledger, parcel
 from commonroot.common.errors import ForeignState, StorageFull
+from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.ledger import Entry, Fact
 from commonroot.files import atomic_write, read_bytes, take_ownership
 
@@ -31,10 +32,20 @@ Tensors = dict[str, NDArray[np.generic]]
 LAYOUT = "1"
 #: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
 HEADS_KEPT = 3
+#: Exhibits kept per code of refusal, the first ones: later ones cannot push them out.
+EXHIBITS_KEPT = 16
+#: Bytes of accepted requests kept to be shown beside a refused one, newest first.
+ACCEPTED_BYTES = 8 << 20
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS memory (epoch INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY, roster BLOB NOT NULL, setup BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS accepted (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL,
+                                     head BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS evidence (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, code TEXT NOT NULL,
+                                     signer TEXT NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
+                                     against TEXT NOT NULL, accepted BLOB NOT NULL, UNIQUE (code, head));
 CREATE TABLE IF NOT EXISTS uploads (epoch INTEGER, round INTEGER, head BLOB NOT NULL, blob TEXT NOT NULL,
                                     PRIMARY KEY (epoch, round));
 CREATE TABLE IF NOT EXISTS heads (charter TEXT, version INTEGER, blob TEXT NOT NULL, PRIMARY KEY (charter, version));
@@ -77,6 +88,7 @@ class DepartmentStore:
                 undo.callback(self._db.close)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute("PRAGMA secure_delete=ON")  # what is deleted or replaced is overwritten: keys
                 self._db.executescript(_SCHEMA)
             self._claim({"federation": federation, "department": department, "layout": LAYOUT})
             if owner:
@@ -97,10 +109,34 @@ class DepartmentStore:
         row = self._one("SELECT value FROM memory WHERE epoch = ?", epoch)
         return None if row is None else row[0]
 
-    def begin_epoch(self, epoch: int, memory: bytes) -> None:
-        """Keep an epoch's first memory (its chains); an epoch begins once."""
+    def newest_epoch(self) -> tuple[int, bytes] | None:
+        """The epoch that was begun last and its roster's digest, or None before the first."""
+        row = self._one("SELECT epoch, roster FROM epochs ORDER BY epoch DESC LIMIT 1")
+        return None if row is None else (int(row[0]), bytes(row[1]))
+
+    def setup(self, epoch: int) -> bytes | None:
+        """How far an epoch's beginning has come, or None before it began."""
+        row = self._one("SELECT setup FROM epochs WHERE epoch = ?", epoch)
+        return None if row is None else row[0]
+
+    def begin_epoch(self, epoch: int, *, roster: bytes, setup: bytes, memory: bytes, facts: dict[str, Fact]) -> None:
+        """Begin an epoch, once; every earlier epoch's keys, uploads and half-finished setup are erased with it."""
         with self._transaction() as db:
+            for table in ("memory", "epochs", "uploads"):
+                db.execute(f"DELETE FROM {table}")
             db.execute("INSERT INTO memory VALUES (?, ?)", (epoch, memory))
+            db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, roster, setup))
+            self._append(db, "joined", facts)
+        self._forget_replaced()
+        self._sweep()
+
+    def commit_introduction(self, *, epoch: int, setup: bytes, memory: bytes, facts: dict[str, Fact]) -> None:
+        """Departments were met: the secrets they were met with and the chains that came of it, in one transaction."""
+        with self._transaction() as db:
+            db.execute("UPDATE epochs SET setup = ? WHERE epoch = ?", (setup, epoch))
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+            self._append(db, "introduced", facts)
+        self._forget_replaced()
 
     def commit_upload(
         self,
@@ -114,10 +150,12 @@ class DepartmentStore:
         version: int,
         local: Mapping[str, NDArray[np.generic]],
         facts: dict[str, Fact],
+        request: bytes = b"",
     ) -> None:
         """Write-ahead of one upload: protocol memory, the upload itself, the head it came with, the ledger entry.
 
-        All of it or nothing, durable before this returns; only then may the upload be sent.
+        All of it or nothing, durable before this returns; only then may the upload be sent.  ``request`` is the head
+        of the round-open that was accepted, kept to be shown beside one that contradicts it.
         """
         upload_blob = f"upload-{epoch}-{round}.bin"
         head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors"
@@ -134,7 +172,9 @@ class DepartmentStore:
                     "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
                     (charter, HEADS_KEPT),
                 )
+                self._accept(db, parcel.ROUND_OPEN, [f"round {round}"], request)
                 self._append(db, "sent", facts)
+            self._forget_replaced()
         except Exception:
             self._sweep()  # a full disk must not fill up further with blobs that nothing names
             raise
@@ -147,11 +187,19 @@ class DepartmentStore:
             return None
         return StoredUpload(row[0], read_bytes(self._blobs / row[1], what="the stored upload"))
 
-    def commit_answer(self, *, epoch: int, memory: bytes, facts: dict[str, Fact]) -> None:
-        """Write-ahead of one opening: which survivor set was answered, durable before the answer leaves."""
+    def commit_answer(
+        self, *, epoch: int, memory: bytes, facts: dict[str, Fact], request: bytes = b"", about: Sequence[str] = ()
+    ) -> None:
+        """Write-ahead of one opening: which survivor set was answered, durable before the answer leaves.
+
+        ``request`` is the head of the opening that was accepted and ``about`` what it settled (round, backbone): kept
+        to be shown beside one that contradicts it.
+        """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+            self._accept(db, parcel.OPEN, about, request)
             self._append(db, "sent", facts)
+        self._forget_replaced()
 
     # -- heads -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +247,59 @@ class DepartmentStore:
             rows = self._db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence").fetchall()
         return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
 
+    # -- evidence --------------------------------------------------------------------------------------------------
+
+    def accepted(self, kind: str, subject: str) -> bytes | None:
+        """Head of the request of that kind that was accepted about a subject, such as ``round 7``."""
+        row = self._one("SELECT head FROM accepted WHERE kind = ? AND subject = ? ORDER BY id DESC", kind, subject)
+        return None if row is None else bytes(row[0])
+
+    def was_accepted(self, kind: str, head: bytes) -> bool:
+        """Is this the very head of a request that was accepted?  Then it is a repeat and proves nothing."""
+        return self._one("SELECT 1 FROM accepted WHERE kind = ? AND head = ? LIMIT 1", kind, head) is not None
+
+    def keep_exhibit(self, exhibit: Exhibit) -> bool:
+        """Keep a refused message; False where it is kept already, is too large, or enough of its code are kept."""
+        with self._transaction() as db:
+            (count,) = db.execute("SELECT COUNT(*) FROM evidence WHERE code = ?", (exhibit.code,)).fetchone()
+            if count >= EXHIBITS_KEPT or len(exhibit.head) > LARGEST_HEAD:
+                return False
+            e = exhibit
+            accepted = e.accepted if len(e.accepted) <= LARGEST_HEAD else b""
+            changed = db.execute(
+                "INSERT OR IGNORE INTO evidence (at, kind, code, signer, head, body, against, accepted) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (e.at, e.kind, e.code, e.signer, e.head, e.body, e.against, accepted),
+            )
+            return changed.rowcount == 1
+
+    def evidence(self) -> list[Exhibit]:
+        """Every exhibit, oldest first."""
+        query = "SELECT at, kind, code, signer, head, body, against, accepted FROM evidence ORDER BY id"
+        with self._lock:
+            return [Exhibit(*row) for row in self._db.execute(query)]
+
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _accept(self, db: sqlite3.Connection, kind: str, subjects: Sequence[str], head: bytes) -> None:
+        """Remember an accepted request under each of its subjects, and forget the oldest beyond ``ACCEPTED_BYTES``."""
+        if not head:
+            return
+        for subject in subjects:
+            db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (kind, subject, head))
+        db.execute(
+            "DELETE FROM accepted WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head)) OVER (ORDER BY id DESC) "
+            "AS total FROM accepted) WHERE total > ?)",
+            (ACCEPTED_BYTES,),
+        )
+
+    def _forget_replaced(self) -> None:
+        """Empty the write-ahead log, where replaced keys would lie about until SQLite happens to write over them.
+
+        A command that reads at this moment can hold it up, and so can a full disk; then the next commit empties it.
+        """
+        with self._lock, suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _append(self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact]) -> None:
         row = db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()

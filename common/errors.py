@@ -284,6 +284,41 @@ class Refused(PeerError):
     hint = "the refusing side's own log says more"
 
 
+class NotIntroduced(PeerError):
+    """A cohort names a department that this one was never introduced to, so they share no keys."""
+
+    code = "CR50"
+    hint = "the coordinator withholds greetings or is confused: it must introduce departments before a round"
+
+
+class NotCountersigned(PeerError):
+    """Too few departments have shown that they see the same roster; nothing is sent under it."""
+
+    code = "CR51"
+    hint = "if it lasts, compare `department join`'s roster hash with other departments over another channel"
+
+
+class SplitRoster(PeerError):
+    """Two rosters of one epoch: somebody shows different departments different federations."""
+
+    code = "CR52"
+    hint = "keep both rosters and their signatures, and compare with the other departments before anything else"
+
+
+class EpochRollback(PeerError):
+    """An older roster was offered in place of a newer one."""
+
+    code = "CR53"
+    hint = "ask central IT for the newest roster; an old one would bring back departments that have left"
+
+
+class BadGreeting(PeerError):
+    """A greeting does not say what the protocol makes it say, or differs from an earlier one of its sender."""
+
+    code = "CR54"
+    hint = "its sender must `department renew` and be enrolled in a new epoch if its folder was restored or copied"
+
+
 # -- nobody's ------------------------------------------------------------------------------------------------------
 
 

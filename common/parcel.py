@@ -14,15 +14,19 @@ CHARTER: Final = "charter"  # head: the signed charter; asks whether it is appro
 ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast
 OPEN: Final = "open"  # head: messages.Open
 RUN_CLOSE: Final = "run-close"  # head: messages.RunClose, body: the final broadcast
+GREET: Final = "greet"  # head: greetings.Greet
+INTRODUCE: Final = "introduce"  # head: greetings.Introduce, body: the others' letters
 #: Department to coordinator.
 READY: Final = "ready"  # empty: the charter is approved and the data fits it
 MASKED: Final = "masked"  # head: messages.Masked, body: the masked vector
 SHARES: Final = "shares"  # head: messages.Shares
 CLOSED: Final = "closed"  # empty: the final backbone was taken over
 REFUSAL: Final = "refusal"  # head: messages.Refusal
+GREETING: Final = "greeting"  # head: greetings.Greeting, body: its ciphertexts
+INTRODUCED: Final = "introduced"  # head: greetings.Introduced
 
-TO_DEPARTMENT: Final = frozenset({CHARTER, ROUND_OPEN, OPEN, RUN_CLOSE})
-TO_COORDINATOR: Final = frozenset({READY, MASKED, SHARES, CLOSED, REFUSAL})
+TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, ROUND_OPEN, OPEN, RUN_CLOSE})
+TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, MASKED, SHARES, CLOSED, REFUSAL})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from commonroot.common import canonical
 from commonroot.common.errors import ConfigError, Malformed, TooFewDepartments, WrongFederation
+from commonroot.common.secure_sum.agreement import KEM_PUBLIC_BYTES, check_public
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
 
 #: The complete mask graph is meant for federations up to this size; see docs/adr for larger ones.
@@ -23,6 +24,7 @@ FEWEST_DEPARTMENTS = 3
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+HexKem = Annotated[str, Field(pattern=r"^[0-9a-f]+$", min_length=2 * KEM_PUBLIC_BYTES, max_length=2 * KEM_PUBLIC_BYTES)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$")]
 
 
@@ -36,6 +38,7 @@ class Member(_Frozen):
     name       unique in the federation
     identity   Ed25519 public key, 32 bytes hex
     agreement  X25519 public key for this epoch, 32 bytes hex
+    kem        ML-KEM-768 public key for this epoch, 1184 bytes hex
     node_key   the Flower node's NIST EC public key, one OpenSSH line without comment
     signature  by ``identity`` over all of the above
     """
@@ -43,18 +46,26 @@ class Member(_Frozen):
     name: Name
     identity: Hex32
     agreement: Hex32
+    kem: HexKem
     node_key: Annotated[str, Field(max_length=1024)]
     signature: Hex64
 
     @classmethod
-    def signed(cls, name: str, identity: Identity, agreement: bytes, node_key: str) -> Member:
-        """A department's enrolment request."""
-        facts = {"name": name, "identity": identity.public.hex(), "agreement": agreement.hex(), "node_key": node_key}
+    def signed(cls, name: str, identity: Identity, keys: tuple[bytes, bytes], node_key: str) -> Member:
+        """A department's enrolment request; ``keys`` are ``AgreementKey.public``."""
+        agreement, kem = (key.hex() for key in keys)
+        facts = {
+            "name": name,
+            "identity": identity.public.hex(),
+            "agreement": agreement,
+            "kem": kem,
+            "node_key": node_key,
+        }
         signature = identity.sign("enrolment", canonical.dumps(facts))
         return cls(**facts, signature=signature.hex())
 
     def check(self) -> None:
-        """Raise BadSignature unless the department itself signed this entry."""
+        """Raise BadSignature unless the department itself signed this entry; Malformed for keys that are none."""
         facts = self.model_dump(exclude={"signature"})
         verify(
             bytes.fromhex(self.identity),
@@ -63,6 +74,7 @@ class Member(_Frozen):
             bytes.fromhex(self.signature),
             who=f"department {self.name!r}",
         )
+        check_public(bytes.fromhex(self.agreement), bytes.fromhex(self.kem), who=f"department {self.name!r}")
 
 
 class Parameters(_Frozen):
@@ -118,7 +130,7 @@ class Roster(_Frozen):
     def _sizes(cls, members: tuple[Member, ...]) -> tuple[Member, ...]:
         if len(members) > MOST_DEPARTMENTS:
             raise ValueError(f"at most {MOST_DEPARTMENTS} departments")
-        for field in ("name", "identity", "agreement", "node_key"):
+        for field in ("name", "identity", "agreement", "kem", "node_key"):
             twice = [value for value, n in Counter(getattr(m, field) for m in members).items() if n > 1]
             if twice:
                 raise ValueError(f"two departments share one {field.replace('_', ' ')}: {twice[0]}")

@@ -79,6 +79,8 @@ def roster(
         say(f"roster of {current.federation!r}, epoch {current.epoch}, hash {current.digest.hex()}")
         for member in current.departments:
             say(f"  {member.name:<24} {member.identity}")
+        if current.epoch > 1 and requests:
+            say("hand it to every department: each joins it, then stopped runs can be resumed under it")
         absent = len(current.departments) - p.opening_quorum
         say(f"hides each department from the coordinator and {p.colluders} colluding department(s)")
         say(f"opens sums of at least {p.survivors_min}; {absent} department(s) may be absent at opening")
@@ -206,3 +208,23 @@ def models(folder: Folder, json: Json = False) -> None:
             say(f"run {row['run']}  version {row['version']:<5} {str(row['sha256'])[:16]}  {row['file']}")
 
     emit(rows, json, text)
+
+
+@app.command()
+def evidence(folder: Folder, json: Json = False) -> None:
+    """Faulty messages that departments have signed, with a check of each signature."""
+    from commonroot.server.folder import CoordinatorFolder
+
+    journal = CoordinatorFolder(folder).journal()
+    try:
+        exhibits = [{"department": name} | exhibit.describe() for name, exhibit in journal.evidence()]
+    finally:
+        journal.close()
+
+    def text() -> None:
+        for one in exhibits:
+            signed = "signed by" if one["signed"] else "NOT signed by"
+            say(f"{one['code']}  {one['kind']}: {signed} {one['department']} ({str(one['signer'])[:16]}…)")
+        say(f"{len(exhibits)} messages kept; --json shows them whole")
+
+    emit({"exhibits": exhibits}, json, text)

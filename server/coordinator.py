@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from commonroot.common.errors import CommonrootError, ConfigError
+from commonroot.common.roster import Roster
 from commonroot.console import event_printer, stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.server.backbones import BackboneStore
@@ -30,9 +32,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = CoordinatorFolder(root)
-    roster = folder.roster()
-    if roster.expires < time.time():
-        raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
+    roster = _valid_roster(folder)
     identity = folder.identity()
     lock = take_ownership(root)
     try:
@@ -46,8 +46,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
         with SuperLink(
             root / "links", folder.config.host, folder.config.port, folder.server_certificate, folder.server_key
         ) as hub:
-            for member in roster.departments:
-                hub.register(member.node_key, member.name)
+            _let_in(hub, roster, tell)
             tell("listening", {"host": folder.config.host, "port": hub.public_port})
             with FlowerLinks(hub) as links:
 
@@ -62,10 +61,16 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                         backbones=backbones,
                         exchange=exchange,
                         on_event=tell,
+                        newest_roster=lambda: folder.roster().digest,
                     ), exchange
 
                 late = LateClosings(journal, driver_of)
                 while not stop.is_set():
+                    latest = _valid_roster(folder)
+                    if latest.digest != roster.digest:
+                        _let_in(hub, latest, tell)
+                        roster = latest
+                        tell("epoch", {"epoch": roster.epoch, "departments": [m.name for m in roster.departments]})
                     run = journal.next_run()
                     if run is not None:
                         try:
@@ -118,3 +123,26 @@ class LateClosings:
         if back:
             self._asked.update({who: present[who] for who in back})
             driver.deliver_closing(back, seconds=finished[-1].charter.charter.timing.closing)
+
+
+def _valid_roster(folder: CoordinatorFolder) -> Roster:
+    roster = folder.roster()
+    if roster.expires < time.time():
+        raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
+    return roster
+
+
+def _let_in(hub: SuperLink, roster: Roster, tell: Callable[[str, dict[str, Any]], None]) -> None:
+    """The roster's departments may come in, and nobody else.
+
+    A node key that was once shut out stays out: a department that returns does so with a new folder.
+    """
+    members = {member.node_key: member.name for member in roster.departments}
+    for key in hub.registered():
+        if key not in members:
+            hub.unregister(key)
+    for key, name in members.items():
+        try:
+            hub.register(key, name)
+        except ValueError:  # Flower's, for a key that it once deleted
+            tell("shut-out", {"department": name, "why": "its node key was in an earlier roster and left"})

@@ -63,6 +63,8 @@ class CoordinatorFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: The roster's file as it was last read, and what it says: its many signatures are checked once.
+        self._checked: tuple[bytes, Roster] | None = None
         if not (root / "coordinator.toml").is_file():
             raise ConfigError(
                 f"{root} is not a coordinator's folder: it has no coordinator.toml",
@@ -132,14 +134,25 @@ class CoordinatorFolder:
     # -- roster ----------------------------------------------------------------------------------------------------
 
     def sign_roster(self, requests: list[Path], *, colluders: int | None, survivors_min: int | None) -> SignedRoster:
-        """Sign a roster over enrolment requests and store it; the epoch is one more than the stored roster's."""
+        """Sign a roster over enrolment requests and store it; the epoch is one more than the stored roster's.
+
+        Raises ConfigError, naming departments, for requests that belong to the current epoch.
+        """
         members = tuple(
             parse(Member, read_bytes(path, what="the enrolment request").strip(), what=str(path)) for path in requests
         )
         for member in members:
             member.check()
-        epoch = self.roster().epoch + 1 if (self.root / "roster.json").exists() else 1
         parameters = Parameters.for_size(len(members), colluders, survivors_min=survivors_min)
+        before = self.roster() if (self.root / "roster.json").exists() else None
+        used = {key for m in (before.departments if before else ()) for key in (m.agreement, m.kem)}
+        stale = [member.name for member in members if member.agreement in used or member.kem in used]
+        if stale:
+            raise ConfigError(
+                f"requests of the current epoch, whose keys are erased: {', '.join(stale)}",
+                hint="each department that stays runs `commonroot department renew DIR` and sends the new request.json",
+            )
+        epoch = before.epoch + 1 if before else 1
         try:
             roster = Roster(
                 federation=self.config.federation,
@@ -161,7 +174,10 @@ class CoordinatorFolder:
         path = self.root / "roster.json"
         if not path.is_file():
             raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR REQUEST.json …`")
-        return SignedRoster.from_json(read_bytes(path, what="the roster")).check(self.authority_public())
+        data = read_bytes(path, what="the roster")
+        if self._checked is None or self._checked[0] != data:
+            self._checked = (data, SignedRoster.from_json(data).check(self.authority_public()))
+        return self._checked[1]
 
     # -- charters --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 
 RunState = Literal["queued", "running", "finished", "stopped"]
 RoundState = Literal["open", "fixed", "closed", "lost"]
@@ -92,6 +93,31 @@ _closings = sa.Table(
     sa.Column("department", sa.String(64), primary_key=True),
     sa.Column("at", sa.Float, nullable=False),
 )
+_greetings = sa.Table(
+    "greetings",
+    _meta,
+    sa.Column("roster", sa.String(64), primary_key=True),
+    sa.Column("department", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+#: Faulty messages under the department's own signature.
+_evidence = sa.Table(
+    "evidence",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run", sa.Integer),
+    sa.Column("round", sa.Integer),
+    sa.Column("department", sa.String(64), nullable=False),
+    sa.Column("code", sa.String(8), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("signer", sa.String(64), nullable=False),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+#: Faulty messages kept per department, the first ones: later ones cannot push them out.
+EXHIBITS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +313,7 @@ class Journal:
         ]
 
     def last_round(self) -> int:
-        """The highest round number ever used in this epoch; 0 before the first."""
+        """The highest round number ever used, in any epoch; 0 before the first."""
         with self._engine.connect() as db:
             return int(db.execute(sa.select(sa.func.max(_rounds.c.round))).scalar() or 0)
 
@@ -305,6 +331,20 @@ class Journal:
             rows = db.execute(query).all()
         return [Version(r.run, r.version, r.file, r.digest, r.bounds, r.at) for r in rows]
 
+    # -- the beginning of an epoch -------------------------------------------------------------------------------
+
+    def greetings(self, roster: bytes) -> dict[int, tuple[bytes, bytes]]:
+        """Head and body of every greeting under a roster, by department's number."""
+        query = sa.select(_greetings).where(_greetings.c.roster == roster.hex())
+        with self._engine.connect() as db:
+            return {r.department: (r.head, r.body) for r in db.execute(query).all()}
+
+    def keep_greeting(self, roster: bytes, department: int, head: bytes, body: bytes) -> None:
+        """A department's greeting, checked; the first one stands.  Those of other rosters are forgotten."""
+        with self._writing() as db:
+            db.execute(_greetings.delete().where(_greetings.c.roster != roster.hex()))
+            db.execute(_greetings.insert().values(roster=roster.hex(), department=department, head=head, body=body))
+
     # -- evidence --------------------------------------------------------------------------------------------------
 
     def fault(self, department: str, code: str, what: str, *, run: int | None = None, round: int | None = None) -> None:
@@ -315,6 +355,37 @@ class Journal:
                     run=run, round=round, department=department, code=code, what=what, at=time.time()
                 )
             )
+
+    def keep_exhibit(
+        self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
+    ) -> None:
+        """Keep a faulty message that a department has signed.
+
+        Of each department the first ``EXHIBITS_KEPT`` are kept, each once, and none larger than ``LARGEST_HEAD``.
+        """
+        e = exhibit
+        with self._writing() as db:
+            theirs = db.execute(sa.select(_evidence.c.head).where(_evidence.c.signer == e.signer)).scalars().all()
+            if len(theirs) < EXHIBITS_KEPT and len(e.head) <= LARGEST_HEAD and e.head not in theirs:
+                db.execute(
+                    _evidence.insert().values(
+                        run=run,
+                        round=round,
+                        department=department,
+                        code=e.code,
+                        kind=e.kind,
+                        signer=e.signer,
+                        head=e.head,
+                        body=e.body,
+                        at=e.at,
+                    )
+                )
+
+    def evidence(self) -> list[tuple[str, Exhibit]]:
+        """Every kept message with the name of the department that signed it, oldest first."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(_evidence).order_by(_evidence.c.id)).all()
+        return [(r.department, Exhibit(r.at, r.kind, r.code, r.signer, r.head, r.body, r.kind, b"")) for r in rows]
 
     def faults(self) -> list[dict[str, Any]]:
         """All faults, oldest first."""

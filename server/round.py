@@ -35,6 +35,8 @@ from commonroot.server.journal import Journal
 
 #: (department, code, what) of something that went wrong with one department.
 OnFault = Callable[[str, str, str], None]
+#: (department, code, parcel): the parcel that a department is blamed for, which may bear its signature.
+OnExhibit = Callable[[str, str, Parcel], None]
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class RoundDriver:
         exchange: Exchange,
         on_fault: OnFault,
         on_progress: Callable[[str, dict[str, Any]], None],
+        on_exhibit: OnExhibit = lambda who, code, reply: None,
     ) -> None:
         self._roster = roster
         self._identity = identity
@@ -90,6 +93,7 @@ class RoundDriver:
         self._on_progress = on_progress
         #: Who refused to upload never saw this round through, and cannot open it.
         self._refused: set[int] = set()
+        self._on_exhibit = on_exhibit
 
     def drive(self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None) -> RoundResult:
         """From a journaled opening (and, after a crash, a journaled survivor set) to the opened sum.
@@ -139,7 +143,7 @@ class RoundDriver:
                 expect(reply, parcel.MASKED)
                 machine.upload(who, reply.head, reply.body)
             except PeerError as error:
-                self._blame(who, error)
+                self._blame(who, error, reply)
                 if isinstance(error, Refused):
                     self._refused.add(who)
                 return False
@@ -159,6 +163,7 @@ class RoundDriver:
             who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort if who not in self._refused
         }
         result: list[Sums] = []
+        answers: dict[int, Parcel] = {}
 
         def accept(who: int, reply: Parcel) -> bool:
             account.add(reply)
@@ -166,8 +171,9 @@ class RoundDriver:
                 expect(reply, parcel.SHARES)
                 machine.shares(who, reply.head)
             except PeerError as error:
-                self._blame(who, error)
+                self._blame(who, error, reply)
                 return False
+            answers[who] = reply
             if not machine.ready:
                 return False
             try:
@@ -178,6 +184,7 @@ class RoundDriver:
                 return False
             for liar in machine.liars:
                 self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
+                self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
@@ -191,8 +198,9 @@ class RoundDriver:
     def _name(self, who: int) -> str:
         return self._roster.departments[who].name
 
-    def _blame(self, who: int, error: CommonrootError) -> None:
+    def _blame(self, who: int, error: CommonrootError, reply: Parcel) -> None:
         self._on_fault(self._name(who), error.code, str(error))
+        self._on_exhibit(self._name(who), error.code, reply)
 
     def _link_fault(self, who: int, reason: str) -> None:
         self._on_fault(self._name(who), "link", reason)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost
+from commonroot.common.evidence import TELLING, Exhibit, signed_by
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, RoundOpen, RunClose
 from commonroot.common.parcel import Parcel
@@ -20,6 +21,7 @@ from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
+from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.round import RoundDriver, RoundResult, expect
 from commonroot.strategies import build
@@ -48,7 +50,9 @@ class RunDriver:
         exchange: Exchange,
         clock: Callable[[], float] = time.monotonic,
         on_event: OnEvent = lambda kind, facts: None,
+        newest_roster: Callable[[], bytes] | None = None,
     ) -> None:
+        """``newest_roster``: digest of the roster that stands now; a run stops when it is another than ``roster``."""
         self.run = run
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
@@ -68,6 +72,17 @@ class RunDriver:
         self._refusals: dict[int, str] = {}
         #: Departments that left the charter unanswered: asked again in every round, but hardly waited for.
         self._silent: dict[int, str] = {}
+        self._newest_roster = newest_roster or (lambda: roster.digest)
+        self._introductions = Introductions(
+            roster=roster,
+            identity=identity,
+            journal=journal,
+            exchange=exchange,
+            on_reply=self._count,
+            on_fault=lambda who, code, what: self._fault(who, code, what, None),
+            on_exhibit=lambda who, code, reply: self._exhibit(who, code, reply, None),
+            on_event=on_event,
+        )
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
 
     def drive(self) -> None:
@@ -76,8 +91,11 @@ class RunDriver:
         self._on_event("run", {"run": self.run.run, "rounds": self._charter.rounds, "charter": self.run.digest})
         if not self._journal.versions(self.run.run):
             self._store_first_version()
+        self._give_up_earlier_epochs()
         lost_in_a_row = 0
         while (version := self._newest()).version < self._charter.rounds:
+            if self._epoch_ended():
+                return
             try:
                 self._one_round(version, patient=lost_in_a_row == 0)
                 lost_in_a_row = 0
@@ -92,6 +110,27 @@ class RunDriver:
         self.deliver_closing(self.without_closing(), seconds=self._charter.timing.closing)
         self._journal.set_run(self.run.run, "finished")
         self._on_event("finished", {"run": self.run.run})
+
+    # -- epochs ------------------------------------------------------------------------------------------------------
+
+    def _epoch_ended(self) -> bool:
+        """Stop, with the reason, once another roster stands: this one's keys are erased as departments join it."""
+        if self._newest_roster() == self._roster.digest:
+            return False
+        reason = f"epoch {self._roster.epoch} has ended: another roster was signed; resume the run under it"
+        self._journal.set_run(self.run.run, "stopped", reason)
+        self._on_event("stopped", {"why": reason})
+        return True
+
+    def _give_up_earlier_epochs(self) -> None:
+        """Rounds that another roster's departments began can never be finished: their keys are erased.
+
+        Members that answered a fixed survivor set open this backbone for no other; see docs/adr, epochs.
+        """
+        for left in self._journal.rounds(self.run.run):
+            if left.state in ("open", "fixed") and RoundOpen.decode(left.opening).roster != self._roster.digest:
+                self._journal.lose_round(left.round, "its epoch ended before it was over")
+                self._on_event("lost", {"round": left.round, "why": "its epoch ended before it was over"})
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +156,7 @@ class RunDriver:
             journal=self._journal,
             exchange=self._exchange,
             on_fault=lambda who, code, what: self._fault(who, code, what, number),
+            on_exhibit=lambda who, code, reply: self._exhibit(who, code, reply, number),
             on_progress=self._on_event,
         )
         try:
@@ -194,8 +234,14 @@ class RunDriver:
         told: tuple[int, ...] | None = None
         while True:
             self._ask_newcomers(min(self._charter.timing.upload, max(1.0, deadline - self._clock())))
-            present = self._exchange.present()
-            cohort = tuple(sorted(who for who, life in present.items() if self._ready.get(who) == life))
+            introducing = self._clock()
+            self._introductions.bring_together(
+                self._present_and_ready(), seconds=self._charter.timing.upload, floor=self._floor
+            )
+            # Gathering is for appearing; what introductions take, once in an epoch, comes on top of it.
+            deadline += self._clock() - introducing
+            everyone_until += self._clock() - introducing
+            cohort = self._introductions.cohort(self._present_and_ready())
             now = self._clock()
             if len(cohort) == len(self._roster.departments):
                 return cohort
@@ -210,6 +256,10 @@ class RunDriver:
                 self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
                 told = cohort
             self._exchange.pause(_LOOK)
+
+    def _present_and_ready(self) -> dict[int, str]:
+        present = self._exchange.present()
+        return {who: life for who, life in present.items() if self._ready.get(who) == life}
 
     def _ask_newcomers(self, seconds: float) -> None:
         """Show the charter to whoever appeared or came back; only who answers READY joins a cohort."""
@@ -306,3 +356,11 @@ class RunDriver:
     def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
         self._journal.fault(who, code, what, run=self.run.run, round=number)
         self._on_event("fault", {"department": who, "code": code, "what": what})
+
+    def _exhibit(self, who: str, code: str, reply: Parcel, number: int | None) -> None:
+        """Keep a reply that is somebody's lie, if the department it is blamed on has signed it."""
+        identity = next((m.identity for m in self._roster.departments if m.name == who), None)
+        head = bytes(reply.head)
+        if code in TELLING and identity is not None and signed_by(bytes.fromhex(identity), reply.kind, head):
+            exhibit = Exhibit(time.time(), reply.kind, code, identity, head, sha256(reply.body), reply.kind, b"")
+            self._journal.keep_exhibit(who, exhibit, run=self.run.run, round=number)

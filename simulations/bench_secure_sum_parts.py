@@ -13,14 +13,16 @@ from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Charter, Method, TermSpec
 from commonroot.common.messages import Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
+from commonroot.common.secure_sum.agreement import AgreementKey
 from commonroot.common.secure_sum.codec import Opened, SumCodec
 from commonroot.common.secure_sum.coordinator import CoordinatorRound, Sums
 from commonroot.common.secure_sum.department import DepartmentMachine
+from commonroot.common.secure_sum.epoch import EpochSetup, introduction
 from commonroot.common.secure_sum.lanes import LaneChoice, Lanes, Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Prepared
-from commonroot.common.secure_sum.primitives import Identity, agreement_public, sha256
+from commonroot.common.secure_sum.primitives import Identity, sha256
 
 Tensors = dict[str, NDArray[np.float32]]
 #: A tensor's elements lie within this many times their root mean square; what the protocol publishes from the last sum.
@@ -66,21 +68,21 @@ class Parts:
         self.values: dict[str, NDArray[np.floating]] = {**values, "weight": np.asarray(0.5)}
         self.coordinator = Identity.generate(random)
         self.identities = [Identity.generate(random) for _ in range(n)]
-        private = [random(32) for _ in range(n)]
+        private = [AgreementKey.generate(random) for _ in range(n)]
         self.roster = Roster(
             federation="bench",
             epoch=1,
             coordinator=self.coordinator.public.hex(),
             parameters=Parameters.for_size(n),
             departments=tuple(
-                Member.signed(f"d{at}", identity, agreement_public(key), f"node {at}")
+                Member.signed(f"d{at}", identity, key.public, f"node {at}")
                 for at, (identity, key) in enumerate(zip(self.identities, private, strict=True))
             ),
             expires=2**40,
         )
         self.charter = _charter(values, lanes)
         self.codec = SumCodec.of_round(self.charter, self.roster, n)
-        self._begun = [DepartmentMemory.begin(self.roster, at, key, random) for at, key in enumerate(private)]
+        self._begun = self._acquainted(private)
         self.broadcast = bytes(4)
         self.opening = RoundOpen.signed(
             self.coordinator,
@@ -98,6 +100,20 @@ class Parts:
         )
         self._head = self.opening.encode()
         self._masked: dict[int, DepartmentMemory] = {}
+
+    def _acquainted(self, private: list[AgreementKey]) -> list[DepartmentMemory]:
+        """Every department's memory once all have been introduced to all."""
+        setups = [
+            EpochSetup.begin(self.roster, identity, key) for identity, key in zip(self.identities, private, strict=True)
+        ]
+        greetings = {at: (setup.greeting, setup.ciphertexts) for at, setup in enumerate(setups)}
+        memories = []
+        for at, setup in enumerate(setups):
+            others = {peer: greeting for peer, greeting in greetings.items() if peer != at}
+            told = introduction(self.coordinator, self.roster, at, others)
+            begun = DepartmentMemory.begin(self.roster, at, os.urandom)
+            memories.append(setup.introduce(self.roster, *told, begun)[1])
+        return memories
 
     # -- a department ----------------------------------------------------------------------------------------------
 

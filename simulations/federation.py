@@ -99,6 +99,7 @@ class SimulatedFederation:
                 exchange=exchange,
                 clock=self.network.clock,
                 on_event=on_event,
+                newest_roster=lambda: coordinator.roster().digest,
             ).drive()
         finally:
             journal.close()

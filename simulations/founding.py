@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from commonroot.client.data import DataConfig
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.setup import approve, create, join
+from commonroot.client.setup import approve, create, join, renew
 from commonroot.common.charter import SignedCharter
 from commonroot.common.secure_sum.primitives import Random
 from commonroot.files import atomic_write
@@ -87,6 +87,42 @@ def found(
         join(folder, coordinator.root / "roster.json", random)
         approve(folder, path)
     return Federation(root, coordinator, folders, signed, path)
+
+
+def next_epoch(
+    federation: Federation,
+    *,
+    leaving: Collection[str] = (),
+    coming: Mapping[str, DataConfig] | None = None,
+    seed: int = 1,
+    random: Random = os.urandom,
+) -> Federation:
+    """The same federation one epoch later: who stays renews, who comes is made, all join the new roster and approve.
+
+    Departments that leave keep their folders, which nobody listens to any more.  No daemon may be up.
+    """
+    coordinator = federation.coordinator
+    folders = {name: folder for name, folder in federation.departments.items() if name not in leaving}
+    for folder in folders.values():
+        renew(folder, random)
+    for name, data in (coming or {}).items():
+        folders[name] = create(
+            federation.root / "departments" / name,
+            federation=coordinator.config.federation,
+            name=name,
+            coordinator=f"127.0.0.1:{coordinator.config.port}",
+            authority=coordinator.authority_public().hex(),
+            ca=coordinator.ca,
+            data="\n" + to_toml({"data": data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}),
+            random=random,
+            training_secret=training_secret(seed, name),
+        )
+    requests = [folder.root / "request.json" for folder in folders.values()]
+    coordinator.sign_roster(requests, colluders=None, survivors_min=None)
+    for folder in folders.values():
+        join(folder, coordinator.root / "roster.json", random)
+        approve(folder, federation.charter_path)
+    return Federation(federation.root, coordinator, folders, federation.charter, federation.charter_path)
 
 
 def reopen(root: Path) -> Federation:

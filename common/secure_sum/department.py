@@ -19,6 +19,7 @@ colluders the parameters allow for.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from commonroot.common.errors import (
     BadCohort,
     BroadcastMismatch,
     ForeignState,
+    NotIntroduced,
     OutsideCharter,
     ResultMismatch,
     SecondSurvivorSet,
@@ -87,6 +89,15 @@ class DepartmentMachine:
         """What to store."""
         return self._memory
 
+    def adopt(self, memory: DepartmentMemory) -> None:
+        """Go on with a memory that holds more chains (``epoch.EpochSetup.introduce``), once it is durable.
+
+        Raises UsageError where anything but chains would change.
+        """
+        if replace(memory, chains=self._memory.chains) != self._memory or memory.chains.at != self._memory.chains.at:
+            raise UsageError("an introduction adds chains and changes nothing else")
+        self._memory = memory
+
     # -- M1 --------------------------------------------------------------------------------------------------------
 
     def review(self, head: bytes, body: Body, *, charter: Charter) -> RoundOpen:
@@ -94,8 +105,9 @@ class DepartmentMachine:
 
         Parameters  head, body: of the round-open parcel; charter: the approved one this request should belong to
         Raises      Malformed, WrongVersion, BadSignature; WrongFederation: roster, epoch or charter; StaleRound: the
-                    round was used with other contents or lies beyond the roster's last; BadCohort; OutsideCharter:
-                    manifest, bounds or deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
+                    round was used with other contents or lies beyond the roster's last; BadCohort; NotIntroduced;
+                    AnotherSurvivorSet: a backbone that is closed for good; OutsideCharter: manifest, bounds or
+                    deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
         An exact repeat of the round last masked for passes; see ``repeat``.
         """
         opened = RoundOpen.decode(head)
@@ -111,6 +123,8 @@ class DepartmentMachine:
             raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
         if opened.version == newest and asked is not None and asked != opened.asked:
             raise StaleRound(f"version {newest} of the backbone again, with another broadcast or other bounds")
+        if any(not before.survivors and before.same_backbone(opened) for before in self._memory.openings):
+            raise AnotherSurvivorSet(f"version {opened.version} was begun in an earlier epoch and is closed for good")
         if opened.version >= charter.rounds:
             raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
         floor = self._check_cohort(opened.cohort, charter)
@@ -247,6 +261,8 @@ class DepartmentMachine:
         if given is not None:
             if given.opened != asked.opened:
                 raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
+            if not given.reply:
+                raise UnknownRound(f"round {asked.round} was answered in an earlier epoch, whose keys were erased")
             return given.reply, self._memory
         last = self._memory.upload
         if last is None or last.transcript != asked.transcript or last.round != asked.round:
@@ -297,6 +313,10 @@ class DepartmentMachine:
         least = smallest_cohort(parameters, charter.cohort.floor)
         if len(cohort) < least:
             raise BadCohort(f"a cohort of {len(cohort)}: at least {least} are needed")
+        for peer in cohort:
+            if not self._memory.chains.holds(peer):
+                name = self.roster.departments[peer].name
+                raise NotIntroduced(f"the cohort names department {name!r}, which was never introduced to this one")
         return max(parameters.survivors_min, charter.cohort.floor)
 
     def _check_previous(self, previous: Previous) -> None:

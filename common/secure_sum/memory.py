@@ -12,9 +12,10 @@ from typing import Any
 
 from commonroot.common import canonical
 from commonroot.common.errors import ForeignState, Malformed
+from commonroot.common.messages import RoundOpen
 from commonroot.common.roster import Roster
-from commonroot.common.secure_sum.chains import Chains, agreements
-from commonroot.common.secure_sum.primitives import Random
+from commonroot.common.secure_sum.chains import Chains
+from commonroot.common.secure_sum.primitives import KEY_BYTES, Random
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
@@ -50,7 +51,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered opening: the round, H(T, U), and the reply for an identical repeat."""
+    """One answered opening: the round, H(T, U), and the reply for an identical repeat; empty from an earlier epoch."""
 
     round: int
     opened: bytes
@@ -59,16 +60,30 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set."""
+    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set.
+
+    The set of an earlier epoch is in this epoch's numbers.  An empty one closes the backbone for good: see ``follow``.
+    """
 
     charter: bytes
     version: int
     broadcast: bytes
     survivors: tuple[int, ...]
 
-    def same_backbone(self, upload: Upload) -> bool:
-        """Whether the upload was trained on this backbone, by its number or by its contents."""
-        return (self.charter, self.version) == (upload.charter, upload.version) or self.broadcast == upload.broadcast
+    def same_backbone(self, other: Upload | RoundOpen) -> bool:
+        """Whether this backbone is meant or was trained on, by its number or by its contents."""
+        return (self.charter, self.version) == (other.charter, other.version) or self.broadcast == other.broadcast
+
+
+def quorums_meet(one: Roster, other: Roster) -> bool:
+    """Does every opening quorum of the one epoch share an honest department with every one of the other?
+
+    Of those S that are in both, a quorum tau of n departments holds at least tau - (n - |S|).  Two such parts overlap
+    in more than t_c departments if together they are more than |S| + t_c.
+    """
+    both = len({m.identity for m in one.departments} & {m.identity for m in other.departments})
+    parts = [r.parameters.opening_quorum - (len(r.departments) - both) for r in (one, other)]
+    return min(parts) > 0 and sum(parts) > both + max(one.parameters.colluders, other.parameters.colluders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,44 @@ class DepartmentMemory:
     newest: tuple[tuple[bytes, int, bytes], ...] = ()
 
     @classmethod
-    def begin(cls, roster: Roster, me: int, agreement_private: bytes, random: Random) -> DepartmentMemory:
-        """The first memory of an epoch.  Afterwards the agreement key is to be erased.
+    def begin(cls, roster: Roster, me: int, random: Random) -> DepartmentMemory:
+        """The first memory of an epoch, before anybody was met (``epoch.EpochSetup``)."""
+        return cls(roster.digest, roster.epoch, me, Chains.begin(len(roster.departments), me, random(KEY_BYTES)))
 
-        Raises KeyFileError unless the key belongs to this department's entry in the roster.
+    def follow(self, before: DepartmentMemory, *, left: Roster | None, roster: Roster) -> DepartmentMemory:
+        """This epoch's first memory with what an earlier one's must not let go of: keys are left behind, rules are not.
+
+        Parameters  before: the last memory of the earlier epoch; left: the roster it belongs to, None where that is
+                    lost (no backbone opened under it is opened again); roster: this epoch's
+        Raises      ForeignState where memories and rosters do not belong together
+        A backbone is opened for one survivor set ever and versions never go back, whatever epochs lie between; results
+        announced later are compared with what was opened.  Survivors are told by their identities.
+
+        Closed for good, to be contributed to no more, are backbones opened for a set that cannot be had again because
+        somebody in it left; and where an opening quorum of the one epoch need not share an honest department with one
+        of the other (``quorums_meet``), every backbone last masked for: others may have opened it unseen.
         """
-        secrets = agreements(agreement_private, roster, me, random)
-        return cls(roster.digest, roster.epoch, me, Chains.begin(secrets, roster, me))
+        if roster.digest != self.roster or (left is not None and left.digest != before.roster):
+            raise ForeignState("a memory and a roster are of different epochs")
+        now = {member.identity: at for at, member in enumerate(roster.departments)}
+
+        def renumbered(survivors: tuple[int, ...]) -> tuple[int, ...]:
+            identities = [left.departments[at].identity for at in survivors] if left is not None else [""]
+            return tuple(sorted(now[one] for one in identities)) if set(identities) <= set(now) else ()
+
+        openings = tuple(replace(o, survivors=renumbered(o.survivors)) for o in before.openings)
+        if left is None or not quorums_meet(left, roster):
+            last = before.upload
+            openings += tuple(
+                Opening(charter, version, last.broadcast if last and last.charter == charter else bytes(32), ())
+                for charter, version, _ in before.newest
+            )
+        return replace(
+            self,
+            answers=tuple(Answer(a.round, a.opened, b"") for a in before.answers),
+            openings=openings[-OPENINGS_KEPT:],
+            newest=before.newest,
+        )
 
     @property
     def round(self) -> int:

@@ -29,6 +29,7 @@ class Desk:
     def __init__(self, root: Any) -> None:
         self.at_work = small.ToyFederation(small.founded(root), MemoryNetwork())
         self.at_work.start_all()
+        small.introduce(self.at_work)
         self.federation = self.at_work.federation
         self.key = self.federation.coordinator.identity()
         self.charter = self.federation.charter.charter

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -67,12 +66,12 @@ def test_what_was_committed_is_there_after_a_restart(tmp_path):
         assert verify(again.ledger()) == 2
 
 
-def test_an_epoch_begins_once(store):
+def test_an_epoch_begins_with_its_memory_and_erases_the_one_before(store):
     assert store.memory(1) is None
-    store.begin_epoch(1, b"first")
-    with pytest.raises(sqlite3.IntegrityError):
-        store.begin_epoch(1, b"second")
+    store.begin_epoch(1, roster=b"r", setup=b"s", memory=b"first", facts={"epoch": 1})
     assert store.memory(1) == b"first"
+    store.begin_epoch(2, roster=b"r", setup=b"s", memory=b"second", facts={"epoch": 2})
+    assert (store.memory(1), store.memory(2)) == (None, b"second")
 
 
 def test_only_the_newest_upload_can_be_asked_for_again(store):

@@ -19,7 +19,8 @@ from commonroot.common.errors import (
     WrongFederation,
 )
 from commonroot.common.roster import MOST_DEPARTMENTS, Member, Parameters, Roster, SignedRoster
-from commonroot.common.secure_sum.primitives import Identity, agreement_public
+from commonroot.common.secure_sum.agreement import AgreementKey
+from commonroot.common.secure_sum.primitives import Identity
 
 NODE_KEY = "ecdsa-sha2-nistp384 key-of-department-"
 
@@ -33,9 +34,12 @@ AUTHORITY = Identity(bytes_of("authority"))
 COORDINATOR = Identity(bytes_of("coordinator"))
 
 
+KEYS = [AgreementKey(*(bytes_of(f"curve {at}"), bytes_of(f"seed {at}") * 2)) for at in range(MOST_DEPARTMENTS + 1)]
+
+
 def member(at: int) -> Member:
     identity = Identity(bytes_of(f"identity {at}"))
-    return Member.signed(f"dept {at}", identity, agreement_public(bytes_of(f"agreement {at}")), f"{NODE_KEY}{at}")
+    return Member.signed(f"dept {at}", identity, KEYS[at].public, f"{NODE_KEY}{at}")
 
 
 MEMBERS = [member(at) for at in range(MOST_DEPARTMENTS + 1)]
@@ -163,7 +167,7 @@ def test_another_authority_is_refused():
         SIGNED.check(COORDINATOR.public)
 
 
-@pytest.mark.parametrize("field", ["name", "agreement", "node_key"])
+@pytest.mark.parametrize("field", ["name", "agreement", "kem", "node_key"])
 def test_an_authority_cannot_change_what_a_department_signed(field):
     """Even the authority's own signature does not make another's key this department's."""
     forged = MEMBERS[0].model_copy(update={field: getattr(MEMBERS[5], field)})
@@ -175,7 +179,7 @@ def test_an_authority_cannot_change_what_a_department_signed(field):
         smuggled.check(AUTHORITY.public)
 
 
-@pytest.mark.parametrize("field", ["name", "identity", "agreement", "node_key"])
+@pytest.mark.parametrize("field", ["name", "identity", "agreement", "kem", "node_key"])
 def test_two_departments_never_share_a_name_or_a_key(field):
     twin = MEMBERS[1].model_copy(update={field: getattr(MEMBERS[0], field)})
     with pytest.raises(ValidationError, match=f"share one {field.replace('_', ' ')}"):

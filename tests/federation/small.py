@@ -24,7 +24,9 @@ from commonroot.client.store import DepartmentStore
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.ledger import verify
 from commonroot.common.parcel import Parcel
+from commonroot.server.exchange import Exchange
 from commonroot.server.folder import CoordinatorFolder
+from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, write_table
@@ -195,6 +197,29 @@ def running(root: Path, *, network: MemoryNetwork | None = None, **shape: Any) -
     at_work.start_all()
     at_work.queue()
     return at_work
+
+
+def introduce(at_work: ToyFederation) -> None:
+    """Have everybody who is up meet everybody else, as a run does before its first round."""
+    coordinator = at_work.federation.coordinator
+    exchange = Exchange(at_work.network, coordinator.roster(), at_work.network.clock, absence=10)
+
+    def refused(*about: object) -> None:
+        raise AssertionError(about)
+
+    with journal_of(at_work.federation) as journal:
+        made = Introductions(
+            roster=coordinator.roster(),
+            identity=coordinator.identity(),
+            journal=journal,
+            exchange=exchange,
+            on_reply=lambda reply: None,
+            on_fault=refused,
+            on_exhibit=refused,
+            on_event=lambda kind, facts: None,
+        )
+        made.bring_together(exchange.present(), seconds=30, floor=1)
+        assert len(made.cohort(exchange.present())) == len(at_work.sessions)
 
 
 def versions(federation: Federation) -> list[str]:

@@ -74,6 +74,7 @@ class Reaper:
 
 #: What is made durable, by whom; a point before each and one after.
 WRITES = [
+    (DepartmentStore, "commit_introduction", "department: introduction"),
     (DepartmentStore, "commit_upload", "department: upload"),
     (DepartmentStore, "commit_answer", "department: answer"),
     (DepartmentStore, "commit_closed", "department: closed"),
@@ -82,6 +83,7 @@ WRITES = [
     (small.ToyLearner, "finish", "department: finishing"),
     (Journal, "set_run", "coordinator: run state"),
     (Journal, "add_version", "coordinator: first version"),
+    (Journal, "keep_greeting", "coordinator: greeting"),
     (Journal, "open_round", "coordinator: open"),
     (Journal, "fix_round", "coordinator: fixed"),
     (Journal, "close_round", "coordinator: closed"),
@@ -177,6 +179,9 @@ POINTS = [
         for when in ("before", "after")
         for nth in (1, 5, 9)
     ],
+    *[(f"{when} department: introduction", nth) for when in ("before", "after") for nth in (1, 3)],
+    *[(f"{when} coordinator: greeting", nth) for when in ("before", "after") for nth in (1, 3)],
+    *[(f"department: {when} sending {kind}", 2) for when in ("before", "after") for kind in ("greeting", "introduced")],
     *[(f"{when} department: closed", nth) for when in ("before", "after") for nth in (1, 3)],
     ("after department: ledger, inside the transaction", 2),
     ("after department: ledger, inside the transaction", 5),

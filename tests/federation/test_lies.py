@@ -71,11 +71,11 @@ def longest(at_work: small.ToyFederation) -> float:
     """Simulated seconds within which a run must have ended: every attempt of every round waits for each of its stages.
 
     Before a round the coordinator may wait ``gather`` twice over: for who is there, and once more for an answer to the
-    charter that it asked for just before the deadline.
+    charter that it asked for just before the deadline.  Introductions come on top: greetings, and passing them on.
     """
     charter = at_work.federation.charter.charter
     timing = charter.timing
-    attempt = timing.gather + timing.upload + timing.upload + timing.opening + 4 * _LOOK
+    attempt = timing.gather + 4 * timing.upload + timing.opening + 6 * _LOOK
     return charter.rounds * timing.attempts * attempt + timing.closing
 
 

@@ -37,6 +37,7 @@ class Rounds:
         self.roster = self.at_work.federation.coordinator.roster()
         self.names = [member.name for member in self.roster.departments]
         self.number = 0
+        small.introduce(self.at_work)
 
     def _weather(self, crossing: Crossing, _random: Any) -> tuple[Crossing, ...]:
         lost = crossing.parcel.kind == parcel.MASKED and crossing.department in self.silent

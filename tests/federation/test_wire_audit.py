@@ -30,6 +30,7 @@ from commonroot.client.data import prepare
 from commonroot.client.node_key import load_node_key
 from commonroot.client.session import Session
 from commonroot.common import parcel
+from commonroot.common.greetings import Greeting, Introduced
 from commonroot.common.messages import Masked, Refusal, RoundOpen, Shares, box_bytes
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum import coordinator, department, masks
@@ -154,12 +155,19 @@ def test_nothing_private_is_in_what_departments_send(audited):
     assert needles.found_in([one.parcel.head for one in sent] + [one.parcel.body for one in sent]) == {}
 
 
-def test_a_department_sends_nothing_but_the_five_kinds_and_all_of_a_whole_run(audited):
-    """3 departments, 2 rounds: ready and closed once each, an upload and an answer in every round."""
+def test_a_department_sends_nothing_but_the_seven_kinds_and_all_of_a_whole_run(audited):
+    """3 departments, 2 rounds: ready, greeting, introduced and closed once each, upload and answer in every round."""
     _, sent, _, _ = audited
     kinds = [one.parcel.kind for one in sent]
     assert set(kinds) <= parcel.TO_COORDINATOR
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"ready": 3, "masked": 6, "shares": 6, "closed": 3}
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "ready": 3,
+        "greeting": 3,
+        "introduced": 3,
+        "masked": 6,
+        "shares": 6,
+        "closed": 3,
+    }
 
 
 def test_every_byte_of_every_parcel_is_accounted_for(audited):
@@ -167,6 +175,9 @@ def test_every_byte_of_every_parcel_is_accounted_for(audited):
 
     Upload   version, transcript, sender, hash, count; n boxes of salt and ciphertext, n hashes, signature; and a body
              of exactly 2 bytes a 16-bit lane and 8 a 64-bit lane
+    Greeting version, roster, epoch, sender, countersignature, count; a number and a hash for each department with a
+             higher number; signature; and a body of exactly one ciphertext for each
+    Introduced  version, roster, epoch, sender, count; the numbers of all three; signature
     Answer   version, transcript, member, hash, count; one 32-byte share for each secret that is wanted; signature
     """
     federation, sent, _, openings = audited
@@ -183,6 +194,16 @@ def test_every_byte_of_every_parcel_is_accounted_for(audited):
             assert told.transcript in transcripts
             assert len(head) == 1 + 32 + 2 + 32 + 2 + 3 * box_bytes(3) + 3 * 32 + 64
             assert len(body) == codec.layout.nbytes
+        elif one.parcel.kind == parcel.GREETING:
+            greeting = Greeting.decode(head)
+            assert greeting.encode() == head
+            above = 2 - greeting.sender
+            assert len(head) == 1 + 32 + 4 + 2 + 64 + 2 + above * (2 + 32) + 64
+            assert len(body) == above * 1088
+        elif one.parcel.kind == parcel.INTRODUCED:
+            met = Introduced.decode(head)
+            assert (met.encode(), met.met, body) == (head, (0, 1, 2), b"")
+            assert len(head) == 1 + 32 + 4 + 2 + 2 + 3 * 2 + 64
         elif one.parcel.kind == parcel.SHARES:
             answer = Shares.decode(head)
             assert answer.encode() == head
@@ -201,12 +222,14 @@ def test_a_refusal_is_a_code_and_nothing_else(audited):
 
 
 def test_sizes_do_not_depend_on_the_data(audited):
-    """60, 83 and 41 rows, two tasks: every parcel of a kind has one size."""
+    """60, 83 and 41 rows, two tasks: every parcel of a kind has one size; greetings differ by place in the roster."""
     _, sent, _, _ = audited
     sizes = defaultdict(set)
     for one in sent:
         sizes[one.parcel.kind].add((len(one.parcel.head), len(one.parcel.body)))
-    assert {kind: len(seen) for kind, seen in sizes.items()} == {"ready": 1, "masked": 1, "shares": 1, "closed": 1}
+    different = {kind: len(seen) for kind, seen in sizes.items()}
+    assert different.pop("greeting") == 3
+    assert different == {"ready": 1, "introduced": 1, "masked": 1, "shares": 1, "closed": 1}
 
 
 def test_what_is_sent_looks_like_noise_whatever_was_trained(audited):
@@ -313,7 +336,9 @@ def test_what_was_captured_is_what_the_sessions_said(tapped):
     _, tap, _, replies = tapped
     came_in = b"\0".join(body for _, _, body in tap.requests)
     pieces = [piece for reply in replies for piece in (reply.head, bytes(reply.body)) if piece]
-    assert len(pieces) == 3 * 2 * (2 + 1), "3 departments, 2 rounds: head and body of an upload, head of an answer"
+    # 3 departments, 2 rounds: head and body of an upload, head of an answer.  Before that, 3 heads of greetings, of
+    # which the last has no body, and at least 3 of introductions, more where departments came one after the other.
+    assert len(pieces) >= 3 * 2 * (2 + 1) + 3 + 2 + 3
     assert all(piece in came_in for piece in pieces)
     assert any(path.endswith("/push-object") for path, _, _ in tap.requests)
 

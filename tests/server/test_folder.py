@@ -78,7 +78,7 @@ def test_a_roster_is_signed_over_requests_and_the_next_one_is_of_the_next_epoch(
     first = folder.roster()
     assert (first.epoch, [m.name for m in first.departments]) == (1, ["ash", "birch", "cedar"])
     assert (first.parameters.colluders, first.parameters.opening_quorum, first.parameters.survivors_min) == (0, 2, 3)
-    folder.sign_roster(asked, colluders=None, survivors_min=4)
+    folder.sign_roster(requests(folder, "elm", "fir", "oak", "yew"), colluders=None, survivors_min=4)
     second = folder.roster()
     assert (second.epoch, len(second.departments), second.parameters.survivors_min) == (2, 4, 4)
 
@@ -122,7 +122,7 @@ def test_the_authority_may_be_kept_elsewhere(folder):
     (folder.root / "authority" / "authority.key").unlink()
     assert len(folder.roster().departments) == 3
     with pytest.raises(KeyFileError, match=r"authority\.key"):
-        folder.sign_roster(asked, colluders=None, survivors_min=None)
+        folder.sign_roster(requests(folder, "elm", "fir", "oak"), colluders=None, survivors_min=None)
 
 
 def test_a_charter_is_sealed_signed_and_named_by_its_hash(folder, tmp_path):

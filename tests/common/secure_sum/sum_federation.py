@@ -12,11 +12,13 @@ from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Charter, Cohort, Method, TermSpec
 from commonroot.common.messages import Masked, Open, Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
+from commonroot.common.secure_sum.agreement import AgreementKey
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
 from commonroot.common.secure_sum.department import DepartmentMachine
+from commonroot.common.secure_sum.epoch import EpochSetup, introduction
 from commonroot.common.secure_sum.memory import DepartmentMemory
-from commonroot.common.secure_sum.primitives import Identity, agreement_public, sha256
+from commonroot.common.secure_sum.primitives import Identity, sha256
 
 TERMS = (
     TermSpec(name="update/weight", shape=(7, 5), lane="fixed16", bound=1.0),
@@ -36,9 +38,9 @@ class Federation:
         self.random = random.Random(seed).randbytes
         self.coordinator = Identity.generate(self.random)
         self.identities = [Identity.generate(self.random) for _ in range(n)]
-        private = [self.random(32) for _ in range(n)]
+        private = [AgreementKey.generate(self.random) for _ in range(n)]
         members = tuple(
-            Member.signed(f"d{i}", identity, agreement_public(key), f"node-{i}")
+            Member.signed(f"d{i}", identity, key.public, f"node-{i}")
             for i, (identity, key) in enumerate(zip(self.identities, private, strict=True))
         )
         parameters = Parameters.for_size(n, colluders).model_copy(update={"rounds_max": rounds_max})
@@ -62,9 +64,22 @@ class Federation:
         )
         self.codec = SumCodec.of_round(self.charter, self.roster, n)
         self.machines = [
-            DepartmentMachine(self.roster, identity, DepartmentMemory.begin(self.roster, i, key, self.random))
-            for i, (identity, key) in enumerate(zip(self.identities, private, strict=True))
+            DepartmentMachine(self.roster, identity, memory)
+            for identity, memory in zip(self.identities, self._acquainted(private), strict=True)
         ]
+
+    def _acquainted(self, private: list[AgreementKey]) -> list[DepartmentMemory]:
+        """Every department's memory once all have been introduced to all."""
+        setups = [
+            EpochSetup.begin(self.roster, identity, key) for identity, key in zip(self.identities, private, strict=True)
+        ]
+        greetings = {i: (setup.greeting, setup.ciphertexts) for i, setup in enumerate(setups)}
+        memories = []
+        for i, setup in enumerate(setups):
+            others = {at: greeting for at, greeting in greetings.items() if at != i}
+            told = introduction(self.coordinator, self.roster, i, others)
+            memories.append(setup.introduce(self.roster, *told, DepartmentMemory.begin(self.roster, i, self.random))[1])
+        return memories
 
     @property
     def n(self) -> int:

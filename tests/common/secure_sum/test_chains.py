@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sum_federation import Federation
 
-from commonroot.common.errors import ForeignState, KeyFileError, StaleRound, UsageError
-from commonroot.common.secure_sum.chains import BLOCK, Chains, agreements
+from commonroot.common.errors import ForeignState, StaleRound, UsageError
+from commonroot.common.secure_sum.chains import BLOCK, STRANGER, Chains
 
 N = 4
 FEDERATION = Federation(N)
@@ -67,18 +67,22 @@ def test_the_farthest_round_a_roster_may_name_is_reached_in_few_steps(monkeypatc
     assert len(calls) <= 1_000_000 // BLOCK + BLOCK + 2
 
 
-def test_a_key_that_is_not_the_rosters_is_refused():
-    with pytest.raises(KeyFileError):
-        agreements(bytes(31) + b"\1", FEDERATION.roster, 0, FEDERATION.random)
+@given(st.integers(0, 3 * BLOCK), st.integers(0, 3 * BLOCK))
+def test_a_pair_that_meets_late_is_in_step_whenever_each_end_met(early, late):
+    """One end holds the chain from round 0, the other gets it at its own round: at any later round both are alike."""
+    root, last = bytes(range(32)), 3 * BLOCK + 7
+    from_the_start = Chains.begin(3, 0, bytes(32)).meet({2: root}).forward(early)
+    comes_late = Chains.begin(3, 2, bytes(32)).forward(late).meet({0: root})
+    assert from_the_start.forward(last).rounds[2] == comes_late.forward(last).rounds[0]
+    assert comes_late.at == late
 
 
-def test_chains_are_bound_to_the_roster():
-    same_keys = FEDERATION.roster.model_copy(update={"epoch": 2})
-    del same_keys.__dict__["digest"]
-    secrets = [bytes([i]) * 32 for i in range(N)]
-    one = Chains.begin(secrets, FEDERATION.roster, 0)
-    two = Chains.begin(secrets, same_keys, 0)
-    assert not set(one.rounds) & set(two.rounds)
+def test_a_stranger_has_no_key_at_any_round_and_a_chain_is_never_replaced():
+    chains = Chains.begin(3, 0, bytes(32)).meet({2: bytes(32)}).forward(BLOCK + 1)
+    assert (chains.holds(0), chains.holds(1), chains.holds(2)) == (True, False, True)
+    assert chains.rounds[1] == chains.blocks[1] == STRANGER
+    with pytest.raises(UsageError):
+        chains.meet({2: bytes(32)})
 
 
 def test_chains_that_do_not_fit_are_refused_and_never_shown():
@@ -86,7 +90,7 @@ def test_chains_that_do_not_fit_are_refused_and_never_shown():
         Chains(0, (bytes(32),), ())
     with pytest.raises(ForeignState):
         Chains(0, (bytes(31),), (bytes(32),))
-    with pytest.raises(UsageError):
-        Chains.begin([], FEDERATION.roster, 0)
+    with pytest.raises(ForeignState):
+        Chains(0, (bytes(32),), (STRANGER,))
     assert CHAINS[0].rounds[1].hex() not in repr(FEDERATION.machines[0].memory)
     assert repr(CHAINS[0]) == "Chains(at=0)"
