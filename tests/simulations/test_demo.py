@@ -58,9 +58,10 @@ def test_the_tiny_department_gains_more_than_ten_points(demo):
     assert tiny["interval"][0] > 0
 
 
-def test_the_coordinator_received_four_kinds_of_parcels_and_nothing_else(demo):
+def test_the_coordinator_received_the_six_kinds_of_parcels_and_nothing_else(demo):
     _, report = demo
-    assert {row["kind"] for row in report["coordinator_saw"]} <= {"ready", "masked", "shares", "closed"}
+    known = {"ready", "greeting", "introduced", "masked", "shares", "closed"}
+    assert {row["kind"] for row in report["coordinator_saw"]} == known
     assert report["bytes_per_department_per_round"] > 2 * 16_000  # two bytes for each of some 16,600 parameters
 
 
