@@ -23,7 +23,6 @@ from typing import Final, TypeVar
 
 import httpx
 from flwr.app.metadata import Metadata
-from flwr.common.serde import recorddict_from_proto
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -43,7 +42,7 @@ from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
 from commonroot.common.parcel import REFUSAL, Parcel
-from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, unpack
+from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, records, unpack
 
 _log = logging.getLogger(__name__)
 _Q = TypeVar("_Q")
@@ -240,7 +239,7 @@ class FlowerNode:
 
         try:
             try:
-                parcel = unpack(recorddict_from_proto(proto.content), tree, fetch)
+                parcel = unpack(records(proto.content), tree, fetch)
             except Malformed:
                 _log.warning("a message that is no parcel")
                 reply = Parcel(REFUSAL)

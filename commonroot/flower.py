@@ -25,10 +25,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app.message_type import MessageType
 from flwr.app.metadata import Metadata
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
-from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.common.serde_utils import metadata_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
@@ -41,6 +42,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+from google.protobuf.message import DecodeError
 
 from commonroot.common.errors import Malformed
 from commonroot.common.parcel import Parcel
@@ -57,6 +59,8 @@ MAX_HEAD: Final = 1024 * 1024
 MESSAGE_TYPE: Final = MessageType.QUERY
 
 _NOTE, _BODY = "parcel", "body"
+#: What Flower's parsers raise for bytes that are not theirs; an unset field is an attribute of None.
+_STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError, DecodeError)
 
 #: Fetches one object by its id.  Raises whatever the link raises when it is not to be had.
 Fetch = Callable[[str], bytes]
@@ -167,6 +171,14 @@ class Envelope:
             yield note_id, self._sealed.objects[note_id].deflate()
 
 
+def records(content: RecordDictProto) -> RecordDict:
+    """The records of a message from the wire; Malformed for what Flower itself stumbles over."""
+    try:
+        return recorddict_from_proto(content)
+    except _STUMBLES as error:
+        raise Malformed("a message whose records are none") from error
+
+
 def unpack(content: RecordDict, tree: ObjectTree, fetch: Fetch) -> Parcel:
     """The parcel of an announced message: from its own content if it is short, else fetched by the tree.
 
@@ -208,7 +220,7 @@ def _branches(tree: ObjectTree) -> tuple[str, ObjectTree | None]:
 def _read_note(content: bytes) -> ConfigRecord:
     try:
         return ConfigRecord.inflate(content)
-    except (ValueError, TypeError, KeyError) as error:
+    except _STUMBLES as error:
         raise Malformed("a note that is no config record") from error
 
 
@@ -218,7 +230,7 @@ def _read_body(array_id: str, size: int, fetch: Fetch) -> bytearray:
     try:
         names = get_object_children_ids_from_object_content(content)
         order = _chunk_order(get_object_body(content, Array), len(names))
-    except (ValueError, KeyError, TypeError) as error:
+    except _STUMBLES as error:
         raise Malformed("a body that is no array") from error
     if len(order) != -(-size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE):
         raise Malformed("a body whose chunks do not make up its size")
