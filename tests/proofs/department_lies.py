@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proofs.reference import body_hash
-from proofs.stage import ASH, Make, Stage, parcel_of, resigned
+from proofs.stage import BIRCH, Make, Stage, parcel_of, resigned
 from sum_federation import Federation
 
 from commonroot.common import parcel
@@ -43,11 +43,11 @@ def under_another_key(stage: Stage, name: str, honest: Parcel) -> Parcel:
     return parcel_of(resigned(KINDS[honest.kind].decode(honest.head), Identity(bytes(range(32)))), honest)
 
 
-def in_the_name_of_ash(stage: Stage, name: str, honest: Parcel) -> Parcel:
-    """The reply says that it is ash's."""
+def in_the_name_of_birch(stage: Stage, name: str, honest: Parcel) -> Parcel:
+    """The reply says that it is birch's."""
     message = KINDS[honest.kind].decode(honest.head)
     field = "sender" if honest.kind == parcel.MASKED else "member"
-    return parcel_of(resigned(message, stage.key(name), **{field: stage.number(ASH)}), honest)
+    return parcel_of(resigned(message, stage.key(name), **{field: stage.number(BIRCH)}), honest)
 
 
 def earlier(kind: str) -> Make:

@@ -1,7 +1,7 @@
 """A federation at work while somebody lies: real sessions, stores, journal and rounds, and a network that forges.
 
-A lie is played on a ``Stage``; what the stage has seen afterwards (who refused what, at which step, with which code, and
-what became of the rounds) is compared with a row of the table in ``test_named_lies``.
+A lie is played on a ``Stage``.  What the stage has seen afterwards (who refused what, at which step, with which code,
+and what became of the rounds) is compared with a row of the table in ``test_named_lies``.
 """
 
 from __future__ import annotations
@@ -101,11 +101,12 @@ class Stage:
 
     def outcome(self) -> str:
         """``unharmed``, ``lost``, ``spoiled`` or ``nothing began``; every version made must be the honest one."""
-        small.check_books(self.federation)
         with small.journal_of(self.federation) as journal:
             run, rounds, versions = journal.runs()[0], journal.rounds(), journal.versions(1)
         if run.state == "queued":
+            assert not [one for one in self.seen if one.direction == "to-coordinator"]
             return "nothing began"
+        small.check_books(self.federation)
         try:
             honest_versions(self.at_work)
         except AssertionError:

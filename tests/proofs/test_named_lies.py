@@ -164,7 +164,7 @@ LIES = [
                 playing(OPEN, c.survivors(lambda who: who[:4]), after=True)),
     coordinator("second-survivor-set-first", "the sum without elm, and only then the one with it", OPEN, "CR27",
                 playing(OPEN, c.survivors(lambda who: who[:4]), before=True),
-                also=frozenset({("coordinator", SHARES, "CR33")})),
+                also=frozenset({("coordinator", SHARES, "CR33"), ("department", RUN_CLOSE, "CR35")})),
     coordinator("both-kinds-of-share", "elm's own mask from everybody, then its pairwise masks from everybody", OPEN,
                 "CR27", playing(OPEN, c.survivors(lambda who: who[:4]), of=EVERYONE, after=True)),
     coordinator("claimed-dropped", "elm's upload arrived and is said not to have; later its own mask is asked for too",
@@ -191,8 +191,11 @@ LIES = [
     Lie("coordinator", "other-boxes-for-the-same-set", "the same survivors with boxes of noise: the first answer is "
         "given again, byte for byte", None, "unharmed", c.other_boxes_for_the_same_set),
     # -- the coordinator, with old messages --------------------------------------------------------------------------
-    coordinator("replayed-round", "the round-open of round 1 in round 2", ROUND_OPEN, "CR24",
-                playing(ROUND_OPEN, c.earlier(ROUND_OPEN), round=2, rounds=2)),
+    Lie("coordinator", "replayed-last-round", "the round-open of round 1 in round 2: the upload made for it is given "
+        "again as it was, and nothing new is masked", ("coordinator", MASKED, "CR33"), "unharmed",
+        playing(ROUND_OPEN, c.earlier(ROUND_OPEN), round=2, rounds=2)),
+    coordinator("replayed-round", "the round-open of round 1 in round 3", ROUND_OPEN, "CR24",
+                playing(ROUND_OPEN, c.earlier(ROUND_OPEN), round=3, rounds=3)),
     coordinator("one-number-two-rounds", "a round's number again, with other contents", ROUND_OPEN, "CR24",
                 playing(ROUND_OPEN, c.bounds_times(0.5), after=True)),
     coordinator("replayed-opening", "the opening of round 1 for the first time in round 2", OPEN, "CR33",
@@ -217,12 +220,12 @@ LIES = [
     # -- a department, about who it is -------------------------------------------------------------------------------
     department("upload-under-another-key", "an upload under a signature that is not elm's", MASKED, "CR21",
                playing(MASKED, d.under_another_key, of=(ELM,))),
-    department("upload-in-anothers-name", "elm says it is ash", MASKED, "CR33",
-               playing(MASKED, d.in_the_name_of_ash, of=(ELM,))),
-    department("answer-under-another-key", "shares under a signature that is not elm's", SHARES, "CR21",
-               playing(SHARES, d.under_another_key, of=(ELM,))),
-    department("answer-in-anothers-name", "elm answers for ash", SHARES, "CR33",
-               playing(SHARES, d.in_the_name_of_ash, of=(ELM,))),
+    department("upload-in-anothers-name", "elm says it is birch", MASKED, "CR33",
+               playing(MASKED, d.in_the_name_of_birch, of=(ELM,))),
+    department("answer-under-another-key", "shares under a signature that is not ash's", SHARES, "CR21",
+               playing(SHARES, d.under_another_key)),
+    department("answer-in-anothers-name", "ash answers for birch", SHARES, "CR33",
+               playing(SHARES, d.in_the_name_of_birch)),
     # -- a department, about its vector ------------------------------------------------------------------------------
     department("garbage-vector", "noise, signed for", SHARES, "CR42",
                playing(MASKED, d.with_signed_body(d.noise), of=(ELM,)), "lost"),
@@ -268,11 +271,11 @@ LIES = [
                playing(SHARES, d.noise_for_shares, of=(ASH, ELM)), "lost",
                also=frozenset({("coordinator", SHARES, "CR41")})),
     department("one-share-less", "fewer shares than were asked for", SHARES, "CR30",
-               playing(SHARES, d.one_share_less, of=(ELM,))),
+               playing(SHARES, d.one_share_less)),
     department("answer-for-another-set", "shares said to be of another survivor set", SHARES, "CR33",
-               playing(SHARES, d.of_another_set, of=(ELM,))),
+               playing(SHARES, d.of_another_set)),
     department("replayed-answer", "the answer of round 1 in round 2", SHARES, "CR33",
-               playing(SHARES, d.earlier(SHARES), of=(ELM,), round=2, rounds=2)),
+               playing(SHARES, d.earlier(SHARES), round=2, rounds=2)),
     department("two-answers", "a second, different answer: the first stands", SHARES, "CR30", d.two_answers),
     # -- a department that says nothing, or something else -----------------------------------------------------------
     Lie("department", "never-ready", "silence when the charter is shown", None, "unharmed",
@@ -286,7 +289,7 @@ LIES = [
     department("something-else-for-an-upload", "a parcel of another kind", MASKED, "CR37",
                playing(MASKED, d.with_something_else(NOISE), of=(ELM,))),
     department("something-else-for-shares", "a parcel of another kind", SHARES, "CR37",
-               playing(SHARES, d.with_something_else(NOISE), of=(ELM,))),
+               playing(SHARES, d.with_something_else(NOISE))),
     department("refusal-without-a-code", "a refusal that names no code", MASKED, "CR20",
                playing(MASKED, d.with_something_else(Parcel(parcel.REFUSAL, b"\x01\0\0\0\0oops")), of=(ELM,))),
 ]  # fmt: skip
@@ -318,6 +321,8 @@ def test_a_stage_sees_a_lie_that_the_table_does_not_name(tmp_path):
     """A row would fail if its lie were refused otherwise, or elsewhere, or if the sum were not the honest one."""
     stage = playing(OPEN, c.boxes(lambda box: box[:-1]))(tmp_path)
     assert stage.refusals - CONSEQUENCES == {("department", OPEN, "CR29")}
-    stage.at_work.learners[ASH].contributed[0]["weight"] *= 1.5
+    assert stage.outcome() == "unharmed"
+    terms = stage.at_work.learners[ASH].contributed[0]
+    stage.at_work.learners[ASH].contributed[0] = {name: 1.5 * value for name, value in terms.items()}
     assert stage.outcome() == "spoiled"
     stage.at_work.close()
