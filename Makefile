@@ -19,7 +19,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help setup demo test static check wheel-test bench typing docs clean
+.PHONY: help setup demo test fuzz static check wheel-test bench typing docs clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 
 test: $(STAMP) ## every test, the README's transcripts included
 	"$(BIN)/python" -m pytest
+
+fuzz: $(STAMP) ## every decoder of a peer's bytes, 100,000 inputs each (`make test` tries 10,000)
+	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py
 
 static: $(STAMP) typing ## the part of `check` that runs nothing: ruff and mypy
 	"$(BIN)/ruff" check .

@@ -197,7 +197,10 @@ def parse(kind: type[M], data: bytes, *, what: str) -> M:
     """A model from canonical JSON; Malformed, naming the fields that are wrong, for anything else."""
     value: Any = canonical.loads(data, what=what)
     try:
-        return kind.model_validate(value)
+        model = kind.model_validate(value)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
         raise Malformed(f"{what} is not valid: {fields}") from error
+    if canonical.dumps(model.model_dump(mode="json")) != data:
+        raise Malformed(f"{what} leaves fields out or writes them in another type")
+    return model

@@ -1,0 +1,383 @@
+"""Whatever bytes a peer sends, or a disk gives back: a typed refusal, or a value whose encoding is those very bytes.
+
+Each decoder gets a hundred thousand inputs in ``make test``, or as many as ``COMMONROOT_FUZZ`` says (``make fuzz``: a
+million).  The seed is fixed unless ``COMMONROOT_FUZZ_SEED`` names another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from federation import small
+from flwr.app import ConfigRecord, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from google.protobuf.message import DecodeError
+from proofs.fuzzing import JsonMutator, Mutator
+from sum_federation import Federation
+
+from commonroot import flower
+from commonroot.common import canonical, messages, parcel
+from commonroot.common.charter import SignedCharter
+from commonroot.common.errors import CommonrootError, ForeignState, Malformed
+from commonroot.common.parcel import Parcel
+from commonroot.common.roster import Member, SignedRoster, parse
+from commonroot.common.secure_sum import snapshots
+from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.common.secure_sum.primitives import sha256
+from commonroot.common.secure_sum.wire import PROTOCOL, Reader
+from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, Envelope, Sealed, reading, unpack
+from commonroot.simulations.network import MemoryNetwork
+
+INPUTS = int(os.environ.get("COMMONROOT_FUZZ", "10000"))
+SEED = int(os.environ.get("COMMONROOT_FUZZ_SEED", "1"))
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """One decoder: valid inputs, and what decodes bytes and gives back the encoding of what came out.
+
+    wrap      what is done to a mutated input so that it gets past an outer check, such as a checksum
+    peer      sent by a peer, so that it has one encoding; what one's own disk gives back may be spelled otherwise (a
+              digest in capitals), but then it means what its own encoding means
+    """
+
+    name: str
+    valid: tuple[bytes, ...]
+    again: Callable[[bytes], bytes]
+    wrap: Callable[[bytes], bytes] = bytes
+    peer: bool = True
+
+
+def of_message(kind: type) -> Callable[[bytes], bytes]:
+    return lambda data: kind.decode(data).encode()
+
+
+def of_json(kind: type) -> Callable[[bytes], bytes]:
+    return lambda data: kind.from_json(data).to_json()
+
+
+def previous(data: bytes) -> bytes:
+    reader = Reader(bytes([PROTOCOL]) + data, "a result")
+    made = messages.Previous.take(reader)
+    reader.end()
+    return made.encode()
+
+
+def with_checksum(data: bytes) -> bytes:
+    """A snapshot begins with the hash of the rest: most damage is seen there, and here it is mended."""
+    return sha256(data[32:]) + data[32:]
+
+
+@pytest.fixture(scope="module")
+def targets(module_path: Path) -> dict[str, Target]:
+    """Every decoder with what a whole small run really sent and stored."""
+    heads = {kind: set() for kind in (*parcel.TO_DEPARTMENT, *parcel.TO_COORDINATOR)}
+    network = MemoryNetwork()
+    stored: list[bytes] = []
+    with small.running(module_path, network=network, departments=4, rounds=2) as at_work:
+        for name, session in at_work.sessions.items():
+            at_work.network.attach(at_work._keys[name], name, watching(session.handle, heads))
+        at_work.run()
+        federation = at_work.federation
+        epoch = federation.coordinator.roster().epoch
+        for folder in federation.departments.values():
+            with small.store_of(folder) as store:
+                stored.append(store.memory(epoch))
+    roster = (federation.coordinator.root / "roster.json").read_bytes()
+    refusals = [messages.Refusal(number, code).encode() for number, code in ((0, "CR20"), (7, "CR41"))]
+    machines = Federation(4)
+    at_work = machines.gathered(machines.opening(), range(3))
+    at_work.fix()
+    results = [messages.RoundOpen.decode(head).previous.encode() for head in heads[parcel.ROUND_OPEN]]
+    requests = [canonical.dumps(m) for m in json.loads(roster)["roster"]["departments"]]
+    made = [
+        Target("round-open", tuple(heads[parcel.ROUND_OPEN]), of_message(messages.RoundOpen)),
+        Target("masked", tuple(heads[parcel.MASKED]), of_message(messages.Masked)),
+        Target("open", tuple(heads[parcel.OPEN]), of_message(messages.Open)),
+        Target("shares", tuple(heads[parcel.SHARES]), of_message(messages.Shares)),
+        Target("run-close", tuple(heads[parcel.RUN_CLOSE]), of_message(messages.RunClose)),
+        Target("refusal", tuple(refusals), of_message(messages.Refusal)),
+        Target("previous", tuple(results), previous),
+        Target("signed-roster", (roster,), of_json(SignedRoster)),
+        Target("signed-charter", tuple(heads[parcel.CHARTER]), of_json(SignedCharter)),
+        Target(
+            "enrolment-request",
+            tuple(requests),
+            lambda data: canonical.dumps(parse(Member, data, what="a request").model_dump(mode="json")),
+        ),
+        Target("memory", tuple(stored), lambda data: DepartmentMemory.from_bytes(data).to_bytes(), peer=False),
+        Target(
+            "snapshot",
+            (at_work.snapshot(),),
+            lambda data: snapshots.encode(snapshots.decode(data)),
+            with_checksum,
+            peer=False,
+        ),
+    ]
+    return {target.name: target for target in made}
+
+
+def watching(handle: Callable[[Parcel], Parcel], heads: dict[str, set[bytes]]) -> Callable[[Parcel], Parcel]:
+    def handled(request: Parcel) -> Parcel:
+        reply = handle(request)
+        for one in (request, reply):
+            heads[one.kind].add(bytes(one.head))
+        return reply
+
+    return handled
+
+
+NAMES = (
+    "round-open",
+    "masked",
+    "open",
+    "shares",
+    "run-close",
+    "refusal",
+    "previous",
+    "signed-roster",
+    "signed-charter",
+    "enrolment-request",
+    "memory",
+    "snapshot",
+)
+JSON = ("signed-roster", "signed-charter", "enrolment-request", "memory")
+
+
+def fed(target: Target, inputs: Iterable[bytes]) -> tuple[int, int]:
+    """How many of the inputs were refused and how many decoded, to what they were; anything else is a failure."""
+    refused = decoded = 0
+    for data in inputs:
+        try:
+            again = target.again(data)
+            if again != data and not target.peer:
+                data = again
+                again = target.again(data)
+        except CommonrootError:
+            refused += 1
+        except Exception as error:
+            pytest.fail(f"{type(error).__name__} ({error}) from {len(data)} bytes: {data[:4000].hex()}")
+        else:
+            assert again == data, f"not canonical: {data[:4000].hex()}"
+            decoded += 1
+    return refused, decoded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decoder_refuses_by_name_or_decodes_to_the_very_same_bytes(name, targets):
+    target = targets[name]
+    for valid in target.valid:
+        assert target.again(valid) == valid
+    mutator = Mutator(target.valid, SEED)
+    refused, decoded = fed(target, (target.wrap(mutator.next()) for _ in range(INPUTS)))
+    assert refused > INPUTS // 2, "hardly anything was refused: the mutations are too weak to prove anything"
+    assert refused + decoded == INPUTS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in JSON])
+def test_a_decoder_of_json_refuses_other_values_by_name_or_keeps_them_as_they_are(name, targets):
+    """Sound JSON in canonical form with other values, types, keys and lengths in it."""
+    mutator = JsonMutator(targets[name].valid, SEED)
+    refused, _ = fed(targets[name], (mutator.next() for _ in range(INPUTS // 5)))
+    assert refused > INPUTS // 50
+
+
+def test_the_names_are_all_decoders(targets):
+    assert set(NAMES) == set(targets)
+    kinds = {kind for kind in vars(messages).values() if isinstance(kind, type) and hasattr(kind, "decode")}
+    covered = {"RoundOpen", "Masked", "Open", "Shares", "RunClose", "Refusal"}
+    assert covered <= {kind.__name__ for kind in kinds}
+
+
+# -- parcels inside Flower messages ------------------------------------------------------------------------------------
+
+
+def envelope(one: Parcel) -> tuple[RecordDict, ObjectTree, dict[str, bytes]]:
+    """A parcel as it lies on the hub: content, tree, objects by id."""
+    metadata = Metadata(
+        run_id=7,
+        message_id="",
+        src_node_id=1,
+        dst_node_id=9,
+        reply_to_message_id="",
+        group_id="1",
+        created_at=1.0,
+        ttl=60.0,
+        message_type=MESSAGE_TYPE,
+    )
+    made = Envelope(Sealed(one), metadata)
+    wanted = {node.object_id for node in iterate_object_tree(made.tree)}
+    return made.content, made.tree, dict(made.contents(wanted))
+
+
+def taken(content: RecordDict, tree: ObjectTree, objects: dict[str, bytes]) -> Parcel:
+    return unpack(content, tree, lambda object_id: objects.get(object_id, b""), kinds=parcel.TO_COORDINATOR)
+
+
+def nothing_stored(_object_id: str) -> bytes:
+    return b""
+
+
+def records(proto: RecordDictProto) -> RecordDict:
+    with reading("content that is none of Flower's"):
+        return recorddict_from_proto(proto)
+
+
+def only_malformed(work: Callable[[], Parcel], data: bytes) -> Parcel | None:
+    try:
+        return work()
+    except Malformed:
+        return None
+    except Exception as error:
+        pytest.fail(f"{type(error).__name__} ({error}) from {len(data)} bytes: {data[:2000].hex()}")
+
+
+SHORT = Parcel(parcel.MASKED, bytes(range(200)), b"body" * 50)
+
+
+def test_the_note_of_a_short_parcel_is_refused_or_read_for_what_it_is():
+    """Mutated below Flower's own parser, which refuses what is no message at all before we see it."""
+    content, tree, _ = envelope(SHORT)
+    valid = recorddict_to_proto(content).SerializeToString()
+    mutator, read, parsed = Mutator([valid], SEED), 0, 0
+    for _ in range(INPUTS):
+        data = mutator.next()
+        try:
+            proto = RecordDictProto.FromString(data)
+        except DecodeError:
+            continue  # no message at all: the link does not hand it over
+        try:
+            changed = records(proto)
+        except Malformed:
+            continue
+        parsed += 1
+        out = only_malformed(
+            lambda changed=changed: unpack(changed, tree, nothing_stored, kinds=parcel.TO_COORDINATOR), data
+        )
+        if out is not None:
+            read += 1
+            note = changed["parcel"]
+            assert (out.kind, out.head, bytes(out.body)) == (note["kind"], note["head"], note["body"])
+    assert parsed > INPUTS // 20
+    assert read > 0
+
+
+def test_the_note_of_a_short_parcel_may_hold_any_types_in_any_place():
+    _, tree, _ = envelope(SHORT)
+    mutator = Mutator([b"any"], SEED)
+    values = ["masked", "", b"", b"bytes", 0, -1, 5, 1 << 62, 1.5, True, [1, 2], ["a"], [b"x"], [0.5]]
+    honest = {"kind": "masked", "head": b"head", "size": 5, "body": b"bytes", "mark": "", "other": ""}
+    read = 0
+    for _ in range(INPUTS):
+        note = {
+            key: values[mutator.below(len(values))] if mutator.below(2) else honest[key]
+            for key in honest
+            if mutator.below(8)
+        }
+        record = RecordDict({"parcel": ConfigRecord(note)})
+        out = only_malformed(
+            lambda record=record: unpack(record, tree, nothing_stored, kinds=parcel.TO_COORDINATOR), repr(note).encode()
+        )
+        read += out is not None
+    assert read > 0
+
+
+@pytest.fixture
+def inline_limit(monkeypatch):
+    """Bodies of a kilobyte as arrays beside the note: the decoding of megabytes, without the megabytes."""
+    monkeypatch.setattr(flower, "INLINE_BODY", 1000)
+    monkeypatch.setattr(flower, "SHORT_PARCEL", 500)
+
+
+@pytest.mark.parametrize("size", [900, 1100], ids=["inline", "array"])
+def test_the_objects_of_a_long_parcel_are_refused_or_make_up_a_parcel(size, inline_limit):
+    """Each object a peer stores on the hub is its own bytes: any of them may be mutated, or put in another's place."""
+    body = (bytes(range(256)) * 5)[:size]
+    content, tree, objects = envelope(Parcel(parcel.MASKED, b"head", body))
+    assert bytes(taken(content, tree, objects).body) == body
+    mutators = {key: Mutator([value], SEED) for key, value in objects.items()}
+    keys, dice, read = sorted(mutators), Mutator([b"dice"], SEED + 1), 0
+    for _ in range(INPUTS):
+        key = keys[dice.below(len(keys))]
+        data = mutators[key].next() if dice.below(20) else objects[keys[dice.below(len(keys))]]
+        changed = objects | {key: data}
+        out = only_malformed(lambda changed=changed: taken(content, tree, changed), data)
+        read += out is not None
+    assert 0 < read < INPUTS
+
+
+def test_an_array_of_several_chunks_some_of_them_alike_is_refused_or_put_together():
+    """Twelve real megabytes: chunks dropped, cut, lengthened, and in each other's place."""
+    body = bytes(5 * MIB) + b"x" * (5 * MIB) + bytes(2 * MIB)
+    content, tree, objects = envelope(Parcel(parcel.MASKED, b"head", body))
+    chunks = sorted(key for key, value in objects.items() if value.startswith(b"ArrayChunk "))
+    dice = Mutator([b"dice"], SEED)
+    for _ in range(100):
+        key, other = chunks[dice.below(len(chunks))], chunks[dice.below(len(chunks))]
+        data = (b"", objects[key][:-1], objects[key] + b"x", objects[other], objects[key][:5])[dice.below(5)]
+        out = only_malformed(lambda key=key, data=data: taken(content, tree, objects | {key: data}), data[:256])
+        assert out is None or len(out.body) == len(body)
+
+
+def test_the_tree_of_a_parcel_may_have_any_shape():
+    content, _, objects = envelope(Parcel(parcel.MASKED, b"head", bytes(INLINE_BODY + 1)))
+    ids, dice = sorted(objects), Mutator([b"dice"], SEED)
+
+    def grown(depth: int) -> ObjectTree:
+        children = [grown(depth - 1) for _ in range(dice.below(3))] if depth else []
+        return ObjectTree(object_id=ids[dice.below(len(ids))], children=children)
+
+    for _ in range(min(5000, INPUTS)):
+        shape = grown(1 + dice.below(4))
+        only_malformed(lambda shape=shape: taken(content, shape, objects), shape.SerializeToString())
+
+
+# -- what a mutation hardly ever finds ---------------------------------------------------------------------------------
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, b'{"a":' * 50_000, b"9" * 5000, b'"\xed\xa0\x80"', b'"\\ud800"', b"1e999", b"NaN"]
+)
+def test_json_that_breaks_parsers_is_refused_by_every_decoder_of_json(text, targets):
+    for name in ("signed-roster", "signed-charter", "enrolment-request"):
+        with pytest.raises(Malformed):
+            targets[name].again(text)
+    with pytest.raises(ForeignState):
+        targets["memory"].again(text)
+
+
+@pytest.mark.parametrize("text", [DEEP, b"[]", b"null", b'{"arraychunk_ids":[[]]}', b"9" * 5000, b"\xff"])
+def test_an_array_whose_list_of_chunks_is_none_is_refused(text):
+    body = bytes(range(256)) * ((INLINE_BODY + MIB) // 256)
+    content, tree, objects = envelope(Parcel(parcel.MASKED, b"head", body))
+    (array,) = (key for key, value in objects.items() if value.startswith(b"Array "))
+    before, _, _ = objects[array].partition(b"\0")
+    head = before.rsplit(b" ", 1)[0] + b" %d" % len(text)
+    with pytest.raises(Malformed):
+        taken(content, tree, objects | {array: head + b"\0" + text})
+
+
+def test_a_fuzzer_of_a_careless_decoder_finds_its_carelessness():
+    """The loop above can fail: a decoder that forgets trailing bytes is caught as not canonical at once."""
+    valid = messages.Refusal(3, "CR20").encode()
+    mutator, caught = Mutator([valid], SEED), 0
+    for _ in range(2000):
+        data = mutator.next()
+        try:
+            again = messages.Refusal.decode(data[:9]).encode()
+        except CommonrootError:
+            continue
+        caught += again != data
+    assert caught > 10
