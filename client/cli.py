@@ -190,7 +190,7 @@ def ledger(folder: Folder, json: Json = False) -> None:
     facts = {
         "entries": [{"sequence": e.sequence, "at": e.at, "kind": e.kind, "facts": e.facts} for e in entries],
         "verified": count,
-        "bytes_sent": sum(size for e in entries if isinstance(size := e.facts.get("bytes"), int)),
+        "bytes_sent": sum(size for e in entries if e.kind == "sent" and isinstance(size := e.facts.get("bytes"), int)),
     }
 
     def text() -> None:

@@ -34,6 +34,7 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
+from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose
 from commonroot.common.parcel import Parcel
@@ -130,6 +131,7 @@ class Session:
 
     def _greet(self, request: Parcel) -> Parcel:
         head, body = self._setup.greet(self._roster, bytes(request.head))
+        self._note_sent(parcel.GREETING, head, body)
         self._on_event("greeted", {"epoch": self._roster.epoch})
         return Parcel(parcel.GREETING, head, body)
 
@@ -150,8 +152,15 @@ class Session:
             )
             self._setup = setup
             self._machine.adopt(memory)
+        told = setup.introduced(self._identity)
+        self._note_sent(parcel.INTRODUCED, told)
         self._on_event("introduced", {"met": len(setup.met), "begun": setup.begun(self._roster)})
-        return Parcel(parcel.INTRODUCED, setup.introduced(self._identity))
+        return Parcel(parcel.INTRODUCED, told)
+
+    def _note_sent(self, kind: str, head: bytes, body: bytes = b"") -> None:
+        """A reply of an epoch's beginning, in the ledger before it leaves."""
+        facts: dict[str, Fact] = {"what": kind, "bytes": len(head) + len(body), "digest": sha256(head, body).hex()}
+        self._store.record("sent", facts | {"epoch": self._roster.epoch})
 
     # -- a run's four requests -------------------------------------------------------------------------------------
 

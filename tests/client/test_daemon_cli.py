@@ -104,14 +104,21 @@ def test_predictions_name_a_label_for_every_row(finished, tmp_path):
 def test_the_ledger_adds_up_to_what_was_sent(finished):
     facts = json.loads(say("department", "ledger", finished.departments["ash"].root, "--json"))
     sent = [entry["facts"] for entry in facts["entries"] if entry["kind"] == "sent"]
-    assert [one["what"] for one in sent] == ["masked", "shares"]
+    assert [one["what"] for one in sent] == ["greeting", "introduced", "masked", "shares"]
     assert facts["bytes_sent"] == sum(one["bytes"] for one in sent) > 0
     assert "chain intact" in say("department", "ledger", finished.departments["ash"].root)
 
 
 def test_the_coordinators_view_names_kinds_and_bytes_and_nothing_else(finished):
     status = json.loads(say("coordinator", "status", finished.coordinator.root, "--json"))
-    assert {row["kind"] for row in status["received"]} == {"ready", "masked", "shares", "closed"}
+    assert {row["kind"] for row in status["received"]} == {
+        "ready",
+        "greeting",
+        "introduced",
+        "masked",
+        "shares",
+        "closed",
+    }
     assert status["runs"][0]["closed_departments"] == ["ash", "birch", "cedar"]
     models = json.loads(say("coordinator", "models", finished.coordinator.root, "--json"))
     assert [row["version"] for row in models] == [0, 1]

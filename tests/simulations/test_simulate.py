@@ -298,7 +298,7 @@ def test_an_upload_is_as_long_as_its_manifest_and_all_else_is_alike(tmp_path):
     bodies = []
     for arm in ("local", "fedper"):
         codec = SumCodec(seal(parse_arm(arm, read_scenario(path).draft).draft).manifest, 4)
-        bodies.append(2 * codec.length16 + 8 * codec.length64)
+        bodies.append(codec.layout.nbytes)
     assert seen[1].pop("masked") - seen[0].pop("masked") == 4 * 2 * (bodies[1] - bodies[0]) > 0
     assert seen[0] == seen[1]
     assert all(r["bytes_received"] == sum(row["bytes"] for row in r["coordinator_saw"]) for r in reports)
