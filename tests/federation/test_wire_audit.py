@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import threading
 from collections import defaultdict
@@ -325,7 +326,9 @@ def _in_thread(root: Path, stop: threading.Event, failed: list[BaseException]) -
 def test_nothing_private_is_in_any_request_that_reaches_the_gate(tapped):
     _, tap, needles, _ = tapped
     assert set(needles.counts()) == SORTS
-    everything = [part for path, headers, body in tap.requests for part in (path.encode(), headers, body)]
+    # The signed time of a request may read 0.012345 by chance, like a weight written out; it is taken out of the search.
+    timeless = [(path, re.sub(rb"\d\d:\d\d:\d\d\.\d+", b"", headers), body) for path, headers, body in tap.requests]
+    everything = [part for path, headers, body in timeless for part in (path.encode(), headers, body)]
     assert sum(map(len, everything)) > 6 * SHORT_PARCEL, "six uploads were to be among it"
     assert needles.found_in(everything) == {}
 
@@ -433,7 +436,8 @@ def test_a_quarter_of_a_key_is_found(secret, tmp_path):
     federation = founded(tmp_path, witness, port=9443, widths=(8, 4))
     key = bytes.fromhex((federation.departments["ash"].root / "keys" / secret).read_text().strip())
     witness.needles.add("key material", key)
-    assert witness.needles.found_in([os.urandom(999) + key[11:19] + os.urandom(99)]) == {"key material": 1}
+    # A neighbouring byte is right by chance once in 128 times, and then one needle more is found.
+    assert set(witness.needles.found_in([os.urandom(999) + key[11:19] + os.urandom(99)])) == {"key material"}
 
 
 def test_a_row_written_out_in_decimals_is_found():
