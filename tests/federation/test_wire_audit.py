@@ -326,7 +326,7 @@ def _in_thread(root: Path, stop: threading.Event, failed: list[BaseException]) -
 def test_nothing_private_is_in_any_request_that_reaches_the_gate(tapped):
     _, tap, needles, _ = tapped
     assert set(needles.counts()) == SORTS
-    # The signed time of a request may read 0.012345 by chance, like a weight written out; it is taken out of the search.
+    # The signed time of a request may read 0.012345 by chance, like a weight written out; it is taken out first.
     timeless = [(path, re.sub(rb"\d\d:\d\d:\d\d\.\d+", b"", headers), body) for path, headers, body in tap.requests]
     everything = [part for path, headers, body in timeless for part in (path.encode(), headers, body)]
     assert sum(map(len, everything)) > 6 * SHORT_PARCEL, "six uploads were to be among it"
