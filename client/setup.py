@@ -78,6 +78,7 @@ def create(
         raise ConfigError(f"{ca} is not a PEM certificate")
     for folder in ("keys", "charters", "predictors"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)  # state.db holds chain keys, blobs hold heads: nobody else on this machine may look
     (root / "keys").chmod(0o700)
     identity = Identity.generate(random)
     agreement = AgreementKey.generate(random)

@@ -77,6 +77,10 @@ def test_the_request_holds_public_keys_under_the_departments_own_signature_and_n
         assert read_secret(root / "keys" / f"{name}.key", length=length).hex() not in text
 
 
+def test_a_departments_folder_is_for_its_owner_alone(coordinator):
+    assert department(coordinator, "ash").root.stat().st_mode & 0o077 == 0
+
+
 def test_a_training_secret_may_be_given_so_that_a_run_can_be_repeated(coordinator):
     secret = hashlib.sha256(b"seed").digest()
     assert department(coordinator, "ash", training_secret=secret).secret() == secret
