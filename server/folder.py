@@ -88,8 +88,8 @@ class CoordinatorFolder:
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
         for name in ("keys", "authority", "charters", "backbones", "links"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        (root / "keys").chmod(0o700)
-        (root / "authority").chmod(0o700)
+        for private in ("keys", "authority", "links", "backbones"):  # secrets, messages in flight, learned weights
+            (root / private).chmod(0o700)
         write_secret(root / "keys" / "coordinator.key", Identity.generate(random).secret_bytes())
         authority = Identity.generate(random)
         write_secret(root / "authority" / "authority.key", authority.secret_bytes())
@@ -204,5 +204,7 @@ class CoordinatorFolder:
 
     def journal(self) -> Journal:
         """The coordinator's journal."""
+        if not self.config.database:
+            (self.root / "journal.db").touch(mode=0o600)  # SQLite gives its log files the same permissions
         url = self.config.database or sqlite_url(self.root / "journal.db")
         return Journal(url, federation=self.config.federation)

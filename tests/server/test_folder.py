@@ -50,7 +50,10 @@ def test_a_new_folder_reads_back_as_it_was_made(folder):
 def test_private_keys_are_their_owners_alone(folder):
     keys = [folder.root / "keys" / "coordinator.key", folder.root / "authority" / "authority.key", folder.server_key]
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
-    assert {(folder.root / name).stat().st_mode & 0o777 for name in ("keys", "authority")} == {0o700}
+    private = ("keys", "authority", "links", "backbones")
+    assert {(folder.root / name).stat().st_mode & 0o777 for name in private} == {0o700}
+    folder.journal().close()
+    assert {file.stat().st_mode & 0o777 for file in folder.root.glob("journal.db*")} == {0o600}
 
 
 @pytest.mark.parametrize(
