@@ -1,0 +1,150 @@
+"""Reads from the source what a function refuses, in the order in which it looks.
+
+The source is parsed, never run: calls are followed into functions of this project, and every ``raise`` of an error that
+the other side can cause becomes one row, with the message that stands in the source.  So a page that lists the checks
+of a message cannot list one that is not there, leave one out, or have them in another order.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from commonroot.common import parcel
+from commonroot.common.errors import CommonrootError, NotApproved, PeerError, RoundLost
+
+#: What the other side can bring about; everything else is this side's own affair.
+TOLD = (PeerError, RoundLost, NotApproved)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row: ``check`` with codes and a reason, ``disk`` with what is made durable, ``sent`` with a kind of parcel."""
+
+    what: str
+    codes: str
+    text: str
+
+
+class Reader:
+    """Follows one function and whatever it calls.
+
+    Parameters  bindings: what an attribute stands for, by the words in the source: ``self._machine.review`` → (owner,
+                name); None for what is not followed
+    """
+
+    def __init__(self, bindings: Mapping[str, tuple[type | Any, str] | None]) -> None:
+        self._bindings = bindings
+        self._active: list[Any] = []
+
+    def read(self, owner: Any, name: str) -> list[Step]:
+        """Every step of ``owner.name``, in order; checks that are made twice stand where they are made first."""
+        seen: set[Step] = set()
+        steps = []
+        for step in self._function(owner, getattr(owner, name)):
+            if step.what != "check" or step not in seen:
+                steps.append(step)
+            seen.add(step)
+        return steps
+
+    def _function(self, owner: Any, function: Any) -> Iterator[Step]:
+        function = inspect.unwrap(function)
+        if function in self._active:
+            return
+        self._active.append(function)
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        module = sys.modules[function.__module__]
+        yield from self._nodes(tree.body, owner, module)  # type: ignore[attr-defined]
+        self._active.pop()
+
+    def _nodes(self, nodes: list[Any], owner: Any, module: Any) -> Iterator[Step]:
+        for node in nodes:
+            yield from self._node(node, owner, module)
+
+    def _node(self, node: Any, owner: Any, module: Any) -> Iterator[Step]:
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            return
+        if isinstance(node, ast.Raise):
+            yield from _raised(node, module)
+            return
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Call) and _words(node.value.func) == "Parcel":
+            yield from self._nodes(list(ast.iter_child_nodes(node.value)), owner, module)
+            yield Step("sent", "", f"`{getattr(parcel, _words(node.value.args[0]).removeprefix('parcel.'))}`")
+            return
+        yield from self._nodes(list(ast.iter_child_nodes(node)), owner, module)
+        if isinstance(node, ast.Call):
+            yield from self._call(node, owner, module)
+
+    def _call(self, node: ast.Call, owner: Any, module: Any) -> Iterator[Step]:
+        words = _words(node.func)
+        first, _, last = words.rpartition(".")
+        if words in self._bindings:
+            found = self._bindings[words]
+            if found is not None:
+                yield from self._function(found[0], getattr(*found))
+        elif words == "verify":
+            whose = [_text(keyword.value) for keyword in node.keywords if keyword.arg == "who"][0]
+            yield Step("check", "CR21", f"a signature is not that of {whose}")
+        elif last in ("decode", "from_json") and inspect.isclass(found := getattr(module, first, None)):
+            codes = "CR20, CR22" if last == "decode" else "CR20"
+            yield Step("check", codes, f"not the one encoding of a `{found.__name__}`, or of another protocol version")
+        elif last in ("check", "check_countersignature") and first != "self._learner" and node.args:
+            who = [_text(keyword.value) for keyword in node.keywords if keyword.arg == "who"]
+            whose = who[0] if who and who[0] not in ("", "…") else "the sender" if who else "the coordinator"
+            word = "countersignature" if "counter" in last else "signature"
+            yield Step("check", "CR21", f"the {word} is not that of {whose}")
+        elif first in ("self._store", "self._journal") and re.match(r"(commit|fix|open|close|begin|keep)_|record$", last):
+            yield Step("disk", "", f"`{last}`")
+        elif first == "self" and inspect.isfunction(found := getattr(owner, last, None)):
+            yield from self._function(owner, found)
+        elif not first and inspect.isfunction(found := getattr(module, words, None)):
+            if found.__module__.startswith("commonroot"):
+                yield from self._function(owner, found)
+
+
+def _words(node: ast.expr) -> str:
+    """``a.b().c`` for attributes and calls of names; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        before = _words(node.value)
+        return f"{before}.{node.attr}" if before else node.attr
+    if isinstance(node, ast.Call):
+        return f"{_words(node.func)}()"
+    return ""
+
+
+def _raised(node: ast.Raise, module: Any) -> Iterator[Step]:
+    if not isinstance(node.exc, ast.Call):
+        return
+    kind = getattr(module, _words(node.exc.func), None)
+    if not (inspect.isclass(kind) and issubclass(kind, TOLD)):
+        return
+    text = _text(node.exc.args[0]) if node.exc.args else ""
+    if not re.search(r"\w{3}", text):
+        text = first_sentence(kind)
+    yield Step("check", kind.code, text)
+
+
+def _text(node: ast.expr) -> str:
+    """A message as it stands in the source, with dots where values go."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+        return re.sub("…+", "…", "".join(map(str, parts)))
+    if isinstance(node, ast.BinOp):
+        return _text(node.left)
+    return "…"
+
+
+def first_sentence(thing: Callable[..., Any] | type[CommonrootError]) -> str:
+    """Of a docstring, without its full stop."""
+    text = " ".join((thing.__doc__ or "").split())
+    return re.split(r"\.(?:\s|$)", text)[0]
