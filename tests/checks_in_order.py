@@ -42,6 +42,8 @@ class Reader:
     def __init__(self, bindings: Mapping[str, tuple[type | Any, str] | None]) -> None:
         self._bindings = bindings
         self._active: list[Any] = []
+        #: Sentences by the name of the variable that holds them.
+        self._results: dict[str, list[str]] = {}
 
     def read(self, owner: Any, name: str) -> list[Step]:
         """Every step of ``owner.name``, in order; checks that are made twice stand where they are made first."""
@@ -71,12 +73,14 @@ class Reader:
         if isinstance(node, ast.FunctionDef | ast.Lambda):
             return
         if isinstance(node, ast.Raise):
-            yield from _raised(node, module)
+            yield from self._raised(node, owner, module)
             return
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Call) and _words(node.value.func) == "Parcel":
             yield from self._nodes(list(ast.iter_child_nodes(node.value)), owner, module)
             yield Step("sent", "", f"`{getattr(parcel, _words(node.value.args[0]).removeprefix('parcel.'))}`")
             return
+        if isinstance(node, ast.NamedExpr) and isinstance(node.value, ast.Call):
+            self._results[node.target.id] = self._result(node.value, owner, module)
         yield from self._nodes(list(ast.iter_child_nodes(node)), owner, module)
         if isinstance(node, ast.Call):
             yield from self._call(node, owner, module)
@@ -108,6 +112,39 @@ class Reader:
                 yield from self._function(owner, found)
 
 
+    def _raised(self, node: ast.Raise, owner: Any, module: Any) -> Iterator[Step]:
+        if not isinstance(node.exc, ast.Call):
+            return
+        kind = getattr(module, _words(node.exc.func), None)
+        if not (inspect.isclass(kind) and issubclass(kind, TOLD)):
+            return
+        argument = node.exc.args[0] if node.exc.args else ast.Constant("")
+        found = self._results.get(argument.id, []) if isinstance(argument, ast.Name) else []
+        for text in found or [_text(argument)]:
+            yield Step("check", kind.code, text if re.search(r"\w{3}", text) else first_sentence(kind))
+
+    def _result(self, node: Any, owner: Any, module: Any) -> list[str]:
+        """The sentences that a function returns which says in words what is wrong."""
+        words = _words(node.func)
+        if self._bindings.get(words):
+            owner, name = self._bindings[words]  # type: ignore[misc]
+            function = getattr(owner, name)
+        else:
+            function = getattr(module, words, None)
+        if not inspect.isfunction(function) or not function.__module__.startswith("commonroot"):
+            return []
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        inside = sys.modules[function.__module__]
+        texts = []
+        returns = [step for step in ast.walk(tree) if isinstance(step, ast.Return)]
+        for step in sorted(returns, key=lambda step: step.lineno):
+            if isinstance(step.value, ast.JoinedStr | ast.Constant):
+                texts.append(_text(step.value))
+            elif isinstance(step.value, ast.Call):
+                texts += self._result(step.value, owner, inside)
+        return [text for text in texts if text != "…"]
+
+
 def _words(node: ast.expr) -> str:
     """``a.b().c`` for attributes and calls of names; empty for anything else."""
     if isinstance(node, ast.Name):
@@ -118,18 +155,6 @@ def _words(node: ast.expr) -> str:
     if isinstance(node, ast.Call):
         return f"{_words(node.func)}()"
     return ""
-
-
-def _raised(node: ast.Raise, module: Any) -> Iterator[Step]:
-    if not isinstance(node.exc, ast.Call):
-        return
-    kind = getattr(module, _words(node.exc.func), None)
-    if not (inspect.isclass(kind) and issubclass(kind, TOLD)):
-        return
-    text = _text(node.exc.args[0]) if node.exc.args else ""
-    if not re.search(r"\w{3}", text):
-        text = first_sentence(kind)
-    yield Step("check", kind.code, text)
 
 
 def _text(node: ast.expr) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
@@ -215,6 +216,9 @@ def sizes() -> str:
 
 # -- checks ------------------------------------------------------------------------------------------------------------
 
+_graph = sys.modules.get("commonroot.common.secure_sum.graph")
+_thin = (_graph.MaskGraph, "thin") if _graph else None
+
 _READER = Reader(
     {
         "SignedRoster.from_json().check": (roster.SignedRoster, "check"),
@@ -229,6 +233,7 @@ _READER = Reader(
         "after._meet": (EpochSetup, "_meet"),
         "codec.check_bounds": (SumCodec, "check_bounds"),
         "strategy.check_received": (averaging, "check_step"),
+        "MaskGraph.of().thin": _thin,
         "self.check_bounds": None,  # of a round's own bounds, when its sum is decoded
         "self._tell_failure": None,  # a department's own trouble with its data, which is answered with zeros
     }

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "common" / "secure_sum")]
 
 from made_pages import ROOT, table, write
-from proofs.test_named_lies import LIES, OUTCOMES, Lie
+from proofs.test_named_lies import LIES, OUTCOMES
 
 from commonroot.common.errors import all_errors
 
@@ -28,7 +29,7 @@ STEPS = {
 }
 
 
-def _refused(lie: Lie) -> tuple[str, str]:
+def _refused(lie: Any) -> tuple[str, str]:
     if lie.refused is None:
         return "nobody", ""
     by, step, code = lie.refused
