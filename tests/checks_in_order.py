@@ -25,7 +25,7 @@ TOLD = (PeerError, RoundLost, NotApproved)
 
 @dataclass(frozen=True)
 class Step:
-    """One row: ``check`` with codes and a reason, ``disk`` with what is made durable, ``sent`` with a kind of parcel."""
+    """One row: ``check`` with codes and a reason, ``disk`` with what is made durable, ``sent`` with a kind."""
 
     what: str
     codes: str
@@ -93,7 +93,7 @@ class Reader:
             if found is not None:
                 yield from self._function(found[0], getattr(*found))
         elif words == "verify":
-            whose = [_text(keyword.value) for keyword in node.keywords if keyword.arg == "who"][0]
+            whose = next(_text(keyword.value) for keyword in node.keywords if keyword.arg == "who")
             yield Step("check", "CR21", f"a signature is not that of {whose}")
         elif last in ("decode", "from_json") and inspect.isclass(found := getattr(module, first, None)):
             codes = "CR20, CR22" if last == "decode" else "CR20"
@@ -103,14 +103,14 @@ class Reader:
             whose = who[0] if who and who[0] not in ("", "…") else "the sender" if who else "the coordinator"
             word = "countersignature" if "counter" in last else "signature"
             yield Step("check", "CR21", f"the {word} is not that of {whose}")
-        elif first in ("self._store", "self._journal") and re.match(r"(commit|fix|open|close|begin|keep)_|record$", last):
+        elif first in ("self._store", "self._journal") and re.match(
+            r"(commit|fix|open|close|begin|keep)_|record$", last
+        ):
             yield Step("disk", "", f"`{last}`")
         elif first == "self" and inspect.isfunction(found := getattr(owner, last, None)):
             yield from self._function(owner, found)
-        elif not first and inspect.isfunction(found := getattr(module, words, None)):
-            if found.__module__.startswith("commonroot"):
-                yield from self._function(owner, found)
-
+        elif not first and _is_ours(found := getattr(module, words, None)):
+            yield from self._function(owner, found)
 
     def _raised(self, node: ast.Raise, owner: Any, module: Any) -> Iterator[Step]:
         if not isinstance(node.exc, ast.Call):
@@ -131,7 +131,7 @@ class Reader:
             function = getattr(owner, name)
         else:
             function = getattr(module, words, None)
-        if not inspect.isfunction(function) or not function.__module__.startswith("commonroot"):
+        if not _is_ours(function):
             return []
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
         inside = sys.modules[function.__module__]
@@ -143,6 +143,10 @@ class Reader:
             elif isinstance(step.value, ast.Call):
                 texts += self._result(step.value, owner, inside)
         return [text for text in texts if text != "…"]
+
+
+def _is_ours(thing: Any) -> bool:
+    return inspect.isfunction(thing) and thing.__module__.startswith("commonroot")
 
 
 def _words(node: ast.expr) -> str:

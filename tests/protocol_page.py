@@ -55,7 +55,15 @@ def parameters() -> str:
             m = getattr(p, "committee", None) or n
             k = getattr(p, "degree", None) or n - 1
             rows.append((f"{n:,}", p.colluders, m, p.opening_quorum, m - p.opening_quorum, p.survivors_min, k))
-    head = ("departments n", "colluders t_c", "committee m", "quorum tau", "may be absent", "survivors u_min", "degree k")
+    head = (
+        "departments n",
+        "colluders t_c",
+        "committee m",
+        "quorum tau",
+        "may be absent",
+        "survivors u_min",
+        "degree k",
+    )
     return table(head, rows)
 
 
@@ -120,9 +128,8 @@ def labels() -> dict[tuple[str, str], str]:
 
 def _labelled(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "label":
-            if node.value is not None:
-                yield "sign", node.value
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "label" and node.value is not None:
+            yield "sign", node.value
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

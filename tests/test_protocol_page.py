@@ -50,7 +50,7 @@ def test_every_kind_of_parcel_is_a_request_or_a_reply_on_the_page():
 
 
 @pytest.fixture(scope="module")
-def crossings(module_path):
+def crossings(tmp_path_factory):
     """Every parcel of an honest run of three rounds among five departments, in order."""
     seen = []
 
@@ -58,7 +58,7 @@ def crossings(module_path):
         seen.append(crossing)
         return (crossing,)
 
-    federation = small.founded(module_path / "at-work", departments=5, rounds=3, attempts=1)
+    federation = small.founded(tmp_path_factory.mktemp("run") / "at-work", departments=5, rounds=3, attempts=1)
     at_work = small.ToyFederation(federation, MemoryNetwork(weather=[watch]))
     at_work.start_all()
     at_work.queue()
@@ -108,7 +108,11 @@ def test_checks_are_read_in_order_with_their_codes_and_words():
 
 def test_what_is_durable_before_an_answer_stands_before_it_on_the_page():
     """The write-ahead rule, as the source has it: nothing is sent above the line that says what is on disk."""
-    for kind, call in (("round-open", "commit_upload"), ("open", "commit_answer"), ("introduce", "commit_introduction")):
+    for kind, call in (
+        ("round-open", "commit_upload"),
+        ("open", "commit_answer"),
+        ("introduce", "commit_introduction"),
+    ):
         rows = page.MAKERS[f"checks-{kind}"]().splitlines()
         on_disk = max(at for at, row in enumerate(rows) if call in row)
         assert "*answered*" in rows[-1]
