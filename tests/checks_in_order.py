@@ -107,9 +107,7 @@ class Reader:
             r"(commit|fix|open|close|begin|keep)_|record$", last
         ):
             yield Step("disk", "", f"`{last}`")
-        elif first == "self" and inspect.isfunction(found := getattr(owner, last, None)):
-            yield from self._function(owner, found)
-        elif not first and _is_ours(found := getattr(module, words, None)):
+        elif first in ("self", "") and _is_ours(found := getattr(owner if first else module, last, None), module):
             yield from self._function(owner, found)
 
     def _raised(self, node: ast.Raise, owner: Any, module: Any) -> Iterator[Step]:
@@ -131,7 +129,7 @@ class Reader:
             function = getattr(owner, name)
         else:
             function = getattr(module, words, None)
-        if not _is_ours(function):
+        if not _is_ours(function, module):
             return []
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
         inside = sys.modules[function.__module__]
@@ -145,8 +143,9 @@ class Reader:
         return [text for text in texts if text != "…"]
 
 
-def _is_ours(thing: Any) -> bool:
-    return inspect.isfunction(thing) and thing.__module__.startswith("commonroot")
+def _is_ours(thing: Any, module: Any) -> bool:
+    """A function of the same package as the module that calls it."""
+    return inspect.isfunction(thing) and thing.__module__.partition(".")[0] == module.__name__.partition(".")[0]
 
 
 def _words(node: ast.expr) -> str:
