@@ -21,8 +21,6 @@ from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verif
 #: The complete mask graph is meant for federations up to this size; see docs/adr for larger ones.
 MOST_DEPARTMENTS = 32
 FEWEST_DEPARTMENTS = 3
-#: Up to this many departments everybody masks with everybody; ``fewest_survivors`` is about such graphs.
-LARGEST_COMPLETE = 32
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -77,6 +75,10 @@ class Member(_Frozen):
             who=f"department {self.name!r}",
         )
         check_public(bytes.fromhex(self.agreement), bytes.fromhex(self.kem), who=f"department {self.name!r}")
+
+
+#: Up to this many departments everybody masks with everybody; ``fewest_survivors`` is about such graphs.
+LARGEST_COMPLETE = 32
 
 
 def fewest_survivors(departments: int, colluders: int) -> int:
