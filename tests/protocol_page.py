@@ -273,7 +273,7 @@ def handlers() -> dict[str, str]:
 
 def _by_session(kind: str) -> str:
     if kind not in handlers():
-        return "There is no such message up to 32 departments, and this version sums over no more."
+        return "This version, which sums over at most 32 departments, has no such message."
     return listed((Session, handlers()[kind]))
 
 
