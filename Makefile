@@ -74,8 +74,10 @@ typing:
 	@for entry in commonroot/*.py commonroot/py.typed $(ROOMS); do \
 	  ln -sfn "../../$$entry" ".typing/commonroot/$${entry##*/}"; done
 
-docs: $(STAMP) ## write the pages that are made from the code (docs/errors.md)
+docs: $(STAMP) ## write what is made from the code: docs/errors.md, parts of docs/protocol.md and docs/threats.md
 	"$(BIN)/python" tests/test_errors.py
+	"$(BIN)/python" tests/protocol_page.py
+	"$(BIN)/python" tests/proofs/threats.py
 
 clean: ## what was built and cached; the virtual environment too
 	rm -rf build dist *.egg-info .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis "$(VENV)"

@@ -77,12 +77,26 @@ class Member(_Frozen):
         check_public(bytes.fromhex(self.agreement), bytes.fromhex(self.kem), who=f"department {self.name!r}")
 
 
+#: Up to this many departments everybody masks with everybody; ``fewest_survivors`` is about such graphs.
+LARGEST_COMPLETE = 32
+
+
+def fewest_survivors(departments: int, colluders: int) -> int:
+    """The least u_min of a complete graph: max(3, t_c + 2, ⌈(n + t_c)/2⌉).
+
+    A coordinator can ask every member about another survivor set, and a share does not show for which set it was given.
+    With fewer survivors per set than this, shares from different sets together could free one department's upload: see
+    docs/protocol.md, lemma 5.
+    """
+    return max(FEWEST_DEPARTMENTS, colluders + 2, -(-(departments + colluders) // 2))
+
+
 class Parameters(_Frozen):
     """The numbers the argument of the secure sum rests on.  Signed, never chosen by the coordinator at run time.
 
     colluders       t_c, departments that may collude with the coordinator
     opening_quorum  tau = ⌊(m + t_c)/2⌋ + 1 committee members must answer
-    survivors_min   u_min ≥ max(3, t_c + 2) contributions in any opened sum
+    survivors_min   u_min ≥ ``fewest_survivors`` contributions in any opened sum
     rounds_max      a round number beyond this is refused
     """
 
@@ -108,7 +122,7 @@ class Parameters(_Frozen):
             colluders = 1 if departments >= 4 else 0
         if not 0 <= colluders <= departments - 2:
             raise ConfigError(f"{colluders} colluders among {departments} departments leave nothing to hide")
-        floor = max(FEWEST_DEPARTMENTS, colluders + 2)
+        floor = fewest_survivors(departments, colluders)
         least = floor if survivors_min is None else survivors_min
         if not floor <= least <= departments:
             raise ConfigError(f"survivors_min must lie in [{floor}, {departments}], not {least}")
@@ -145,6 +159,13 @@ class Roster(_Frozen):
             raise ValueError(f"opening_quorum must be ⌊(m + t_c)/2⌋ + 1 for {m} departments")
         if not max(FEWEST_DEPARTMENTS, p.colluders + 2) <= p.survivors_min <= m:
             raise ValueError("survivors_min must be at least max(3, t_c + 2) and at most the number of departments")
+        return self
+
+    @model_validator(mode="after")
+    def _no_mixed_answers(self) -> Roster:
+        n, p = len(self.departments), self.parameters
+        if n <= LARGEST_COMPLETE and p.survivors_min < fewest_survivors(n, p.colluders):
+            raise ValueError(f"survivors_min must be at least {fewest_survivors(n, p.colluders)} for {n} departments")
         return self
 
     @cached_property

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
+from commonroot.server import states
 
 RunState = Literal["queued", "running", "finished", "stopped"]
 RoundState = Literal["open", "fixed", "closed", "lost"]
@@ -212,9 +213,12 @@ class Journal:
         return int(assigned[0]) if assigned else 0
 
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
-        """Move a run on."""
+        """Move a run on, as ``states.RUNS`` permits; UsageError otherwise."""
         with self._writing() as db:
-            db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
+            found = db.execute(sa.select(_runs.c.state).where(_runs.c.run == run)).scalar_one()
+            after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
+            if after == state:  # what fails after the end of a run does not change how it ended
+                db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
 
     def resume(self, run: int) -> None:
         """Queue a stopped run again; it goes on where it stood.  ConfigError where there is no such run to resume."""
@@ -257,35 +261,29 @@ class Journal:
     def fix_round(self, number: int, snapshot: bytes) -> None:
         """The survivor set is fixed, for ever: written before anybody is asked to open it."""
         with self._writing() as db:
-            db.execute(_rounds.update().where(_rounds.c.round == number).values(state="fixed", snapshot=snapshot))
+            self._move_round(db, number, states.RoundEvent.FIX, snapshot=snapshot)
 
     def close_round(
         self, number: int, *, opened: bytes, aggregate: bytes, report: dict[str, Any], version: Version
     ) -> None:
         """The sum is opened and there is a new version of the backbone; one transaction."""
         with self._writing() as db:
-            db.execute(
-                _rounds.update()
-                .where(_rounds.c.round == number)
-                .values(
-                    state="closed",
-                    snapshot=None,
-                    opened=opened,
-                    aggregate=aggregate,
-                    report=json.dumps(report),
-                    ended=time.time(),
-                )
+            self._move_round(
+                db,
+                number,
+                states.RoundEvent.CLOSE,
+                snapshot=None,
+                opened=opened,
+                aggregate=aggregate,
+                report=json.dumps(report),
+                ended=time.time(),
             )
             self._insert_version(db, version)
 
     def lose_round(self, number: int, reason: str) -> None:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
-            db.execute(
-                _rounds.update()
-                .where(_rounds.c.round == number)
-                .values(state="lost", snapshot=None, reason=reason, ended=time.time())
-            )
+            self._move_round(db, number, states.RoundEvent.LOSE, snapshot=None, reason=reason, ended=time.time())
 
     def rounds(self, run: int | None = None) -> list[Round]:
         """Rounds in order, of one run or of all."""
@@ -421,6 +419,13 @@ class Journal:
             return set(db.execute(sa.select(_closings.c.department).where(_closings.c.run == run)).scalars())
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _move_round(db: sa.Connection, number: int, event: states.RoundEvent, **values: Any) -> None:
+        """Change a round's state together with what belongs to it; UsageError for a step not in ``states.ROUNDS``."""
+        found = db.execute(sa.select(_rounds.c.state).where(_rounds.c.round == number)).scalar_one()
+        after = states.ROUNDS.after(states.RoundState(found), event)
+        db.execute(_rounds.update().where(_rounds.c.round == number).values(state=after.value, **values))
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

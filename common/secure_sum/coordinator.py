@@ -37,6 +37,7 @@ from commonroot.common.secure_sum.masks import Signed, add_streams, sign
 from commonroot.common.secure_sum.primitives import Identity, same, sha256
 from commonroot.common.secure_sum.recovery import recover
 from commonroot.common.secure_sum.shares import SECRET_BYTES, point
+from commonroot.common.secure_sum.states import SUM, SumEvent, SumState
 
 Body = bytes | bytearray | memoryview
 Sums = tuple[Words, Words64]
@@ -84,6 +85,13 @@ class CoordinatorRound:
         self._liars: frozenset[int] = frozenset()
         self._done = False
 
+    @property
+    def state(self) -> SumState:
+        """Where this round stands in ``states.SUM``."""
+        if self._survivors is None:
+            return SumState.UPLOADING
+        return SumState.DONE if self._done else SumState.OPENING
+
     # -- uploading -------------------------------------------------------------------------------------------------
 
     @property
@@ -109,7 +117,7 @@ class CoordinatorRound:
             if not same(self._kept[sender].head, sha256(head)):
                 raise StaleRound(f"{self._name(sender)} uploaded twice, differently; its first upload stands")
             return False
-        if self._survivors is not None:
+        if not SUM.allows(self.state, SumEvent.ADD):
             return False
         expected = self._layout.nbytes
         if memoryview(body).nbytes != expected:
@@ -185,8 +193,9 @@ class CoordinatorRound:
         """Take one member's answer; False for a repeat.
 
         Raises Malformed, WrongVersion, BadSignature; UnknownRound: another round, survivor set or sender; BadShare: the
-        wrong number of shares, or a second, different answer (the first stands)
+        wrong number of shares, or a second, different answer (the first stands); UsageError before ``fix``
         """
+        SUM.after(self.state, SumEvent.TAKE)
         shares = Shares.decode(head)
         if member not in self.opening.cohort or shares.member != member:
             raise UnknownRound(f"an answer of department {shares.member} came from {member}, or outside the cohort")
@@ -225,7 +234,9 @@ class CoordinatorRound:
                 help, then ``finish`` may be called again
                 BadShare: everyone answered and yet some department's secrets do not come back, so its shares, or too
                 many answers about them, are wrong: the round is lost
+                UsageError before ``fix``
         """
+        SUM.after(self.state, SumEvent.UNMASK)
         if not self._done:
             secrets = self._recover()
             streams: list[Signed] = []
@@ -271,8 +282,7 @@ class CoordinatorRound:
 
         Raises UsageError before ``fix`` and after ``finish``.
         """
-        if self._done:
-            raise UsageError("the round is over: its sum was unmasked")
+        SUM.after(self.state, SumEvent.STORE)
         kept = self._kept
         return snapshots.encode(
             snapshots.Snapshot(

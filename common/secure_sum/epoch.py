@@ -52,6 +52,7 @@ from commonroot.common.secure_sum.agreement import (
 )
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, agree, same, sha256
+from commonroot.common.secure_sum.states import EPOCH, EpochState
 
 Body = bytes | bytearray | memoryview
 
@@ -138,6 +139,12 @@ class EpochSetup:
         """Has an opening quorum countersigned the roster?"""
         return len(self.seen) >= roster.parameters.opening_quorum
 
+    def state(self, roster: Roster) -> EpochState:
+        """Where this department stands in ``states.EPOCH``."""
+        if not self.begun(roster):
+            return EpochState.WAITING
+        return EpochState.MET if set(self.peers) <= set(self.met) else EpochState.MEETING
+
     def require_begun(self, roster: Roster) -> None:
         """Raise NotCountersigned, with the numbers, before the quorum."""
         if not self.begun(roster):
@@ -181,6 +188,7 @@ class EpochSetup:
         if after.begun(roster) and after.roots:
             memory = replace(memory, chains=memory.chains.meet(after.roots))
             after = replace(after, roots={})
+        EPOCH.require(self.state(roster), after.state(roster))
         return after, memory
 
     def introduced(self, identity: Identity) -> bytes:

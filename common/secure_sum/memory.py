@@ -16,6 +16,7 @@ from commonroot.common.messages import RoundOpen
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.chains import Chains
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Random
+from commonroot.common.secure_sum.states import DEPARTMENT, KeyEvent, KeyState
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
@@ -153,6 +154,13 @@ class DepartmentMemory:
         """The last round masked for; 0 before the first."""
         return self.upload.round if self.upload else 0
 
+    @property
+    def state(self) -> KeyState:
+        """Where this memory stands in ``states.DEPARTMENT``."""
+        if self.upload is None:
+            return KeyState.UNUSED
+        return KeyState.MASKED if self.chains.at == self.upload.round else KeyState.ERASED
+
     def answered(self, round_number: int) -> Answer | None:
         """The answer given in a round, if it is still kept."""
         return next((answer for answer in self.answers if answer.round == round_number), None)
@@ -161,7 +169,9 @@ class DepartmentMemory:
         """After masking."""
         others = tuple(known for known in self.newest if known[0] != upload.charter)
         newest = (*others, (upload.charter, upload.version, upload.asked))
-        return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
+        after = replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
+        DEPARTMENT.require(self.state, after.state, KeyEvent.MASK, KeyEvent.MASK_OUTSIDE)
+        return after
 
     def newest_version(self, charter: bytes) -> tuple[int, bytes | None]:
         """The newest version of a charter's backbone that was masked for, and what was asked of it."""
@@ -173,12 +183,14 @@ class DepartmentMemory:
         opening = Opening(upload.charter, upload.version, upload.broadcast, survivors)
         if opening not in openings:
             openings = (*openings, opening)[-OPENINGS_KEPT:]
-        return replace(
+        after = replace(
             self,
             chains=self.chains.forward(answer.round + 1),
             answers=(*self.answers, answer)[-ANSWERS_KEPT:],
             openings=openings,
         )
+        DEPARTMENT.require(self.state, after.state, KeyEvent.ANSWER)
+        return after
 
     # -- bytes -----------------------------------------------------------------------------------------------------
 

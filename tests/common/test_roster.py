@@ -66,15 +66,15 @@ SIGNED = SignedRoster.sign(roster(*MEMBERS[:3]), AUTHORITY)
         (3, 1, 3, 3),
         (4, 1, 3, 3),
         (5, 1, 4, 3),
-        (10, 1, 6, 3),
-        (10, 2, 7, 4),
-        (10, 3, 7, 5),
-        (32, 4, 19, 6),
-        (32, 10, 22, 12),
+        (10, 1, 6, 6),
+        (10, 2, 7, 6),
+        (10, 3, 7, 7),
+        (32, 4, 19, 18),
+        (32, 10, 22, 21),
     ],
 )
 def test_the_parameters_are_those_of_the_protocol(departments, colluders, tau, survivors):
-    """tau = ⌊(m + t_c)/2⌋ + 1, for instance ⌊(10 + 3)/2⌋ + 1 = 7; u_min = max(3, t_c + 2), for instance 3 + 2 = 5."""
+    """tau = ⌊(m + t_c)/2⌋ + 1, for instance ⌊13/2⌋ + 1 = 7; u_min = max(3, t_c + 2, ⌈(n + t_c)/2⌉), ⌈13/2⌉ = 7."""
     found = Parameters.for_size(departments, colluders)
     assert (found.opening_quorum, found.survivors_min) == (tau, survivors)
 
@@ -118,16 +118,23 @@ def test_more_departments_than_the_complete_graph_serves_are_refused():
         roster(*MEMBERS, parameters=parameters)
 
 
+def test_a_roster_whose_floor_lets_answers_about_different_sets_be_mixed_does_not_exist():
+    """6 departments and 1 colluder need ⌈7/2⌉ = 4 survivors."""
+    parameters = Parameters(colluders=1, opening_quorum=4, survivors_min=3)
+    with pytest.raises(ValidationError, match="at least 4 for 6"):
+        roster(*MEMBERS[:6], parameters=parameters)
+
+
 @pytest.mark.parametrize("colluders", [-1, 2, 3])
 def test_colluders_who_leave_nothing_to_hide_are_refused(colluders):
     with pytest.raises(ConfigError, match="nothing to hide"):
         Parameters.for_size(3, colluders)
 
 
-@pytest.mark.parametrize("least", [2, 4, 11])
+@pytest.mark.parametrize("least", [2, 6, 11])
 def test_a_survivor_floor_outside_what_is_sound_is_refused(least):
-    """10 departments, 3 colluders: at least max(3, 3 + 2) = 5 and at most 10."""
-    with pytest.raises(ConfigError, match=r"\[5, 10\]"):
+    """10 departments, 3 colluders: at least max(3, 3 + 2, ⌈(10 + 3)/2⌉) = 7 and at most 10."""
+    with pytest.raises(ConfigError, match=r"\[7, 10\]"):
         Parameters.for_size(10, 3, survivors_min=least)
 
 

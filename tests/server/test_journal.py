@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from federation import small
 
 from commonroot.common.charter import Charter, SignedCharter
-from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+from commonroot.common.errors import ConfigError, ForeignState, StorageFull, UsageError
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server.journal import Journal, Version, sqlite_url
 
@@ -44,6 +44,11 @@ def closed(journal, number, made):
     journal.close_round(number, opened=b"o" * 32, aggregate=b"a" * 32, report={"loss": 0.5}, version=made)
 
 
+def ended(journal, run):
+    journal.set_run(run, "running")
+    journal.set_run(run, "finished")
+
+
 def test_a_rounds_whole_life_is_there_after_a_restart(tmp_path, charter):
     with closing(opened(tmp_path)) as journal:
         run = journal.queue(charter)
@@ -72,9 +77,10 @@ def test_a_round_is_closed_together_with_its_version_or_not_at_all(journal, char
     journal.queue(charter)
     journal.add_version(version(0))
     journal.open_round(1, 1, 0, b"opening")
+    journal.fix_round(1, b"snapshot")
     with pytest.raises(sa.exc.IntegrityError):
         closed(journal, 1, version(0))  # a version that exists
-    assert journal.rounds()[0].state == "open"
+    assert journal.rounds()[0].state == "fixed"
     assert len(journal.versions(1)) == 1
 
 
@@ -107,27 +113,51 @@ def test_a_charter_is_run_once(journal, charters):
 def test_an_interrupted_run_goes_before_queued_ones_and_those_in_order(journal, charters):
     first, second, third = (journal.queue(charter) for charter in charters)
     assert journal.next_run().run == first
-    journal.set_run(first, "finished")
+    ended(journal, first)
     journal.set_run(third, "running")
     assert journal.next_run().run == third
     journal.set_run(third, "stopped", "a reason")
     assert journal.next_run().run == second
-    journal.set_run(second, "finished")
+    ended(journal, second)
     assert journal.next_run() is None
     assert {run.run: run.reason for run in journal.runs()} == {first: "", second: "", third: "a reason"}
 
 
 def test_only_a_stopped_run_can_be_resumed(journal, charter):
     run = journal.queue(charter)
-    for state in ("queued", "running", "finished"):
-        journal.set_run(run, state)
-        with pytest.raises(ConfigError, match=state):
-            journal.resume(run)
     with pytest.raises(ConfigError, match="unknown"):
         journal.resume(99)
+    with pytest.raises(ConfigError, match="queued"):
+        journal.resume(run)
     journal.set_run(run, "stopped", "why")
     journal.resume(run)
     assert (journal.next_run().run, journal.next_run().reason) == (run, "")
+    for state in ("running", "finished"):
+        journal.set_run(run, state)
+        with pytest.raises(ConfigError, match=state):
+            journal.resume(run)
+
+
+def test_what_fails_after_a_run_was_finished_does_not_stop_it(journal, charter):
+    run = journal.queue(charter)
+    ended(journal, run)
+    journal.set_run(run, "stopped", "a listener fell over")
+    assert (journal.runs()[0].state, journal.runs()[0].reason) == ("finished", "")
+
+
+def test_a_round_is_closed_only_once_its_survivor_set_was_fixed(journal, charter):
+    journal.queue(charter)
+    journal.add_version(version(0))
+    journal.open_round(1, 1, 0, b"opening")
+    with pytest.raises(UsageError, match="'open' cannot store"):
+        closed(journal, 1, version(1))
+    journal.fix_round(1, b"snapshot")
+    with pytest.raises(UsageError, match="'fixed' cannot fix"):
+        journal.fix_round(1, b"another set")
+    closed(journal, 1, version(1))
+    with pytest.raises(UsageError, match="'closed' cannot give up"):
+        journal.lose_round(1, "too late")
+    assert (journal.rounds()[0].state, len(journal.versions(1))) == ("closed", 2)
 
 
 def test_a_runs_charter_comes_back_signed_as_it_was(journal, charter):
