@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -370,9 +370,10 @@ class Sums(RuleBasedStateMachine):
         made = self.rounds[at]
         assert list(found) == self._expected(made, survivors), "what opened is not the survivors' sum"
         assert len(survivors) >= self.parameters.survivors_min
-        event(f"opened by {'all' if len(survivors) == self.n else 'some'} of {self.n}")
-        event(f"epoch {made.opening.epoch}")
-        event(f"retried: {made.opening.version in [r.opening.version for r in self.rounds[:at]]}")
+        if currently_in_test_context():
+            event(f"opened by {'all' if len(survivors) == self.n else 'some'} of {self.n}")
+            event(f"epoch {made.opening.epoch}")
+            event(f"retried: {made.opening.version in [r.opening.version for r in self.rounds[:at]]}")
         sets = self.opened.setdefault(made.opening.version, set())
         sets.add(survivors)
         assert len(sets) == 1, f"version {made.opening.version} was opened for {sorted(sets)}"
