@@ -1,8 +1,8 @@
 """Every kind of message has vectors, good and bad: the same bytes mean the same, or nothing, in every version.
 
 A vector is a JSON file ``tests/vectors/<module>/<kind>/<good or bad>-<why>.json`` with the name of a class as
-``message``, ``accept`` or an error as ``expect``, and the encoding as ``hex`` or as ``text``.  What is signed is read and
-its signatures are checked, as a receiver would.
+``message``, ``accept`` or an error as ``expect``, and the encoding as ``hex`` or as ``text``.  What is signed is read
+and its signatures are checked, as a receiver would.
 """
 
 from __future__ import annotations
