@@ -48,8 +48,8 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 test: $(STAMP) ## every test, the README's transcripts included
 	"$(BIN)/python" -m pytest
 
-fuzz: $(STAMP) ## every decoder of a peer's bytes, 100,000 inputs each (`make test` tries 10,000)
-	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py
+fuzz: $(STAMP) ## ten times what `make test` tries: decoders of a peer's bytes, orders of events in secure sums
+	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py tests/proofs/test_stateful.py
 
 static: $(STAMP) typing ## the part of `check` that runs nothing: ruff and mypy
 	"$(BIN)/ruff" check .

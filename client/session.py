@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -59,8 +59,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 class Trained:
     """What one round of local training gives: the terms to contribute and the private state to keep."""
 
-    terms: Mapping[str, NDArray[np.floating]]
-    local: Local
+    terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
+    local: Local = field(repr=False)
 
 
 class Learner(Protocol):

@@ -34,7 +34,7 @@ class Parcel:
     """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it."""
 
     kind: str
-    head: bytes = b""
+    head: bytes = field(default=b"", repr=False)
     body: bytes | bytearray | memoryview = field(default=b"", repr=False)
 
     def __len__(self) -> int:

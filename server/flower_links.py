@@ -244,7 +244,7 @@ class FlowerLinks:
         # In Flower's order: the message, which a node may see from now on, and then what it names.
         session = state.start_session(run.run_id)
         message = make_message(metadata=metadata, content=envelope.content)
-        stored, missing = state.store_message_and_object_tree(message, envelope.tree, session)
+        stored, missing = self._hub.post(message, envelope.tree, session)
         if not stored:
             return self._failed("the hub takes no message for this department: it was never online")
         for object_id, content in envelope.contents(set(missing)):
@@ -299,6 +299,12 @@ class FlowerLinks:
         if not waiting:
             return
         answered = set()
+        for ticket in waiting:
+            if (reason := self._hub.refused(ticket)) is not None:
+                answered.add(ticket)
+                del self._awaited[ticket]
+                self._faults[ticket] = Fault(f"not a parcel: {reason}")
+        waiting -= answered
         # Flower removes what it answers from the set it is given.
         for message in state.get_message_res(set(waiting), run.run_id):
             ticket = message.metadata.reply_to_message_id

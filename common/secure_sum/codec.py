@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -52,7 +52,7 @@ class Opened:
     clipped_share   mean over survivors of the fraction of fixed16 elements that were clipped; 0 without such terms
     """
 
-    values: dict[str, FloatArray]
+    values: dict[str, FloatArray] = field(repr=False)
     next_bounds: Bounds
     clipped_share: float
 

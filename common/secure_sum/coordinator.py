@@ -134,7 +134,7 @@ class CoordinatorRound:
             if not same(kept.commitments[peer], theirs.commitments[sender]):
                 raise CommitmentMismatch(
                     f"{self._name(sender)} and {self._name(peer)} committed to different secrets; "
-                    f"the upload of {self._name(sender)} is left out"
+                    f"which of the two lied cannot be told, and the upload of {self._name(sender)} is left out"
                 )
         for total, words in zip(self._sum, self._layout.split(body), strict=True):
             np.add(total, words, out=total)

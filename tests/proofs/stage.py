@@ -135,7 +135,15 @@ class Stage:
             "closing": parcel.CLOSED,
         }.get(kind, self._step)
         if kind in ("fault", "lost") and facts["code"].startswith("CR"):
-            self.refusals.add(("coordinator", self._step, facts["code"]))
+            self.refusals.add(("coordinator", self._step_of(facts), facts["code"]))
+
+    def _step_of(self, facts: dict[str, Any]) -> str:
+        """Introductions go on between other things; what was asked for last says which of their two steps it was."""
+        if not facts.get("reason", facts.get("what", "")).startswith("the introduction: "):
+            return self._step
+        asked = {parcel.GREET: parcel.GREETING, parcel.INTRODUCE: parcel.INTRODUCED}
+        to_it = [one.parcel.kind for one in self.seen if one.department == facts["department"]]
+        return asked[[kind for kind in to_it if kind in asked][-1]]
 
 
 # -- forging -----------------------------------------------------------------------------------------------------------

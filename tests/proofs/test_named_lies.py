@@ -2,7 +2,7 @@
 
 The lies are told to the real sessions, stores, journal and rounds of five departments (t_c = 1, quorum 4, at least 3
 survivors).  ``ash`` is the one that is lied to, and ``elm`` the one that lies, unless a row says otherwise.
-``docs/threats.md`` is made from this table: ``python tests/proofs/threats.py`` writes it.
+``docs/threats.md`` is made from this table; ``lies.rows()`` gives it in plain words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from proofs import coordinator_lies as c
 from proofs import department_lies as d
+from proofs import meeting_lies as m
 from proofs.stage import ASH, BIRCH, CEDAR, DOGWOOD, ELM, Refusal, Stage, dropping, playing
 
 from commonroot.common import parcel
@@ -25,7 +26,7 @@ from commonroot.common.parcel import CHARTER, MASKED, OPEN, ROUND_OPEN, RUN_CLOS
 CONSEQUENCES = frozenset({("coordinator", step, "CR37") for step in (CHARTER, MASKED, SHARES, "closed")}) | {
     ("department", OPEN, "CR33")
 }
-OUTCOMES = {
+OUTCOMES: dict[str, str] = {
     "unharmed": "the round is opened for the others and is exactly theirs",
     "lost": "the round is lost; nothing is opened and the backbone stays as it was",
     "spoiled": "the round is opened, with the lie in it",
@@ -62,6 +63,8 @@ def department(name: str, forged: str, step: str, code: str, play: Callable, out
     return Lie("department", name, forged, ("coordinator", step, code), outcome, play, **more)
 
 
+#: The same while departments are introduced to one another.
+WHILE_MEETING = frozenset({("coordinator", step, "CR37") for step in (parcel.GREETING, parcel.INTRODUCED)})
 EVERYONE = (ASH, BIRCH, CEDAR, DOGWOOD, ELM)
 NOISE = Parcel(parcel.CLOSED, b"with a head", b"and a body")
 
@@ -101,6 +104,29 @@ LIES = [
                 ROUND_OPEN, "CR23", playing(ROUND_OPEN, c.weaker_roster)),
     coordinator("stale-epoch", "a round of another epoch", ROUND_OPEN, "CR23",
                 playing(ROUND_OPEN, c.set_to(epoch=0))),
+    Lie("coordinator", "older-roster", "the roster of an epoch that is over", ("department", "join", "CR53"),
+        "nothing began", m.older_roster),
+    Lie("coordinator", "second-roster-of-one-epoch", "another roster for the same epoch, even under the authority's "
+        "signature", ("department", "join", "CR52"), "nothing began", m.second_roster),
+    coordinator("round-before-countersigned", "a round to one who has seen no other department sign this roster",
+                ROUND_OPEN, "CR51", m.before_countersigned),
+    # -- the coordinator, about introductions ------------------------------------------------------------------------
+    coordinator("greet-under-another-key", "a request to greet, signed by a department", parcel.GREET, "CR21",
+                playing(parcel.GREET, m.under_another_key)),
+    coordinator("greet-for-another-roster", "a request to greet under a roster of its own, for this epoch",
+                parcel.GREET, "CR52", playing(parcel.GREET, m.set_to(roster=bytes(32)))),
+    coordinator("greet-for-another-epoch", "a request to greet in an epoch that was not joined", parcel.GREET, "CR23",
+                playing(parcel.GREET, m.set_to(epoch=2))),
+    coordinator("greeting-changed", "one bit of another department's greeting, signed for", parcel.INTRODUCE, "CR21",
+                playing(parcel.INTRODUCE, m.letters(m.greeting_flipped), of=(ELM,))),
+    coordinator("greeting-swapped", "ash's greeting as birch's", parcel.INTRODUCE, "CR21",
+                playing(parcel.INTRODUCE, m.letters(m.greetings_swapped), of=(ELM,))),
+    coordinator("ciphertext-changed", "a ciphertext of its own under another department's greeting", parcel.INTRODUCE,
+                "CR54", playing(parcel.INTRODUCE, m.letters(m.ciphertext_flipped), of=(ELM,))),
+    coordinator("other-letters-than-signed", "one set of greetings under the hash of another", parcel.INTRODUCE, "CR34",
+                playing(parcel.INTRODUCE, c.with_body(lambda body: body[:-1] + bytes([body[-1] ^ 1])), of=(ELM,))),
+    coordinator("cohort-of-strangers", "birch, from whom ash's greeting was withheld, in a cohort with ash", ROUND_OPEN,
+                "CR50", m.strangers, "lost", also=frozenset({("coordinator", SHARES, "CR41")})),
     # -- the coordinator, about the charter --------------------------------------------------------------------------
     coordinator("charter-not-approved", "a charter with one number changed, under a good signature", CHARTER, "CR12",
                 playing(CHARTER, c.other_charter(c.more_clip))),
@@ -225,6 +251,21 @@ LIES = [
                playing(SHARES, d.under_another_key)),
     department("answer-in-anothers-name", "ash answers for birch", SHARES, "CR33",
                playing(SHARES, d.in_the_name_of_birch)),
+    # -- a department, about its greeting ----------------------------------------------------------------------------
+    department("greeting-under-another-key", "a greeting under a signature that is not elm's", parcel.GREETING, "CR21",
+               playing(parcel.GREETING, m.under_another_key, of=(ELM,))),
+    department("greeting-in-anothers-name", "elm greets as birch", parcel.GREETING, "CR54",
+               playing(parcel.GREETING, m.in_the_name_of_birch, of=(ELM,))),
+    department("greeting-under-another-roster", "elm countersigns another roster of this epoch", parcel.GREETING,
+               "CR52", playing(parcel.GREETING, m.set_to(roster=bytes(32)), of=(ELM,))),
+    department("greeting-without-countersignature", "a greeting whose countersignature is noise", parcel.GREETING,
+               "CR21", playing(parcel.GREETING, m.set_to(countersignature=bytes(64)), of=(ELM,))),
+    department("other-ciphertexts-than-signed", "ciphertexts that are not the ones of ash's greeting", parcel.GREETING,
+               "CR54", playing(parcel.GREETING, d.with_body(d.noise))),
+    department("introduced-under-another-key", "an answer to an introduction under a signature that is not elm's",
+               parcel.INTRODUCED, "CR21", playing(parcel.INTRODUCED, m.under_another_key, of=(ELM,))),
+    department("introduced-in-anothers-name", "elm says what birch has met", parcel.INTRODUCED, "CR54",
+               playing(parcel.INTRODUCED, m.in_the_name_of_birch, of=(ELM,))),
     # -- a department, about its vector ------------------------------------------------------------------------------
     department("garbage-vector", "noise, signed for", SHARES, "CR42",
                playing(MASKED, d.with_signed_body(d.noise), of=(ELM,)), "lost"),
@@ -279,10 +320,16 @@ LIES = [
     # -- a department that says nothing, or something else -----------------------------------------------------------
     Lie("department", "never-ready", "silence when the charter is shown", None, "unharmed",
         dropping(parcel.READY, of={ELM})),
+    Lie("department", "never-greets", "silence when asked for its greeting", None, "unharmed",
+        dropping(parcel.GREETING, of={ELM})),
+    Lie("department", "never-introduced", "silence when others are introduced to it", None, "unharmed",
+        dropping(parcel.INTRODUCED, of={ELM})),
     Lie("department", "never-uploads", "silence instead of an upload", None, "unharmed", dropping(MASKED, of={ELM})),
     department("never-uploads-among-three", "the same where three are the least", MASKED, "CR40",
                dropping(MASKED, of={CEDAR}, departments=3), "lost"),
     Lie("department", "never-answers", "silence instead of shares", None, "unharmed", dropping(SHARES, of={ELM})),
+    Lie("department", "never-takes-over", "silence at the end of the run", None, "unharmed",
+        dropping(parcel.CLOSED, of={ELM})),
     department("two-never-answer", "silence of two of five, one more than may be absent", SHARES, "CR41",
                dropping(SHARES, of={ASH, ELM}), "lost"),
     department("something-else-for-an-upload", "a parcel of another kind", MASKED, "CR37",
@@ -300,7 +347,9 @@ def test_a_lie_is_refused_where_and_as_the_table_says(lie, tmp_path):
     try:
         if lie.refused is not None:
             assert lie.refused in stage.refusals, f"refused were {sorted(stage.refusals)}"
-        unexpected = stage.refusals - {lie.refused} - lie.also - (CONSEQUENCES if lie.who != "nobody" else set())
+        unexpected = (
+            stage.refusals - {lie.refused} - lie.also - (CONSEQUENCES | WHILE_MEETING if lie.who != "nobody" else set())
+        )
         assert unexpected == set()
         assert stage.outcome() == lie.outcome
     finally:
@@ -325,3 +374,65 @@ def test_a_stage_sees_a_lie_that_the_table_does_not_name(tmp_path):
     stage.at_work.learners[ASH].contributed[0] = {name: 1.5 * value for name, value in terms.items()}
     assert stage.outcome() == "spoiled"
     stage.at_work.close()
+
+
+#: What must stand in the table, and by which rows it does.
+MUST: dict[str, dict[str, tuple[str, ...]]] = {
+    "coordinator": {
+        "split view": ("another-cohort-to-one", "other-bounds-to-one", "two-models", "split-survivor-set"),
+        "a second survivor set": (
+            "second-survivor-set",
+            "second-survivor-set-first",
+            "second-set-after-forgetting",
+            "second-set-for-one-backbone",
+        ),
+        "both kinds of share": ("both-kinds-of-share",),
+        "an honest department excluded": ("claimed-dropped", "cohort-without-the-one-asked"),
+        "a wrong cohort": (
+            "cohort-outside-the-roster",
+            "cohort-with-one-twice",
+            "cohort-too-small",
+            "cohort-of-strangers",
+        ),
+        "a replay": ("replayed-last-round", "replayed-round", "replayed-opening", "replayed-close"),
+        "another model to some": ("another-model-to-one", "two-models"),
+        "a lowered quorum": ("roster-with-a-lower-quorum", "weaker-parameters-at-run-time"),
+        "a forged roster": (
+            "roster-of-another-authority",
+            "roster-with-an-exchanged-key",
+            "second-roster-of-one-epoch",
+        ),
+        "a stale epoch": ("stale-epoch", "older-roster", "greet-for-another-epoch"),
+        "oversize": ("broadcast-too-long", "broadcast-enormous"),
+        "undersize": ("broadcast-too-short", "boxes-cut-short"),
+    },
+    "department": {
+        "a garbage vector": ("garbage-vector", "garbage-scalar", "garbage-within-the-range"),
+        "bad shares": ("bad-shares", "bad-shares-by-two", "one-share-less"),
+        "bad boxes": ("noise-in-one-box", "noise-in-all-boxes", "boxes-for-another-cohort"),
+        "mismatched commitments": ("mismatched-commitments", "mismatched-commitments-first", "false-own-commitment"),
+        "a wrong key": ("upload-under-another-key", "answer-under-another-key", "greeting-under-another-key"),
+        "a replay": ("replayed-upload", "replayed-answer"),
+        "silence at each stage": (
+            "never-greets",
+            "never-introduced",
+            "never-ready",
+            "never-uploads",
+            "never-answers",
+            "never-takes-over",
+        ),
+    },
+}
+
+
+def test_every_lie_that_must_be_in_the_table_is():
+    held = {(lie.who, lie.name) for lie in LIES}
+    wanted = {(who, name) for who, kinds in MUST.items() for names in kinds.values() for name in names}
+    assert wanted <= held, f"missing: {sorted(wanted - held)}"
+
+
+def test_every_error_that_says_a_peer_lied_is_met_in_the_table():
+    """But for the base class, and CR37, which hands on what another refused."""
+    met = {lie.refused[2] for lie in LIES if lie.refused} | {code for lie in LIES for _, _, code in lie.also}
+    lying = {code for code, kind in all_errors().items() if issubclass(kind, all_errors()["CR02"])}
+    assert lying - met == {"CR02", "CR37"} - met
