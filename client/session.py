@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.manifest import unflatten
-from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose
+from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
@@ -51,6 +51,20 @@ class Trained:
 
     terms: Mapping[str, NDArray[np.floating]]
     local: Local
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What was trained before its round opened: a function of these three, so it serves whichever round asks for it."""
+
+    charter: bytes
+    version: int
+    broadcast: bytes
+    body: bytes = field(repr=False)
+    trained: Trained = field(repr=False)
+
+    def serves(self, request: RoundOpen | Train) -> bool:
+        return (self.charter, self.version, self.broadcast) == (request.charter, request.version, request.broadcast)
 
 
 class Learner(Protocol):
@@ -90,6 +104,7 @@ class Session:
         self._approved = approved
         self._random = random
         self._on_event = on_event
+        self._ahead: _Ahead | None = None
         self._me = roster.departments[roster.index_of(identity.public)].name
 
     def handle(self, request: Parcel) -> Parcel:
@@ -97,6 +112,8 @@ class Session:
         try:
             if request.kind == parcel.CHARTER:
                 return self._charter(request)
+            if request.kind == parcel.TRAIN:
+                return self._train(request)
             if request.kind == parcel.ROUND_OPEN:
                 return self._round_open(request)
             if request.kind == parcel.OPEN:
@@ -110,7 +127,7 @@ class Session:
             self._note_refusal(request, error)
             return Parcel(parcel.REFUSAL, Refusal(round=0, code=error.code).encode())
 
-    # -- the four requests -----------------------------------------------------------------------------------------
+    # -- the five requests -----------------------------------------------------------------------------------------
 
     def _charter(self, request: Parcel) -> Parcel:
         signed = SignedCharter.from_json(bytes(request.head))
@@ -121,21 +138,37 @@ class Session:
         self._on_event("ready", {"charter": charter.digest.hex()})
         return Parcel(parcel.READY)
 
+    def _train(self, request: Parcel) -> Parcel:
+        """Train before the round opens.  Nothing is stored: trained again after a restart, it gives the same result."""
+        asked = Train.decode(bytes(request.head))
+        charter = self._require_approved(asked.charter)
+        asked = self._machine.review_train(bytes(request.head), request.body, charter=charter)
+        if self._ahead is None or not self._ahead.serves(asked):
+            self._on_event("training", {"round": asked.round, "version": asked.version})
+            self._ahead = None
+            trained = self._learn(charter, asked.version, request.body)
+            self._ahead = _Ahead(asked.charter, asked.version, asked.broadcast, bytes(request.body), trained)
+        self._on_event("trained", {"round": asked.round, "version": asked.version})
+        return Parcel(parcel.TRAINED, self._machine.ready(asked))
+
     def _round_open(self, request: Parcel) -> Parcel:
         opening = RoundOpen.decode(bytes(request.head))
         charter = self._require_approved(opening.charter)
-        opening = self._machine.review(bytes(request.head), request.body, charter=charter)
+        ahead = self._ahead if self._ahead is not None and self._ahead.serves(opening) else None
+        broadcast = ahead.body if ahead is not None and not len(request.body) else request.body
+        opening = self._machine.review(bytes(request.head), broadcast, charter=charter)
         if self._machine.repeat(opening) is not None:
             done = self._store.upload(self._roster.epoch, opening.round)
             if done is None:
                 raise StaleRound(f"round {opening.round} was answered, but its upload is gone")
             self._on_event("repeated", {"round": opening.round})
             return Parcel(parcel.MASKED, done.head, done.body)
-        self._on_event("training", {"round": opening.round, "version": opening.version})
         name = charter.digest.hex()
-        received = unflatten(request.body, charter.broadcast)
-        local = self._store.head_before(name, opening.version)
-        trained = self._learner.train(charter, received, opening.version, local)
+        if ahead is not None:
+            trained = ahead.trained
+        else:
+            self._on_event("training", {"round": opening.round, "version": opening.version})
+            trained = self._learn(charter, opening.version, broadcast)
         head, body, memory = self._mask(charter, opening, trained.terms)
         with self._write_ahead():
             self._store.commit_upload(
@@ -200,6 +233,10 @@ class Session:
         return Parcel(parcel.CLOSED)
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _learn(self, charter: Charter, version: int, broadcast: bytes | bytearray | memoryview) -> Trained:
+        local = self._store.head_before(charter.digest.hex(), version)
+        return self._learner.train(charter, unflatten(broadcast, charter.broadcast), version, local)
 
     def _mask(
         self, charter: Charter, opening: RoundOpen, terms: Mapping[str, NDArray[np.floating]]

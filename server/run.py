@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.common import parcel
-from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost
+from commonroot.common.errors import Malformed, NotEnoughShares, NotEnoughUploads, PeerError, RoundLost
 from commonroot.common.manifest import flatten
-from commonroot.common.messages import Previous, RoundOpen, RunClose
+from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.common.secure_sum.edges import smallest_cohort
+from commonroot.common.secure_sum.edges import cohort_fault, smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
@@ -67,6 +67,8 @@ class RunDriver:
         #: Departments that left the charter unanswered: asked again in every round, but hardly waited for.
         self._silent: dict[int, str] = {}
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
+        #: Where masks are with few others, whoever is lost while training costs the opening much: see docs/adr/0008.
+        self._train_first = roster.parameters.degree is not None
 
     def drive(self) -> None:
         """Run to the end.  The run's state and reason stand in the journal afterwards."""
@@ -104,10 +106,13 @@ class RunDriver:
             self._on_event("resumed", {"round": number, "state": pending[-1].state})
         else:
             cohort = self._assemble(patient=patient)
+            if self._train_first:
+                cohort = self._train(version, cohort, broadcast)
             opening, snapshot = self._new_opening(version, cohort, broadcast), None
             number = opening.round
             self._journal.open_round(number, self.run.run, version.version, opening.encode())
         self._on_event("round", {"round": number, "version": version.version, "cohort": self._names(opening.cohort)})
+        sent = b"" if self._train_first and not pending else broadcast
         driver = RoundDriver(
             roster=self._roster,
             identity=self._identity,
@@ -118,7 +123,7 @@ class RunDriver:
             on_progress=self._on_event,
         )
         try:
-            result = driver.drive(opening, broadcast, snapshot)
+            result = driver.drive(opening, sent, snapshot)
         except NotEnoughShares:
             # The survivor set is fixed for ever: nobody opens this backbone for another.  The round stays as it is, and
             # the next attempt asks for the same set again, when members may be back.
@@ -196,12 +201,53 @@ class RunDriver:
             now = self._clock()
             if len(cohort) == len(self._roster.departments):
                 return cohort
-            if now >= everyone_until and len(cohort) >= self._floor:
+            fault = cohort_fault(self._roster, cohort, self._charter.cohort.floor)
+            if now >= everyone_until and fault is None:
                 return cohort
             if now >= deadline:
-                raise NotEnoughUploads(f"{len(cohort)} departments are present and ready; {self._floor} are needed")
+                few = fault if fault and len(cohort) >= self._floor else f"{self._floor} are needed"
+                raise NotEnoughUploads(f"{len(cohort)} departments are present and ready; {few}")
             self._on_event("waiting", {"ready": self._names(cohort), "of": len(self._roster.departments)})
             self._exchange.pause(_LOOK)
+
+    def _train(self, version: Version, cohort: tuple[int, ...], broadcast: bytes) -> tuple[int, ...]:
+        """The ready stage: everyone trains, and those who are done within the time for an upload mask with each other.
+
+        Raises NotEnoughUploads where no sum over them could be opened; nothing was journaled, and nothing masked.
+        """
+        asked = Train.signed(
+            self._identity,
+            charter=self._charter.digest,
+            roster=self._roster.digest,
+            epoch=self._roster.epoch,
+            round=self._journal.last_round() + 1,
+            version=version.version,
+            broadcast=sha256(broadcast),
+            seconds=max(1, round(self._charter.timing.upload)),
+        )
+        ready: set[int] = set()
+
+        def accept(who: int, reply: Parcel) -> bool:
+            self._count(reply)
+            try:
+                expect(reply, parcel.TRAINED)
+                said = Ready.decode(bytes(reply.head))
+                said.check(bytes.fromhex(self._roster.departments[who].identity), who=self._names([who])[0])
+                if (said.asked, said.sender) != (asked.digest, who):
+                    raise Malformed("a readiness for another request, or of another department")
+            except PeerError as error:
+                self._fault(self._names([who])[0], error.code, f"training: {error}", asked.round)
+            else:
+                ready.add(who)
+                self._on_event("trained", {"round": asked.round, "ready": len(ready), "of": len(cohort)})
+            return False
+
+        request = Parcel(parcel.TRAIN, asked.encode(), broadcast)
+        self._exchange.ask(dict.fromkeys(cohort, request), seconds=self._charter.timing.upload, accept=accept)
+        left = tuple(sorted(ready))
+        if fault := cohort_fault(self._roster, left, self._charter.cohort.floor):
+            raise NotEnoughUploads(f"{len(left)} of {len(cohort)} departments are trained: {fault}")
+        return left
 
     def _ask_newcomers(self, seconds: float) -> None:
         """Show the charter to whoever appeared or came back; only who answers READY joins a cohort."""

@@ -34,6 +34,7 @@ Report = Mapping[str, Any]
 #: What a message of each kind tells the coordinator.
 MEANINGS = {
     parcel.READY: "the department approved the charter and its data fits",
+    parcel.TRAINED: "the department has trained and waits for the round to open",
     parcel.MASKED: "a vector under masks; it opens only as part of a sum",
     parcel.SHARES: "shares of one-time mask secrets, for one survivor set",
     parcel.CLOSED: "the department took over the final backbone",

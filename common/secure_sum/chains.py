@@ -22,6 +22,8 @@ from commonroot.common.secure_sum.primitives import KEY_BYTES, Random, agree, ag
 
 #: Rounds per block.
 BLOCK = 256
+#: In the place of a department that this one holds no chain with.
+STRANGER = b""
 
 
 def agreements(private: bytes, roster: Roster, me: int, random: Random) -> list[bytes]:
@@ -42,8 +44,8 @@ class Chains:
     """The chains of one department with everyone in the roster (and with itself), at one round.
 
     at       the round whose chains are held; 0 before the first
-    blocks   per department, the key of the block after ``at``'s
-    rounds   per department, the chain of round ``at``
+    blocks   per department, the key of the block after ``at``'s; ``STRANGER`` where there is none
+    rounds   per department, the chain of round ``at``; ``STRANGER`` where there is none
     """
 
     at: int
@@ -51,11 +53,11 @@ class Chains:
     rounds: tuple[bytes, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        keys = (*self.blocks, *self.rounds)
         if not isinstance(self.at, int) or len(self.blocks) != len(self.rounds):
             raise ForeignState("key chains are one round number and two keys per department")
-        if any(len(key) != KEY_BYTES for key in keys):
-            raise ForeignState(f"the keys of a chain are {KEY_BYTES} bytes")
+        for block, chain in zip(self.blocks, self.rounds, strict=True):
+            if (len(block), len(chain)) not in ((KEY_BYTES, KEY_BYTES), (0, 0)):
+                raise ForeignState(f"the keys of a chain are {KEY_BYTES} bytes")
 
     @classmethod
     def begin(cls, secrets: Sequence[bytes], roster: Roster, me: int) -> Chains:
@@ -81,10 +83,14 @@ class Chains:
         blocks, rounds, done = self.blocks, self.rounds, self.at
         if to // BLOCK > done // BLOCK:
             for _ in range(done // BLOCK + 1, to // BLOCK):
-                blocks = tuple(derive(key, "next block") for key in blocks)
-            rounds = tuple(derive(key, "rounds") for key in blocks)
-            blocks = tuple(derive(key, "next block") for key in blocks)
+                blocks = _step(blocks, "next block")
+            rounds = _step(blocks, "rounds")
+            blocks = _step(blocks, "next block")
             done = to // BLOCK * BLOCK
         for _ in range(done, to):
-            rounds = tuple(derive(key, "next") for key in rounds)
+            rounds = _step(rounds, "next")
         return Chains(to, blocks, rounds)
+
+
+def _step(keys: tuple[bytes, ...], label: str) -> tuple[bytes, ...]:
+    return tuple(derive(key, label) if key else STRANGER for key in keys)

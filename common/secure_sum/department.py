@@ -6,6 +6,7 @@ Rule 3  at most one survivor set is opened per round, and the memory of it is du
 Rule 4  at most one survivor set is opened per backbone, however many rounds are tried on it: its contribution is a
         function of the backbone, and two sums of the same values can be subtracted
 Rule 5  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
+Rule 6  no survivor set is opened that colluders could split: the window rule of ``graph``
 
 ``mask`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``, the body)
 and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on disk.
@@ -40,23 +41,34 @@ from commonroot.common.errors import (
     WrongFederation,
     WrongSize,
 )
-from commonroot.common.messages import BOX_SALT_BYTES, Masked, Open, Previous, RoundOpen, RunClose, Shares, box_bytes
+from commonroot.common.messages import (
+    BOX_SALT_BYTES,
+    Masked,
+    Open,
+    Previous,
+    Ready,
+    RoundOpen,
+    RunClose,
+    Shares,
+    Train,
+)
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.committee import Committee
 from commonroot.common.secure_sum.edges import (
+    RoundEdges,
+    cohort_fault,
     commit_pair,
     commit_self,
     open_box,
-    others,
     pair_secret,
     seal_box,
-    smallest_cohort,
-    wanted,
 )
+from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.masks import add_streams, join_body, sign
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
-from commonroot.common.secure_sum.shares import SECRET_BYTES, point, split
+from commonroot.common.secure_sum.shares import SECRET_BYTES, split
 
 Body = bytes | bytearray | memoryview
 
@@ -78,6 +90,7 @@ class DepartmentMachine:
             raise ForeignState("the department's memory does not fit the roster")
         self._identity = identity
         self._memory = memory
+        self._opens = self.me in Committee.of(roster).members
         self._reviewed: tuple[bytes, int] | None = None
 
     @property
@@ -102,25 +115,34 @@ class DepartmentMachine:
         same = last is not None and last.transcript == opened.transcript
         if opened.round <= self._memory.round and not same:
             raise StaleRound(f"round {opened.round} was used already, with other contents or as an earlier round")
-        if opened.round > self.roster.parameters.rounds_max:
-            raise StaleRound(f"round {opened.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}")
-        newest = self._memory.newest_version(opened.charter)
-        if opened.version < newest:
-            raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
-        if opened.version >= charter.rounds:
-            raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
+        self._check_step(opened, charter)
         floor = self._check_cohort(opened.cohort, charter)
         if opened.manifest != charter.manifest.digest:
             raise OutsideCharter("the manifest is not the charter's")
         SumCodec(charter.manifest, len(self.roster.departments)).check_bounds(opened.bounds)
-        if opened.upload_seconds > math.ceil(charter.timing.upload):
-            raise OutsideCharter(
-                f"{opened.upload_seconds} s for an upload; the charter has {charter.timing.upload:g} s"
-            )
+        _check_seconds(opened.upload_seconds, charter)
         _check_broadcast(opened.broadcast, body, charter)
         self._check_previous(opened.previous)
         self._reviewed = (opened.transcript, floor)
         return opened
+
+    def review_train(self, head: bytes, body: Body, *, charter: Charter) -> Train:
+        """Check a request to train before the round opens; raises as ``review`` does.
+
+        Nothing is masked for it and nothing remembered: what it asks for is a function of charter and version.
+        """
+        asked = Train.decode(head)
+        self._check_origin(asked, charter)
+        if asked.round <= self._memory.round:
+            raise StaleRound(f"training for round {asked.round} after round {self._memory.round}")
+        self._check_step(asked, charter)
+        _check_seconds(asked.seconds, charter)
+        _check_broadcast(asked.broadcast, body, charter)
+        return asked
+
+    def ready(self, asked: Train) -> bytes:
+        """The head that says: trained, and waiting for the round to open."""
+        return Ready.signed(self._identity, asked=asked.digest, sender=self.me).encode()
 
     def repeat(self, opened: RoundOpen) -> Upload | None:
         """The upload already made for this very request, to be sent again as it is; None for a new round.
@@ -152,23 +174,23 @@ class DepartmentMachine:
         Returns     (head, body, memory): store memory and body durably, then send head and body
         Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already
         """
-        transcript, cohort = opened.transcript, opened.cohort
+        transcript, edges = opened.transcript, RoundEdges(self.roster, opened.cohort)
         if self._reviewed is None or self._reviewed[0] != transcript:
             raise UsageError("a round must be reviewed before anything is masked for it")
         if opened.round <= self._memory.round:
             raise UsageError(f"round {opened.round} was masked for already; send that upload again")
         chains = self._memory.chains.forward(opened.round)
-        peers = others(cohort, self.me)
+        peers = edges.neighbours(self.me)
         own = random(KEY_BYTES)
         pairs = [pair_secret(chains.rounds[peer], transcript) for peer in peers]
         add_streams(lanes16, lanes64, [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))])
 
-        secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(len(cohort), SECRET_BYTES)
-        dealt = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
+        secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(1 + len(pairs), SECRET_BYTES)
+        dealt = split(secrets, edges.points, self.roster.parameters.opening_quorum, random)
         salt = random(BOX_SALT_BYTES)
         boxes = tuple(
             seal_box(chains.rounds[member], transcript, self.me, member, salt, shares.tobytes())
-            for member, shares in zip(cohort, dealt, strict=True)
+            for member, shares in zip(edges.members, dealt, strict=True)
         )
         commitments = (commit_self(transcript, self.me, own), *(commit_pair(transcript, s) for s in pairs))
         body = join_body(lanes16, lanes64)
@@ -183,7 +205,7 @@ class DepartmentMachine:
         upload = Upload(
             round=opened.round,
             transcript=transcript,
-            cohort=cohort,
+            cohort=opened.cohort,
             floor=self._reviewed[1],
             charter=opened.charter,
             version=opened.version,
@@ -191,7 +213,8 @@ class DepartmentMachine:
             head=head.encode(),
             body=head.body,
         )
-        self._memory = self._memory.with_upload(upload, chains)
+        # Whoever does not open has no further use for this round's keys.
+        self._memory = self._memory.with_upload(upload, chains if self._opens else chains.forward(opened.round + 1))
         return upload.head, body, self._memory
 
     # -- M3 → M4 ---------------------------------------------------------------------------------------------------
@@ -206,10 +229,14 @@ class DepartmentMachine:
         """
         asked = Open.decode(head)
         asked.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
+        if not self._opens:
+            raise UnknownRound("this department is not on the opening committee")
         given = self._memory.answered(asked.round)
         if given is not None:
             if given.opened != asked.opened:
                 raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
+            if not given.reply:
+                raise UnknownRound(f"the answer of round {asked.round} is no longer kept")
             return given.reply, self._memory
         last = self._memory.upload
         if last is None or last.transcript != asked.transcript or last.round != asked.round:
@@ -230,26 +257,43 @@ class DepartmentMachine:
 
     def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
         """Open every box and pick the shares that the survivor set calls for."""
+        edges = RoundEdges(self.roster, last.cohort)
         texts: dict[int, bytes] = {}
         for sender, box in zip(asked.survivors, asked.boxes, strict=True):
-            if len(box) != box_bytes(len(last.cohort)):
+            if len(box) != edges.box_bytes(sender):
                 raise BadBox(f"the box of department {sender} has the wrong size")
             chain = self._memory.chains.rounds[sender]
             texts[sender] = open_box(chain, asked.transcript, sender, self.me, box)
+        rows = {dealer: {of: row for row, of in enumerate(edges.dealt(dealer))} for dealer in asked.survivors}
         picked = []
-        for dealer, of in wanted(last.cohort, asked.survivors):
-            row = 0 if of == dealer else 1 + others(last.cohort, dealer).index(of)
-            picked.append(texts[dealer][row * SECRET_BYTES : (row + 1) * SECRET_BYTES])
+        for dealer, of in edges.wanted(asked.survivors):
+            at = rows[dealer][of] * SECRET_BYTES
+            picked.append(texts[dealer][at : at + SECRET_BYTES])
         return tuple(picked)
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def _check_origin(self, request: RoundOpen | RunClose, charter: Charter) -> None:
+    def _check_origin(self, request: RoundOpen | RunClose | Train, charter: Charter) -> None:
         request.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
         if request.roster != self.roster.digest or request.epoch != self.roster.epoch:
             raise WrongFederation("the request is of another roster or epoch")
         if request.charter != charter.digest:
             raise WrongFederation("the request is of another charter than the one approved")
+
+    def _check_step(self, request: RoundOpen | Train, charter: Charter) -> None:
+        if request.round > self.roster.parameters.rounds_max:
+            raise StaleRound(
+                f"round {request.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}"
+            )
+        newest = self._memory.newest_version(request.charter)
+        if request.version < newest:
+            raise StaleRound(
+                f"version {request.version} of the backbone after version {newest}: versions never go back"
+            )
+        if request.version >= charter.rounds:
+            raise OutsideCharter(
+                f"version {request.version} was to be improved; the charter ends with {charter.rounds}"
+            )
 
     def _check_cohort(self, cohort: tuple[int, ...], charter: Charter) -> int:
         parameters = self.roster.parameters
@@ -257,9 +301,8 @@ class DepartmentMachine:
             raise BadCohort(f"the cohort names department {cohort[-1]}, which is not in the roster")
         if self.me not in cohort:
             raise BadCohort("the cohort leaves out the department that was asked")
-        least = smallest_cohort(parameters, charter.cohort.floor)
-        if len(cohort) < least:
-            raise BadCohort(f"a cohort of {len(cohort)}: at least {least} are needed")
+        if fault := cohort_fault(self.roster, cohort, charter.cohort.floor):
+            raise BadCohort(fault)
         return max(parameters.survivors_min, charter.cohort.floor)
 
     def _check_previous(self, previous: Previous) -> None:
@@ -272,9 +315,16 @@ class DepartmentMachine:
             raise TooFewSurvivors("the survivor set is not inside the cohort")
         if len(survivors) < last.floor:
             raise TooFewSurvivors(f"{len(survivors)} survivors, at least {last.floor} are needed")
+        if thin := MaskGraph.of(self.roster).thin(survivors, self.roster.parameters.colluders):
+            raise TooFewSurvivors(thin)
         for before in self._memory.openings:
             if before.same_backbone(last) and before.survivors != survivors:
                 raise AnotherSurvivorSet(f"version {last.version} was opened before for another survivor set")
+
+
+def _check_seconds(seconds: int, charter: Charter) -> None:
+    if seconds > math.ceil(charter.timing.upload):
+        raise OutsideCharter(f"{seconds} s for an upload; the charter has {charter.timing.upload:g} s")
 
 
 def _check_broadcast(digest: bytes, body: Body, charter: Charter) -> None:

@@ -18,6 +18,8 @@ from commonroot.common.secure_sum.primitives import Random
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
+#: Bytes of replies kept: a reply has up to 2 MB where there are 1,000 departments, and the newest is always kept.
+REPLIES_KEPT = 1 << 20
 #: Openings kept, so that one backbone is opened for one survivor set.  Versions of a charter never go back, so only a
 #: broadcast that returns under another version or charter is looked for further back than the last.
 OPENINGS_KEPT = 64
@@ -48,7 +50,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered opening: the round, H(T, U), and the reply for an identical repeat."""
+    """One answered opening: the round, H(T, U), and the reply for an identical repeat, empty once it was let go."""
 
     round: int
     opened: bytes
@@ -75,7 +77,7 @@ class DepartmentMemory:
 
     roster     digest of the roster it belongs to
     me         this department's number in it
-    chains     key chains at the last round masked for, or one later once that round was answered
+    chains     key chains at the last round masked for, or one later once that round was answered or for who never opens
     upload     the last upload; None before the first
     answers    the latest answered openings, oldest first
     openings   answered openings, oldest first, without repetitions
@@ -127,7 +129,7 @@ class DepartmentMemory:
         return replace(
             self,
             chains=self.chains.forward(answer.round + 1),
-            answers=(*self.answers, answer)[-ANSWERS_KEPT:],
+            answers=_lightened((*self.answers, answer)[-ANSWERS_KEPT:]),
             openings=openings,
         )
 
@@ -160,9 +162,7 @@ class DepartmentMemory:
                     "body": up.body.hex(),
                 },
                 "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
-                "openings": [
-                    [o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings
-                ],
+                "openings": [[o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings],
                 "newest": [[charter.hex(), version] for charter, version in self.newest],
             }
         )
@@ -204,3 +204,13 @@ class DepartmentMemory:
             )
         except (Malformed, KeyError, TypeError, ValueError) as error:
             raise ForeignState("the department's memory is damaged or of another program") from error
+
+
+def _lightened(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """The same answers, without the older replies once there are more than ``REPLIES_KEPT`` bytes of them."""
+    kept: list[Answer] = []
+    size = 0
+    for answer in reversed(answers):
+        size += len(answer.reply)
+        kept.append(answer if not kept or size <= REPLIES_KEPT else replace(answer, reply=b""))
+    return tuple(reversed(kept))

@@ -62,9 +62,12 @@ class Federation:
         )
         self.codec = SumCodec(self.charter.manifest, n)
         self.machines = [
-            DepartmentMachine(self.roster, identity, DepartmentMemory.begin(self.roster, i, key, self.random))
+            DepartmentMachine(self.roster, identity, self._memory(i, key))
             for i, (identity, key) in enumerate(zip(self.identities, private, strict=True))
         ]
+
+    def _memory(self, department: int, key: bytes) -> DepartmentMemory:
+        return DepartmentMemory.begin(self.roster, department, key, self.random)
 
     @property
     def n(self) -> int:
