@@ -36,6 +36,8 @@ SHARE_BYTES = 32
 NO_DIGEST = bytes(DIGEST_BYTES)
 #: Set in an upload's number of boxes where the number of commitments is another one and follows.
 _TWO_COUNTS = 1 << 15
+#: In the place of the size of an opening's boxes where they are of several.
+_MANY_SIZES = 0xFFFF
 
 
 def box_bytes(secrets: int) -> int:
@@ -344,9 +346,11 @@ class Open(_Signed):
 
     boxes   one per survivor, in order, as that survivor uploaded it for this member
 
-    Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | size: u16 | boxes: n × size B |
-            signature: 64 B, coordinator, "open"
-    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes; WrongVersion
+    Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | sizes | boxes, one after the
+            other | signature: 64 B, coordinator, "open"
+            sizes: size: u16 where all boxes are of one size, otherwise 0xFFFF: u16 | n × u16
+    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes, one size given for each
+            box; WrongVersion
     Source  docs/adr, the secure sum, M3
     """
 
@@ -365,9 +369,8 @@ class Open(_Signed):
         need_increasing(what, "the survivor set", self.survivors)
         if len(self.boxes) != len(self.survivors):
             raise Malformed(f"{what}: {len(self.boxes)} boxes for {len(self.survivors)} survivors")
-        need_uint(what, "the size of a box", len(self.boxes[0]), 16)
-        for box in self.boxes:
-            need_bytes(what, "a box", box, len(self.boxes[0]))
+        if any(len(box) >= _MANY_SIZES for box in self.boxes):
+            raise Malformed(f"{what}: a box must be smaller than {_MANY_SIZES} bytes")
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     @property
@@ -378,14 +381,24 @@ class Open(_Signed):
     def unsigned(self) -> bytes:
         """The encoding without its signature: what is signed."""
         head = (_version(), struct.pack(">I", self.round), self.transcript, put_ids(self.survivors))
-        return b"".join((*head, struct.pack(">H", len(self.boxes[0])), *self.boxes))
+        each = [len(box) for box in self.boxes]
+        alike = len(set(each)) == 1
+        sizes = struct.pack(">H", each[0]) if alike else struct.pack(f">{1 + len(each)}H", _MANY_SIZES, *each)
+        return b"".join((*head, sizes, *self.boxes))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "an opening")
         number, transcript, survivors, size = r.u32(), r.digest(), r.ids(), r.u16()
-        boxes, signature = r.pieces(len(survivors), size), r.raw(SIGNATURE_BYTES)
+        if size == _MANY_SIZES:
+            sizes = [r.u16() for _ in survivors]
+            if len(set(sizes)) < 2:
+                raise Malformed("an opening gives one size for each box")
+            boxes = tuple(map(r.raw, sizes))
+        else:
+            boxes = r.pieces(len(survivors), size)
+        signature = r.raw(SIGNATURE_BYTES)
         r.end()
         return cls(transcript, number, survivors, boxes, signature)
 

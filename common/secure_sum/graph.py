@@ -59,21 +59,26 @@ class MaskGraph:
     def of(cls, roster: Roster) -> MaskGraph:
         """The graph that a roster's parameters and digest define."""
         n, degree = len(roster.departments), roster.parameters.degree
-        if degree is None:
-            return cls(tuple(range(n)))
-        return cls(shuffled("ring", roster.digest, n), degree // 2)
+        return cls(tuple(range(n))) if degree is None else _ring(roster.digest, n, degree // 2)
 
     @cached_property
     def _position(self) -> dict[int, int]:
         return {department: at for at, department in enumerate(self.order)}
 
+    @cached_property
+    def _found(self) -> dict[int, tuple[int, ...]]:
+        return {}
+
     def neighbours(self, department: int) -> tuple[int, ...]:
         """Those it shares a mask with, in order of their numbers."""
         if self.reach is None:
             return tuple(other for other in self.order if other != department)
-        at, n = self._position[department], len(self.order)
-        steps = (*range(-self.reach, 0), *range(1, self.reach + 1))
-        return tuple(sorted(self.order[(at + step) % n] for step in steps))
+        found = self._found.get(department)
+        if found is None:
+            at, n = self._position[department], len(self.order)
+            steps = (*range(-self.reach, 0), *range(1, self.reach + 1))
+            found = self._found[department] = tuple(sorted(self.order[(at + step) % n] for step in steps))
+        return found
 
     def thinnest_window(self, present: Collection[int]) -> int:
         """Fewest departments of ``present`` in any k/2 consecutive positions; all of them in the complete graph."""
@@ -91,3 +96,9 @@ class MaskGraph:
         if found >= least:
             return None
         return f"{found} of some {self.reach} departments in a row on the mask ring are there, {least} must be"
+
+
+@lru_cache(maxsize=16)
+def _ring(digest: bytes, departments: int, reach: int) -> MaskGraph:
+    """One graph for all that ask about the same roster: it remembers the neighbours it has worked out."""
+    return MaskGraph(shuffled("ring", digest, departments), reach)
