@@ -126,16 +126,22 @@ class _Case:
             if not wrong or len(kept) < self.threshold:
                 break
             yield kept[: self.threshold]
-        leave_out = (
-            tuple(row for row in rows if row not in out)[: self.threshold]
-            for size in range(1, len(rows) - self.threshold + 1)
-            for out in itertools.combinations(rows, size)
+        yield from self._few_left_out(rows)
+
+    def _few_left_out(self, rows: Rows) -> Iterator[Rows]:
+        """Without one, without two, …: until the tries for this dealer or for all of them are used up."""
+        seen: set[Rows] = set()
+        left_out = (
+            out for size in range(1, len(rows) - self.threshold + 1) for out in itertools.combinations(rows, size)
         )
-        for candidate in itertools.islice(dict.fromkeys(itertools.islice(leave_out, 20 * TRIES)), TRIES):
-            if not self._tries:
+        for out in itertools.islice(left_out, 20 * TRIES):
+            if not self._tries or len(seen) >= TRIES:
                 return
-            self._tries -= 1
-            yield candidate
+            candidate = tuple(itertools.islice((row for row in rows if row not in out), self.threshold))
+            if candidate not in seen:
+                seen.add(candidate)
+                self._tries -= 1
+                yield candidate
 
     def liars(self, agreeing: int) -> Rows:
         """Rows off a polynomial that at least ``agreeing`` answers lie on."""
