@@ -5,7 +5,7 @@ roster, and each is joined to the k/2 before it and the k/2 after it.  Masks exi
 the round's cohort; a department outside the cohort is missing like any other that is lost.
 
 What a sum hides it hides because the honest survivors are connected by masks that nobody else knows (Bell et al., 2020,
-doi:10.1145/3372297.3417885, section 3).  There the graph is drawn at random and connected with high probability; here
+doi:10.1145/3372297.3417885).  There the graph is drawn at random and connected with high probability; here
 it is fixed for an epoch, and every member of the committee *checks* before it opens:
 
 Window rule     every k/2 consecutive positions of the ring hold at least s = ⌊t_c/2⌋ + 1 survivors.
