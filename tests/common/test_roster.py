@@ -112,7 +112,7 @@ def test_a_roster_of_two_is_refused_with_the_reason_even_when_it_is_signed():
 
 
 def test_the_parameters_of_large_federations_are_those_of_the_protocol():
-    """t_c = ⌊4·√n/5⌋, k = max(24, 4·(t_c + 1)), m = 3·t_c + 16 up to a multiple of 8; 33: t_c = 4, 3·4 + 16 = 28 → 32."""
+    """t_c = ⌊4·√n/5⌋, k = max(24, 4·(t_c + 1)), m = 3·t_c + 16 up to a multiple of 8; 33: 3·4 + 16 = 28 → 32."""
     found = {n: Parameters.for_size(n) for n in (33, 100, 400, 1000)}
     assert {n: (p.colluders, p.committee, p.degree) for n, p in found.items()} == {
         33: (4, 32, 24),

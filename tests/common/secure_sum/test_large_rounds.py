@@ -27,7 +27,7 @@ from commonroot.common.errors import (
 )
 from commonroot.common.messages import Masked, Ready, Shares, Train, box_bytes
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
-from commonroot.common.secure_sum.masks import add_streams, split_body
+from commonroot.common.secure_sum.masks import add_streams, sign, split_body
 from commonroot.common.secure_sum.memory import ANSWERS_KEPT, REPLIES_KEPT, Answer, DepartmentMemory
 from commonroot.common.secure_sum.primitives import sha256
 
@@ -186,7 +186,7 @@ def test_the_upload_of_a_live_department_that_is_claimed_dropped_stays_masked(fi
     assert {dealer for dealer, of in secrets if of == 3} == set(fifty.graph.neighbours(3))
     assert all(dealer != 3 for dealer, _ in secrets)
     seen = [part.copy() for part in split_body(body, fifty.codec.length16, fifty.codec.length64)]
-    add_streams(*seen, [(-1 if 3 < i else 1, secrets[i, 3]) for i in fifty.graph.neighbours(3)])
+    add_streams(*seen, [(-sign(3, i), secrets[i, 3]) for i in fifty.graph.neighbours(3)])
     assert np.count_nonzero(seen[0] == fifty.lanes(3, opening)[0]) < 3  # 38 lanes, each by chance with 2^-16
 
 
@@ -219,7 +219,7 @@ def test_false_commitments_and_counts_are_found_at_upload(fifty):
 
 
 def test_members_that_lie_are_named_and_the_sum_is_exact_without_them(fifty):
-    """tau = 19 of 32; five liars, t_c, are at most (32 - 19)/2; 19 + 5 - 1 = 23 honest answers agree, so they are named"""
+    """tau = 19 of 32; five liars, t_c, are at most (32 - 19)/2; 27 agree, 19 + 5 - 1 = 23 would do to name them."""
     lost = fifty.lost(0.2, seed=8)
     survivors = sorted(set(range(50)) - lost)
     opening = fifty.opening()
@@ -349,5 +349,5 @@ def test_departments_lost_before_they_were_ready_cost_the_opening_nothing(fifty)
     assert edges > 200
     assert len(at_once._wanted) == len(ready) + edges
     assert len(after._wanted) == len(ready)
-    fifty.answers(after, [member for member in after.members][:19])
+    fifty.answers(after, after.members[:19])
     assert total(after) == fifty.ring_sum(ready, after.opening)
