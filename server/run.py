@@ -303,6 +303,7 @@ class RunDriver:
                 self._on_event("trained", {"round": asked.round, "ready": len(ready), "of": len(cohort)})
             return False
 
+        self._on_event("training", {"round": asked.round, "version": version.version, "cohort": self._names(cohort)})
         before = self._exchange.present()
         request = Parcel(parcel.TRAIN, asked.encode(), broadcast)
         self._exchange.ask(

@@ -124,7 +124,7 @@ def test_too_few_that_are_ready_lose_the_attempt_and_nothing_is_masked(running):
     rounds, run = rounds_of(at_work)
     assert rounds == []
     assert run.state == "stopped"
-    assert "16 of 34 departments are trained: a cohort of 16: at least 19 are needed" in run.reason
+    assert "16 of 34 departments have trained: a cohort of 16: at least 19 are needed" in run.reason
     assert not [c for c in at_work.network.sent_by_departments if c.parcel.kind == parcel.MASKED]
 
 
@@ -155,8 +155,8 @@ def test_a_readiness_that_is_forged_or_of_another_counts_for_nothing(running):
         }
 
 
-def test_a_department_that_restarts_after_training_is_left_out_of_that_round_alone(running):
-    """Its process forgets what it trained; the opening without a broadcast is refused, and the next round has it."""
+def test_a_department_that_forgets_what_it_trained_unseen_is_left_out_of_that_round_alone(running):
+    """As if restarted too fast to be noticed: the opening without a broadcast is refused, and the next round has it."""
     at_work = running()
     front = at_work.front
 
@@ -184,3 +184,32 @@ def test_a_department_that_restarts_after_training_is_left_out_of_that_round_alo
     assert len(at_work.learners["site-07"].contributed) == 2
     with small.journal_of(at_work.federation) as journal:
         assert {f["code"] for f in journal.faults() if f["department"] == "site-07"} == {"CR37"}
+
+
+def test_a_department_that_restarts_after_training_gets_the_broadcast_again_and_is_in_the_round(running):
+    """While site 9 is still to train, site 7 says that it has, and is started anew."""
+    at_work = running()
+    front = at_work.front
+    restarted = []
+
+    def watch(name, handle):
+        def handler(request):
+            if request.kind == parcel.TRAIN and not restarted:
+                restarted.append("site-07")
+                at_work.kill("site-07")
+                at_work.start("site-07")
+            return handle(request)
+
+        return handler if name == "site-09" else front(name, handle)
+
+    at_work.front = watch
+    at_work.kill("site-09")
+    at_work.start("site-09")
+    at_work.run()
+    rounds, run = rounds_of(at_work)
+    assert (run.state, restarted) == ("finished", ["site-07"])
+    assert rounds == [("closed", tuple(range(34)))] * 2
+    assert at_work.learners["site-07"].trained == 3  # ahead, again after the restart, and for the second round
+    with small.journal_of(at_work.federation) as journal:
+        assert journal.faults() == []
+    small.check_books(at_work.federation)
