@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,9 @@ from commonroot.common.secure_sum.masks import useful_threads
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
+
+#: How long members are listened to only to tell who lied, in seconds.
+_NAMING = 5.0
 
 #: (department, code, what) of something that went wrong with one department.
 OnFault = Callable[[str, str, str], None]
@@ -209,16 +213,41 @@ class RoundDriver:
                 # Some member's shares are bad; with one more honest answer it may still open.
                 self._on_fault("", error.code, str(error))
                 return False
-            for liar in machine.liars:
-                self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
-                self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
         if not result:
             quorum = self._roster.parameters.opening_quorum
             raise NotEnoughShares(f"the survivor set was not opened by {quorum} departments in time")
+        if machine.doubtful:
+            self._hear_more(machine, requests, answers, account)
+        for liar in machine.liars:
+            self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
+            self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
         return result[0]
+
+    def _hear_more(
+        self, machine: CoordinatorRound, requests: Mapping[int, Parcel], answers: dict[int, Parcel], account: Account
+    ) -> None:
+        """The sum is there, but it takes more answers to tell who lied: ask the others again, for a short while."""
+        more = {who: requests[who] for who in requests if who not in answers}
+
+        def accept(who: int, reply: Parcel) -> bool:
+            account.add(reply)
+            try:
+                expect(reply, parcel.SHARES)
+                machine.shares(who, reply.head)
+            except PeerError as error:
+                self._blame(who, error, reply)
+            else:
+                answers[who] = reply
+            return False
+
+        self._exchange.ask(more, seconds=min(_NAMING, self._charter.timing.opening), accept=accept)
+        with suppress(PeerError, NotEnoughShares):  # more lies than can be told apart: nobody is named
+            machine.name_liars()
+        if machine.doubtful:
+            self._on_fault("", BadShare.code, "some answers contradict others; whose fault it is cannot be told")
 
     # -- small things ----------------------------------------------------------------------------------------------
 

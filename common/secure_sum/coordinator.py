@@ -88,6 +88,7 @@ class CoordinatorRound:
         self._survivors: tuple[int, ...] | None = None
         self._answers: dict[int, Bytes2] = {}
         self._liars: frozenset[int] = frozenset()
+        self._doubtful = False
         self._done = False
 
     # -- uploading -------------------------------------------------------------------------------------------------
@@ -233,6 +234,16 @@ class CoordinatorRound:
         """After ``finish``: members whose shares are not the ones dealt, in order, as far as ``recovery`` can tell."""
         return tuple(sorted(self._liars))
 
+    @property
+    def doubtful(self) -> bool:
+        """After ``finish``: do answers contradict each other beyond what ``liars`` explains?  See ``name_liars``."""
+        return self._doubtful
+
+    def name_liars(self) -> tuple[int, ...]:
+        """``liars`` once more, from all answers that were taken by now, ``finish`` or not."""
+        self._recover()
+        return self.liars
+
     def finish(self, *, threads: int = 1) -> Sums:
         """Unmask: the ring sums over the survivors' words, for ``SumCodec.decode``.
 
@@ -272,6 +283,7 @@ class CoordinatorRound:
             colluders=self.roster.parameters.colluders,
         )
         self._liars = frozenset(members[row] for row in found.liars)
+        self._doubtful = found.doubtful
         if found.failed:
             names = ", ".join(self._name(dealer) for dealer in found.failed)
             if len(members) < len(self.members):

@@ -40,12 +40,14 @@ class Recovered:
 
     secrets   (k, 32), rows of ``failed`` dealers are void
     liars     rows of the answers that contradict the dealt polynomial, as far as that can be told
+    doubtful  do some answers contradict others, and it cannot be told whose fault that is?
     failed    dealers whose secrets do not come back; more than ``colluders`` of them mean that answers lie, and then
               the rest of those in doubt is not looked into
     """
 
     secrets: Bytes2 = field(repr=False)
     liars: Rows
+    doubtful: bool
     failed: tuple[int, ...]
 
 
@@ -69,7 +71,8 @@ def recover(
                 failed, pending = failed + pending, []
         else:
             pending = case.settle(rows, pending)
-    return Recovered(case.secrets, case.liars(threshold + colluders - 1), tuple(failed))
+    liars, doubtful = case.liars(threshold + colluders - 1)
+    return Recovered(case.secrets, liars, doubtful, tuple(failed))
 
 
 class _Case:
@@ -143,9 +146,10 @@ class _Case:
                 self._tries -= 1
                 yield candidate
 
-    def liars(self, agreeing: int) -> Rows:
-        """Rows off a polynomial that at least ``agreeing`` answers lie on."""
+    def liars(self, agreeing: int) -> tuple[Rows, bool]:
+        """Rows off a polynomial that at least ``agreeing`` answers lie on; are rows off one that fewer lie on?"""
         out: set[int] = set()
+        doubtful = False
         for good in dict.fromkeys(self.good.values()):
             dealers = [dealer for dealer, rows in self.good.items() if rows == good]
             columns = [s for dealer in dealers for s in self.columns[dealer]]
@@ -158,7 +162,8 @@ class _Case:
                 np.logical_or.reduceat(wrong, starts, out=each)
             named = len(self.points) - off.sum(axis=0) >= agreeing
             out.update(row for row, each in zip(others, off, strict=True) if each[named].any())
-        return tuple(sorted(out))
+            doubtful = doubtful or bool(off[:, ~named].any())
+        return tuple(sorted(out)), doubtful
 
     def _of(self, rows: Rows, columns: list[int]) -> Bytes3:
         if len(columns) == self.shares.shape[1]:  # all of them, in their order or in the dealers'

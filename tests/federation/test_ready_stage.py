@@ -6,8 +6,6 @@ tau = 19, k = 24, and half of 34, 17, must survive.
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from federation import small
 
@@ -15,10 +13,9 @@ from commonroot.common import parcel
 from commonroot.common.messages import Masked, Ready, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.committee import Committee
-from commonroot.simulations.founding import found
 from commonroot.simulations.network import Crossing, MemoryNetwork, drop, lie
 
-NAMES = tuple(f"site-{at:02}" for at in range(34))
+NAMES = small.MANY
 
 
 class Learner(small.ToyLearner):
@@ -28,28 +25,18 @@ class Learner(small.ToyLearner):
 
     def train(self, charter, received, version, local):
         self.trained += 1
-        small.ROWS.setdefault(self.name, 50)
         return super().train(charter, received, version, local)
 
 
-@pytest.fixture(scope="module")
-def template(module_path):
-    toml = small.CHARTER.format(rounds=2, attempts=3, widths=[8, 4])
-    sections = {name: small.data_section(name) for name in NAMES}
-    found(module_path, federation="grove", charter_toml=toml, departments=sections)
-    return module_path
-
-
 @pytest.fixture
-def running(template, tmp_path):
+def running(tmp_path):
     """``running(weather…)``: everyone up and a run queued; each department's learner counts its trainings."""
     made = []
 
     def start(*weather):
         network = MemoryNetwork(weather=weather)
         network.keep_sent = True
-        shutil.copytree(template, tmp_path, dirs_exist_ok=True)
-        at_work = small.ToyFederation(small.opened(tmp_path), network)
+        at_work = small.ToyFederation(small.founded(tmp_path, departments=34, rounds=2), network)
         at_work.learners = {name: Learner(toy.root, name) for name, toy in at_work.learners.items()}
         at_work.start_all()
         at_work.queue()
