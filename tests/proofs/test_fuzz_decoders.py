@@ -21,6 +21,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from google.protobuf.message import DecodeError
+from large_federation import LargeFederation
 from proofs.fuzzing import JsonMutator, Mutator
 from sum_federation import Federation
 
@@ -84,7 +85,7 @@ def targets(module_path: Path) -> dict[str, Target]:
     heads = {kind: set() for kind in (*parcel.TO_DEPARTMENT, *parcel.TO_COORDINATOR)}
     network = MemoryNetwork()
     stored: list[bytes] = []
-    with small.running(module_path, network=network, departments=4, rounds=2) as at_work:
+    with small.running(module_path, network=network, departments=4, rounds=2, ready="on") as at_work:
         for name, session in at_work.sessions.items():
             at_work.network.attach(at_work._keys[name], name, watching(session.handle, heads))
         at_work.run()
@@ -98,10 +99,18 @@ def targets(module_path: Path) -> dict[str, Target]:
     machines = Federation(4)
     at_work = machines.gathered(machines.opening(), range(3))
     at_work.fix()
+    many = LargeFederation(34)
+    wide = many.gathered(many.opening(), range(20))
+    wide_uploads = [many.upload(at, many.opening())[0] for at in (20, 21)]
+    wide._survivors = wide.uploaded  # whether so few could be opened is not what decoders ask
     results = [messages.RoundOpen.decode(head).previous.encode() for head in heads[parcel.ROUND_OPEN]]
     requests = [canonical.dumps(m) for m in json.loads(roster)["roster"]["departments"]]
     made = [
         Target("round-open", tuple(heads[parcel.ROUND_OPEN]), of_message(messages.RoundOpen)),
+        Target("train", tuple(heads[parcel.TRAIN]), of_message(messages.Train)),
+        Target("ready", tuple(heads[parcel.TRAINED]), of_message(messages.Ready)),
+        Target("masked-by-many", tuple(wide_uploads), of_message(messages.Masked)),
+        Target("open-of-many", (wide.open_for(many.committee[0]),), of_message(messages.Open)),
         Target("masked", tuple(heads[parcel.MASKED]), of_message(messages.Masked)),
         Target("open", tuple(heads[parcel.OPEN]), of_message(messages.Open)),
         Target("shares", tuple(heads[parcel.SHARES]), of_message(messages.Shares)),
@@ -138,7 +147,11 @@ def watching(handle: Callable[[Parcel], Parcel], heads: dict[str, set[bytes]]) -
 
 
 NAMES = (
+    "train",
+    "ready",
     "round-open",
+    "masked-by-many",
+    "open-of-many",
     "masked",
     "open",
     "shares",
@@ -195,7 +208,7 @@ def test_a_decoder_of_json_refuses_other_values_by_name_or_keeps_them_as_they_ar
 def test_the_names_are_all_decoders(targets):
     assert set(NAMES) == set(targets)
     kinds = {kind for kind in vars(messages).values() if isinstance(kind, type) and hasattr(kind, "decode")}
-    covered = {"RoundOpen", "Masked", "Open", "Shares", "RunClose", "Refusal"}
+    covered = {"Train", "Ready", "RoundOpen", "Masked", "Open", "Shares", "RunClose", "Refusal"}
     assert covered <= {kind.__name__ for kind in kinds}
 
 

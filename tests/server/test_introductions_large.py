@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 
 from commonroot.common import parcel
 from commonroot.common.greetings import Introduce
@@ -16,7 +17,7 @@ from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal
 
-N = 100
+N = 60
 
 
 class Departments:
@@ -74,27 +75,27 @@ def introductions(at_work: Departments, journal: Journal) -> Introductions:
     )
 
 
-def test_each_department_gets_its_peers_greetings_and_as_many_others_as_must_have_countersigned(tmp_path):
-    """n = 100: t_c = 8, m = 40, k = 36; 55 = ⌊(100 + 8)/2⌋ + 1 must have countersigned, oneself included."""
+def test_each_department_gets_its_peers_greetings_once_enough_have_countersigned(tmp_path):
+    """n = 60: t_c = 6, m = 40, k = 28; 34 = ⌊(60 + 6)/2⌋ + 1 must have countersigned, oneself included."""
     at_work = Departments()
-    assert countersigners(at_work.roster) == 55
+    assert countersigners(at_work.roster) == 34
     journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f")
     made = introductions(at_work, journal)
     present = dict.fromkeys(range(N), "life")
-    some = dict.fromkeys(range(54), "life")
-    made.bring_together(some, seconds=1, floor=50)
-    assert at_work.told == {}  # 54 countersignatures would do for nobody
+    some = dict.fromkeys(range(33), "life")
+    made.bring_together(some, seconds=1, floor=30)
+    assert at_work.told == {}  # 33 countersignatures would do for nobody
     assert made.cohort(some) == ()
-    made.bring_together(present, seconds=1, floor=50)
+    made.bring_together(present, seconds=1, floor=30)
     assert made.cohort(present) == tuple(range(N))
     for at, portions in at_work.told.items():
         (who,) = portions
         peers = set(peers_of(at_work.roster, at))
         assert peers <= set(who)
-        assert len(who) == max(len(peers), 54)
-    assert {len(portions[0]) for portions in at_work.told.values()} > {99}
+        assert len(who) == max(len(peers), 33)
+    assert {len(portions[0]) for portions in at_work.told.values()} > {59}
     again = dict(at_work.told)
-    made.bring_together(present, seconds=1, floor=50)
+    made.bring_together(present, seconds=1, floor=30)
     assert at_work.told == again  # nobody lacks anything
     journal.close()
 
@@ -105,13 +106,41 @@ def test_who_comes_late_is_introduced_to_its_peers_alone(tmp_path):
     made = introductions(at_work, journal)
     late = next(at for at in range(N) if len(peers_of(at_work.roster, at)) < N - 1)
     first = {at: "life" for at in range(N) if at != late}
-    made.bring_together(first, seconds=1, floor=50)
+    made.bring_together(first, seconds=1, floor=30)
     assert made.cohort(first) == tuple(sorted(first))
     at_work.told.clear()
     everyone = first | {late: "life"}
     assert made.cohort(everyone) == tuple(sorted(first))
-    made.bring_together(everyone, seconds=1, floor=50)
+    made.bring_together(everyone, seconds=1, floor=30)
     assert made.cohort(everyone) == tuple(range(N))
     assert set(at_work.told) == {late, *peers_of(at_work.roster, late)}
     assert {who for at, portions in at_work.told.items() if at != late for who in portions} == {(late,)}
+    journal.close()
+
+
+def test_others_greetings_are_added_until_as_many_as_must_have_countersigned(tmp_path):
+    """n = 400: t_c = 16, m = 64, k = 68; 209 must have countersigned, and a bystander has some 120 peers."""
+    identity = Identity.generate(os.urandom)
+    member = Member.model_construct(identity="", name="d")
+    roster = Roster.model_construct(
+        federation="f",
+        epoch=1,
+        coordinator="",
+        parameters=Parameters.for_size(400),
+        departments=(member,) * 400,
+        expires=0,
+    )
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f")
+    at_work = types.SimpleNamespace(roster=roster, coordinator=identity)
+    made = introductions(at_work, journal)
+    made._greetings = {at: (bytes(1000 - at), b"") for at in range(400)}
+    bystander = next(at for at in range(400) if len(peers_of(roster, at)) < 399)
+    peers = set(peers_of(roster, bystander))
+    letters = made._letters_for({bystander}, peers)
+    assert len(letters) + 1 == countersigners(roster) == 209
+    assert peers < set(letters)
+    others = sorted(set(range(400)) - peers - {bystander})
+    assert set(letters) - peers == set(others[-(208 - len(peers)) :])  # the shortest: those of the highest numbers
+    some = set(sorted(peers)[:50])
+    assert set(made._letters_for({bystander} | some, peers)) == set(letters) - some
     journal.close()
