@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
-from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, parse
+from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import atomic_write, read_bytes, read_secret, read_text, write_secret
 from commonroot.server.journal import Journal, sqlite_url
@@ -64,7 +64,6 @@ class CoordinatorFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         #: The roster's file as it was last read, and what it says: its many signatures are checked once.
-        self._checked: tuple[bytes, Roster] | None = None
         if not (root / "coordinator.toml").is_file():
             raise ConfigError(
                 f"{root} is not a coordinator's folder: it has no coordinator.toml",
@@ -174,10 +173,7 @@ class CoordinatorFolder:
         path = self.root / "roster.json"
         if not path.is_file():
             raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR REQUEST.json …`")
-        data = read_bytes(path, what="the roster")
-        if self._checked is None or self._checked[0] != data:
-            self._checked = (data, SignedRoster.from_json(data).check(self.authority_public()))
-        return self._checked[1]
+        return checked_roster(read_bytes(path, what="the roster"), self.authority_public())
 
     # -- charters --------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from google.protobuf.message import DecodeError
+from large_federation import LargeFederation
 from proofs.fuzzing import JsonMutator, Mutator
 from sum_federation import Federation
 
@@ -105,7 +106,7 @@ def targets(module_path: Path) -> dict[str, Target]:
     heads = {kind: set() for kind in (*parcel.TO_DEPARTMENT, *parcel.TO_COORDINATOR)}
     network = MemoryNetwork()
     stored: list[bytes] = []
-    with small.running(module_path, network=network, departments=4, rounds=2) as at_work:
+    with small.running(module_path, network=network, departments=4, rounds=2, ready="on") as at_work:
         for name, session in at_work.sessions.items():
             at_work.network.attach(at_work._keys[name], name, watching(session.handle, heads))
         at_work.run()
@@ -118,6 +119,10 @@ def targets(module_path: Path) -> dict[str, Target]:
     machines = Federation(4)
     at_work = machines.gathered(machines.opening(), range(3))
     at_work.fix()
+    many = LargeFederation(34)
+    wide = many.gathered(many.opening(), range(20))
+    wide_uploads = [many.upload(at, many.opening())[0] for at in (20, 21)]
+    wide._survivors = wide.uploaded  # whether so few could be opened is not what decoders ask
     results = [messages.RoundOpen.decode(head).previous.encode() for head in heads[parcel.ROUND_OPEN]]
     two = sorted(heads[parcel.GREETING])[:2]
     letters = greetings.put_letters(zip(two, (bytes(range(64)), b""), strict=True))
@@ -127,6 +132,8 @@ def targets(module_path: Path) -> dict[str, Target]:
             Target(name, (*heads.get(name, ()), *good_vectors(name)), of_message(kind))
             for name, kind in MESSAGES.items()
         ),
+        Target("masked-by-many", tuple(wide_uploads), of_message(messages.Masked)),
+        Target("open-of-many", (wide.open_for(many.committee[0]),), of_message(messages.Open)),
         Target("letters", (letters,), again_letters),
         Target("previous", tuple(results), previous),
         Target("signed-roster", (roster,), of_json(SignedRoster)),
@@ -160,6 +167,8 @@ def watching(handle: Callable[[Parcel], Parcel], heads: dict[str, set[bytes]]) -
 
 NAMES = (
     *MESSAGES,
+    "masked-by-many",
+    "open-of-many",
     "letters",
     "previous",
     "signed-roster",
@@ -211,7 +220,7 @@ def test_a_decoder_of_json_refuses_other_values_by_name_or_keeps_them_as_they_ar
 
 def test_the_names_are_all_decoders(targets):
     assert set(NAMES) == set(targets)
-    assert {"round-open", "masked", "open", "shares", "run-close", "refusal", "greeting"} <= set(MESSAGES)
+    assert {"train", "round-open", "masked", "open", "shares", "run-close", "refusal", "greeting"} <= set(MESSAGES)
 
 
 # -- parcels inside Flower messages ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from federation.small import MANY
 from proofs import coordinator_lies as c
 from proofs import department_lies as d
 from proofs import meeting_lies as m
@@ -19,11 +20,11 @@ from proofs.stage import ASH, BIRCH, CEDAR, DOGWOOD, ELM, Refusal, Stage, droppi
 
 from commonroot.common import parcel
 from commonroot.common.errors import all_errors
-from commonroot.common.parcel import CHARTER, MASKED, OPEN, ROUND_OPEN, RUN_CLOSE, SHARES, Parcel
+from commonroot.common.parcel import CHARTER, MASKED, OPEN, ROUND_OPEN, RUN_CLOSE, SHARES, TRAIN, TRAINED, Parcel
 
 #: What a refusal elsewhere brings with it, and says nothing of its own: the coordinator hears of it, and whoever did
 #: not take part in a round knows nothing of it when it is opened.
-CONSEQUENCES = frozenset({("coordinator", step, "CR37") for step in (CHARTER, MASKED, SHARES, "closed")}) | {
+CONSEQUENCES = frozenset({("coordinator", step, "CR37") for step in (CHARTER, TRAINED, MASKED, SHARES, "closed")}) | {
     ("department", OPEN, "CR33")
 }
 OUTCOMES: dict[str, str] = {
@@ -66,6 +67,9 @@ def department(name: str, forged: str, step: str, code: str, play: Callable, out
 #: The same while departments are introduced to one another.
 WHILE_MEETING = frozenset({("coordinator", step, "CR37") for step in (parcel.GREETING, parcel.INTRODUCED)})
 EVERYONE = (ASH, BIRCH, CEDAR, DOGWOOD, ELM)
+#: Rows about a mask graph and a committee are told to the first of 34 departments.
+FIRST, LAST = MANY[0], MANY[-1]
+READY = {"ready": "on"}
 NOISE = Parcel(parcel.CLOSED, b"with a head", b"and a body")
 
 LIES = [
@@ -242,6 +246,68 @@ LIES = [
                 playing(ROUND_OPEN, c.another_result, round=2, rounds=2)),
     coordinator("final-result-of-another-set", "the same at the end of the run", RUN_CLOSE, "CR35",
                 playing(RUN_CLOSE, c.another_result)),
+    # -- the coordinator, about the mask graph and the committee of 34 departments -----------------------------------
+    coordinator("cohort-with-a-thin-row", "a cohort in which twelve neighbours on the ring are two", ROUND_OPEN, "CR25",
+                playing(ROUND_OPEN, c.cohort_of(c.without_a_row), of=(LAST,), departments=34)),
+    coordinator("cohort-without-its-committee", "a cohort with fewer committee members than must open", ROUND_OPEN,
+                "CR25", playing(ROUND_OPEN, c.cohort_of(c.without_members), of=(FIRST,), departments=34)),
+    coordinator("survivors-with-a-thin-row", "survivors that colluders could split, against the window rule", OPEN,
+                "CR28", playing(OPEN, c.survivors_of(c.without_a_row), of=MANY[:3], before=True,
+                        departments=34)),
+    coordinator("opening-to-a-bystander", "an opening for a department that is not on the committee", OPEN, "CR33",
+                c.bystander_asked_to_open),
+    coordinator("roster-with-a-thinner-graph", "a degree below 2·(t_c + 1)", "join", "CR20",
+                c.joining(c.parameters(degree=8), departments=34), "nothing began"),
+    coordinator("roster-with-a-complete-graph", "34 departments without a graph or committee", "join", "CR20",
+                c.joining(c.parameters(degree=None, committee=None), departments=34), "nothing began"),
+    coordinator("roster-with-a-smaller-committee", "a committee of another size with the quorum that fits it, under "
+                "the old signature", "join", "CR21",
+                c.joining(c.parameters(committee=30, opening_quorum=18), departments=34), "nothing began"),
+    coordinator("roster-with-a-lower-floor-for-many", "fewer survivors than half of 34", "join", "CR20",
+                c.joining(c.parameters(survivors_min=16), departments=34), "nothing began"),
+    # -- the coordinator, at the ready stage -------------------------------------------------------------------------
+    coordinator("train-under-another-key", "a request to train signed by a department", TRAIN, "CR21",
+                playing(TRAIN, c.under_another_key, **READY)),
+    coordinator("train-on-another-model", "another backbone to train on, signed, too far from what rounds can make",
+                TRAIN, "CR26", playing(TRAIN, c.altered(lambda s, m: {}, c.another_model), **READY)),
+    coordinator("train-on-what-was-not-signed", "a backbone under the hash of another", TRAIN, "CR34",
+                playing(TRAIN, c.with_body(c.another_model), **READY)),
+    coordinator("train-without-a-ready-stage", "a request to train where the charter has no ready stage", TRAIN, "CR26",
+                playing(OPEN, c.train_instead(lambda s, m: {}), before=True)),
+    coordinator("train-for-a-round-that-is-past", "a request to train for a round that was masked for", TRAIN, "CR24",
+                playing(OPEN, c.train_instead(lambda s, m: {"round": m.round}), before=True, **READY)),
+    coordinator("train-on-a-version-going-back", "version 0 again, to train on, after version 1", TRAIN, "CR24",
+                playing(OPEN, c.train_instead(lambda s, m: {"version": 0}), round=2, before=True, rounds=2, **READY)),
+    coordinator("train-beyond-the-roster", "a request to train in another epoch", TRAIN, "CR23",
+                playing(TRAIN, c.set_to(epoch=2), **READY)),
+    coordinator("another-model-after-training", "another backbone in the round-open than was trained on", ROUND_OPEN,
+                "CR26", playing(ROUND_OPEN, c.altered(lambda s, m: {}, c.another_model_from_nothing), **READY)),
+    coordinator("round-without-a-broadcast", "a round-open without a broadcast where there is no ready stage",
+                ROUND_OPEN, "CR36", playing(ROUND_OPEN, c.with_body(lambda body: b""))),
+    # -- a department, at the ready stage ----------------------------------------------------------------------------
+    department("ready-under-another-key", "a readiness under a signature that is not elm's", TRAINED, "CR21",
+               playing(TRAINED, d.under_another_key, of=(ELM,), **READY)),
+    department("ready-in-anothers-name", "elm says that birch is ready", TRAINED, "CR33",
+               playing(TRAINED, d.in_the_name_of_birch, of=(ELM,), **READY)),
+    department("replayed-readiness", "the readiness of round 1 in round 2", TRAINED, "CR33",
+               playing(TRAINED, d.earlier(TRAINED), of=(ELM,), round=2, rounds=2, **READY)),
+    department("ready-for-something-else", "a readiness for a request that never was", TRAINED, "CR33",
+               playing(TRAINED, d.set_to(asked=bytes(32)), of=(ELM,), **READY)),
+    department("something-else-for-a-readiness", "a parcel of another kind", TRAINED, "CR37",
+               playing(TRAINED, d.with_something_else(NOISE), of=(ELM,), **READY)),
+    Lie("department", "never-ready-to-mask", "silence when asked to train: the round opens without elm", None,
+        "unharmed", dropping(TRAINED, of={ELM}, **READY)),
+    department("two-never-ready-to-mask", "silence of two of five when asked to train: nothing is masked", TRAINED,
+               "CR40", dropping(TRAINED, of={ASH, ELM}, **READY), "lost"),
+    Lie("department", "ready-but-never-uploads", "readiness, and silence instead of an upload", None, "unharmed",
+        dropping(MASKED, of={ELM}, **READY)),
+    department("upload-as-in-a-complete-graph", "boxes for all of 34 and commitments with all of them", MASKED, "CR36",
+               playing(MASKED, d.as_in_a_complete_graph, of=(LAST,), departments=34)),
+    department("mismatched-commitments-among-many", "the last of 34 commits to another secret with a neighbour", MASKED,
+               "CR31", playing(MASKED, d.commitments(1), of=(LAST,), departments=34)),
+    department("bad-shares-by-four-of-many", "noise instead of shares by t_c of 34", SHARES, "CR30",
+               playing(SHARES, d.noise_for_shares, of=MANY[:4], departments=34),
+               also=frozenset({("coordinator", SHARES, "CR41")})),
     # -- a department, about who it is -------------------------------------------------------------------------------
     department("upload-under-another-key", "an upload under a signature that is not elm's", MASKED, "CR21",
                playing(MASKED, d.under_another_key, of=(ELM,))),

@@ -132,7 +132,9 @@ class Federation:
 
     def lanes(self, department: int, opening: RoundOpen, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """A department's encoded contribution; the same each time it is asked for."""
-        return self.codec.encode(self.values(department, seed), opening.bounds, sha256(bytes([department, seed])))
+        return self.codec.encode(
+            self.values(department, seed), opening.bounds, sha256(bytes([*divmod(department, 256), seed]))
+        )
 
     def upload(
         self, department: int, opening: RoundOpen, *, body: bytes = BROADCAST, seed: int = 0
