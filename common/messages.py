@@ -198,7 +198,7 @@ class Masked(_Signed):
     boxes        one per department of the cohort, in order, the sender's own included
     commitments  to b_i first, then to s_ij for every other department j of the cohort, in order
 
-    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, SHA-256 | n: u16 | boxes: n × (32·n + 32) B |
+    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, its digest | n: u16 | boxes: n × (32·n + 32) B |
             commitments: n × 32 B | signature: 64 B, department, "masked"
     Raises  Malformed: cut short, trailing bytes, boxes or commitments of the wrong number or size; WrongVersion
     Source  docs/adr, the secure sum, M2
