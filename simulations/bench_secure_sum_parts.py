@@ -21,6 +21,7 @@ from commonroot.common.secure_sum.epoch import EpochSetup, introduction
 from commonroot.common.secure_sum.lanes import LaneChoice, Lanes, Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.common.secure_sum.pieces import digests
 from commonroot.common.secure_sum.precompute import Prepared
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
@@ -53,10 +54,11 @@ def _charter(values: Tensors, lanes: LaneChoice) -> Charter:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What one department sent."""
+    """What one department sent, and the digests of its body's pieces, against which the hub checks what comes in."""
 
     head: bytes
     body: memoryview
+    pieces: tuple[bytes, ...]
 
 
 class Parts:
@@ -136,7 +138,7 @@ class Parts:
         """Encode and mask: what lies between trained tensors and the link."""
         bulk, exact = self.encoded(key or os.urandom(32))
         head, body, self._masked[machine.me] = machine.mask(self.opening, bulk, exact, prepared or os.urandom)
-        return Upload(head, body)
+        return Upload(head, body, machine.pieces)
 
     # -- the coordinator -------------------------------------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class Parts:
         """
         asking = self.round()
         for who, sent in uploads.items():
-            asking.upload(who, sent.head, sent.body)
+            asking.upload(who, sent.head, sent.body, sent.pieces)
         asking.fix()
         quorum = sorted(uploads)[: self.roster.parameters.opening_quorum]
         machines = {who: DepartmentMachine(self.roster, self.identities[who], self._masked[who]) for who in quorum}
@@ -162,7 +164,7 @@ class Parts:
         """Check and add uploads, check and join shares, unmask; with the number of survivors."""
         at_work = self.round()
         for who, sent in uploads:
-            at_work.upload(who, sent.head, sent.body)
+            at_work.upload(who, sent.head, sent.body, sent.pieces)
             del sent  # before the next one arrives
         survivors = at_work.fix()
         for who, head in answers:
@@ -212,8 +214,8 @@ class Kernels:
     def _streams(self) -> list[Signed]:
         return [(-1 if at % 2 else 1, os.urandom(32)) for at in range(self.k + 1)]
 
-    def upload(self, masks: tuple[Words, Words64] | None = None) -> memoryview:
-        """Encode, mask and hash."""
+    def upload(self, masks: tuple[Words, Words64] | None = None) -> Upload:
+        """Encode, mask and hash; the head is as long as that of an upload to a committee of 40."""
         words = self.encode()
         if masks is None:
             add_streams(*words, self._streams())
@@ -221,15 +223,13 @@ class Kernels:
             for word, mask in zip(words, masks, strict=True):
                 np.add(word, mask, out=word)
         body = join_body(*words)
-        sha256(body)
-        return body
+        return Upload(bytes(40 * 32 * (self.k + 2)), body, digests(body))
 
     def unmask(self, bodies: Iterable[memoryview], dropped: int) -> Sums:
-        """Hash and add the survivors' uploads, take off their own masks and those of edges to the lost."""
+        """Add the survivors' uploads, take off their own masks and those of edges to the lost."""
         survivors = self.n - dropped
         bulk, exact = np.zeros(self.layout.bulk, dtype=self.layout.word), np.zeros(self.layout.exact, dtype="<u8")
         for body in bodies:
-            sha256(body)
             for total, words in zip((bulk, exact), self.layout.split(body), strict=True):
                 np.add(total, words, out=total)
             del body, words  # before the next one arrives
