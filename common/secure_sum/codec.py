@@ -13,7 +13,8 @@ protects against faults, not against a department that lies about its own data.
 
 Beside the manifest's terms, the codec adds scalars of its own to the exact segment, under the same masks: for every
 fixed16 term the mean of (x/B)² over the department's clipped values, and one clipped share, the fraction of its
-fixed16 elements that lay outside their bound.  They set the next round's bounds.
+fixed16 elements that lay outside their bound, those left out that rounding took back in.  They set the next round's
+bounds.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Keystreams, and adding many of them to a vector in one pass.
 
-A 32-byte secret yields one AES-256 key per kind of lanes.  Block j of its keystream is AES(c_j) xor c_{j+1}, where c_j is
-the number j in 8 bytes, little endian, twice.  No block is encrypted twice under a key, so this is AES in counter mode
-(NIST SP 800-38A) whose blocks are xored with numbers that everybody knows, and hides as much.  It is what AES-CFB makes
-of the blocks c_1, c_2, … when they are *decrypted* under the initial vector c_0, and that is the point: OpenSSL 4
-decrypts CFB with 512-bit vectors and nothing but the cipher, where its counter mode uses 128-bit ones and its GCM hashes
-what it emits.  The package files CFB under "decrepit" for it does not authenticate messages; none is encrypted here.
-Where CFB is missing or slower, the definition is followed step by step.  A secret and a label serve one vector only.
+A 32-byte secret yields one AES-256 key per kind of lanes.  Block j of its keystream is AES(c_j) xor c_{j+1}, where c_j
+is the number j in 8 bytes, little endian, twice.  No block is encrypted twice under a key, so this is AES in counter
+mode (NIST SP 800-38A) whose blocks are xored with numbers that everybody knows, and hides as much.  It is what AES-CFB
+makes of the blocks c_1, c_2, … when they are *decrypted* under the initial vector c_0, and that is the point: OpenSSL 4
+decrypts CFB with 512-bit vectors and does nothing else, where its counter mode uses 128-bit ones and its GCM also
+hashes what it emits.  The package files CFB under "decrepit", for it does not authenticate messages; none is encrypted
+here.  Where CFB is missing or slower, the definition is followed step by step.  A secret and a label serve one vector.
 
 The vector is walked in chunks, and every stream is added to a chunk before the next one is begun, so the chunk, the
 counters and the keystream stay in the core's second-level cache whatever the vector's length is.  A stream can begin at
@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import ECB
@@ -36,6 +37,8 @@ CHUNK_BYTES: Final = 1 << 17
 BLOCK_BYTES: Final = 16
 #: Threads are started for at least this many bytes of keystream; below, they cost more than they save.
 _WORTH_THREADS: Final = 1 << 23
+#: Streams per pass over the vector: enough to make the pass cheap, few enough for their keys to stay in cache.
+_TOGETHER: Final = 64
 #: A sign and a 32-byte secret: +1 adds the secret's streams, -1 subtracts them.
 Signed = tuple[int, bytes]
 #: What the two kinds of words of an upload are called in key derivation.
@@ -47,15 +50,19 @@ def sign(me: int, peer: int) -> int:
     return 1 if me < peer else -1
 
 
+#: c_0, c_1, …, as many as a chunk needs.
+_FIRST_COUNTERS: Final = np.repeat(np.arange(CHUNK_BYTES // BLOCK_BYTES + 1, dtype="<u8"), 2)
+
+
 class Counters:
-    """The counter blocks that all streams of a chunk are made from, of which at most ``most`` blocks come at a time."""
+    """The counter blocks that all streams of a chunk are made from, for ``most`` blocks at a time, at most a chunk."""
 
     __slots__ = ("_first", "_words", "after", "before", "most", "room")
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._first = 0
-        self._words = np.repeat(np.arange(most + 1, dtype="<u8"), 2)
+        self._words = _FIRST_COUNTERS[: 2 * (most + 1)].copy()
         self._cut(most)
 
     def move(self, first: int, count: int) -> None:
@@ -80,8 +87,6 @@ Emit = Callable[[Counters, memoryview], object]
 
 def _by_cfb(key: AES256, first: int) -> Emit:
     """From block ``first`` on, through CFB."""
-    from cryptography.hazmat.decrepit.ciphers.modes import CFB
-
     update_into = Cipher(key, CFB(first.to_bytes(8, "little") * 2)).decryptor().update_into
     return lambda counters, out: update_into(counters.after, out)
 
@@ -116,7 +121,7 @@ def _fastest() -> Callable[[AES256, int], Emit]:
                 seconds[at] = min(seconds[at], time.perf_counter() - began)
             if not np.array_equal(left, right):
                 return _by_definition
-    except Exception:  # whatever a build of the library without CFB raises
+    except Exception:  # whatever a build of the library without CFB in it raises
         return _by_definition
     return _by_cfb if seconds[0] <= seconds[1] else _by_definition
 
@@ -203,16 +208,18 @@ def _run(words: NDArray[Any], label: str, streams: Sequence[Signed], fresh: bool
         if fresh:
             words.fill(0)
         return
-    sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams]
     chunks = -(-words.nbytes // CHUNK_BYTES)
-    threads = min(threads, chunks)
-    if threads <= 1:
-        _chunks(words, sources, range(chunks), fresh)
-        return
+    threads = max(1, min(threads, chunks))
     ends = [chunks * at // threads for at in range(threads + 1)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="commonroot-mask") as pool:
-        for done in [pool.submit(_chunks, words, sources, range(*part), fresh) for part in pairwise(ends)]:
-            done.result()
+    with ThreadPoolExecutor(threads, thread_name_prefix="commonroot-mask") as pool:  # starts threads when it needs them
+        for at in range(0, len(streams), _TOGETHER):
+            sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams[at : at + _TOGETHER]]
+            begin = fresh and at == 0
+            if threads == 1:
+                _chunks(words, sources, range(chunks), begin)
+                continue
+            for done in [pool.submit(_chunks, words, sources, range(*part), begin) for part in pairwise(ends)]:
+                done.result()
 
 
 def _chunks(words: NDArray[Any], sources: Sequence[tuple[int, Keystream]], chunks: range, fresh: bool) -> None:

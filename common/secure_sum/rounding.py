@@ -6,7 +6,8 @@ needs the bits, but b + log2 L is never less than 30, which is more than the 24 
 
 One step: scale, square, convert, draw, widen, add, shift.  Nothing is clipped at first.  A value beyond its bound shows
 when its level turns out to lie outside [0, L] (``Lanes.put``), one that is not finite in the sum of squares; then the
-step is done once more with the same uniforms, after the clip.  What rounds to level 0 or L from just outside needs none.
+step is done once more with the same uniforms, after the clip.  What rounds to level 0 or L from just outside is as if
+it had been clipped.
 """
 
 from __future__ import annotations

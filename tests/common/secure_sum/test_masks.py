@@ -153,6 +153,20 @@ def test_chunks_threads_and_a_fresh_start_all_give_the_defined_masks(kind, over)
                 assert np.array_equal(words, defined)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_streams_than_go_together_are_all_added_once(threads):
+    """150 streams in passes of 64, 64 and 22."""
+    secrets = [bytes([at]) * 32 for at in range(150)]
+    size = CHUNK_BYTES // 2 + 100
+    each = [np.zeros(size, "<u2") for _ in secrets]
+    for words, secret in zip(each, secrets, strict=True):
+        add_streams(words, np.zeros(0, "<u8"), [(1, secret)])
+    for combine in (add_streams, fill_streams):
+        words = np.zeros(size, "<u2")
+        combine(words, np.zeros(0, "<u8"), [(1, secret) for secret in secrets], threads=threads)
+        assert np.array_equal(words, sum(each, np.zeros(size, "<u2")))
+
+
 def test_no_streams_leave_a_sum_as_it_was_and_a_fresh_mask_zero():
     a, b = lanes(9, 2)
     before = a.copy(), b.copy()
