@@ -270,7 +270,7 @@ class Session:
                 },
             )
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
-        return Parcel(parcel.MASKED, head, body)
+        return Parcel(parcel.MASKED, head, body, self._machine.pieces)
 
     def _open(self, request: Parcel) -> Parcel:
         asked = Open.decode(bytes(request.head))

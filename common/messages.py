@@ -293,7 +293,7 @@ class Masked(_Signed):
 
     In a complete graph with everyone on the committee, both are as many as the cohort, and their number is given once.
 
-    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, SHA-256 | counts | boxes: b × (32·c + 32) B |
+    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, its digest | counts | boxes: b × (32·c + 32) B |
             commitments: c × 32 B | signature: 64 B, department, "masked"
             counts: b: u16 where c = b, otherwise (2^15 + b): u16 | c: u16
     Raises  Malformed: cut short, trailing bytes, boxes or commitments of the wrong number or size, equal numbers given

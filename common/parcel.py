@@ -33,11 +33,16 @@ TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED,
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it."""
+    """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it.
+
+    ``pieces`` are the digests of the body's pieces (``secure_sum.pieces``), or empty where they are not known.  They do
+    not travel: a sender has just made them, and a link sets them only where it checked the received body against them.
+    """
 
     kind: str
     head: bytes = field(default=b"", repr=False)
     body: bytes | bytearray | memoryview = field(default=b"", repr=False)
+    pieces: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.head) + memoryview(self.body).nbytes

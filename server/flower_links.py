@@ -344,7 +344,8 @@ class FlowerLinks:
         try:
             if not reply.children:
                 fetch(reply.object_id)  # a short reply is here already; this says that its sender is done with it
-            return unpack(awaited.content, reply, fetch, kinds=TO_COORDINATOR)
+            # checked: the hub compares every object with its name as it takes it in
+            return unpack(awaited.content, reply, fetch, kinds=TO_COORDINATOR, checked=True)
         except _NotYet:
             if time.monotonic() - awaited.checked < _STALLED or self._sender_lives(awaited):
                 return None

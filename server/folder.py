@@ -8,6 +8,7 @@ tls/                    the federation's CA and the listener's certificate
 roster.json             the current signed roster
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults
+round-N.masked          the masked sum of the round that is being opened
 backbones/              versions of the shared state
 links/                  Flower's own database
 """
@@ -203,4 +204,4 @@ class CoordinatorFolder:
         if not self.config.database:
             (self.root / "journal.db").touch(mode=0o600)  # SQLite gives its log files the same permissions
         url = self.config.database or sqlite_url(self.root / "journal.db")
-        return Journal(url, federation=self.config.federation)
+        return Journal(url, federation=self.config.federation, folder=self.root)

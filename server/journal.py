@@ -1,9 +1,10 @@
 """What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
 
-One SQL database (SQLite by default, any SQLAlchemy URL).  Every change of a round's state is one committed transaction,
-made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the survivor set
-and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version) before the next
-round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
+One SQL database (SQLite by default, any SQLAlchemy URL), and beside it the masked sum of the round that is opened,
+in a file: a database takes many times as long for so much.  Every change of a round's state is one committed
+transaction, made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the
+survivor set and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version)
+before the next round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from sqlalchemy.exc import OperationalError
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
+from commonroot.common.secure_sum.primitives import sha256
+from commonroot.files import atomic_write, read_bytes
 from commonroot.server import states
 
 RunState = Literal["queued", "running", "finished", "stopped"]
@@ -51,7 +54,7 @@ _rounds = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("opening", sa.LargeBinary, nullable=False),
-    sa.Column("snapshot", sa.LargeBinary),
+    sa.Column("snapshot", sa.LargeBinary),  # the hash of the file
     sa.Column("opened", sa.LargeBinary),
     sa.Column("aggregate", sa.LargeBinary),
     sa.Column("report", sa.Text, nullable=False, default="{}"),
@@ -135,14 +138,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One attempt at one sum.  ``opening`` is the signed RoundOpen, ``snapshot`` the machine once U is fixed."""
+    """One attempt at one sum.  ``opening`` is the signed RoundOpen."""
 
     round: int
     run: int
     version: int
     state: RoundState
     opening: bytes
-    snapshot: bytes | None
     opened: bytes | None
     aggregate: bytes | None
     report: dict[str, Any]
@@ -164,9 +166,13 @@ class Version:
 
 
 class Journal:
-    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk."""
+    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk.
 
-    def __init__(self, url: str, *, federation: str) -> None:
+    Parameters  url: of the database; federation: its name; folder: where the masked sum of an open round is kept
+    """
+
+    def __init__(self, url: str, *, federation: str, folder: Path) -> None:
+        self._folder = folder
         try:
             self._engine = sa.create_engine(url)
             if self._engine.dialect.name == "sqlite":
@@ -260,8 +266,32 @@ class Journal:
 
     def fix_round(self, number: int, snapshot: bytes) -> None:
         """The survivor set is fixed, for ever: written before anybody is asked to open it."""
+        self._forget_snapshots()  # of a round whose end was recorded by a process that then ended
+        atomic_write(self._snapshot(number), snapshot, mode=0o600)
+        digest = sha256(snapshot)
         with self._writing() as db:
-            self._move_round(db, number, states.RoundEvent.FIX, snapshot=snapshot)
+            self._move_round(db, number, states.RoundEvent.FIX, snapshot=digest)
+
+    def snapshot(self, number: int) -> bytes | None:
+        """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, or the round is over.
+
+        Raises ConfigError where the file is gone, ForeignState where it is another
+        """
+        with self._engine.connect() as db:
+            digest = db.execute(sa.select(_rounds.c.snapshot).where(_rounds.c.round == number)).scalar()
+        if digest is None:
+            return None
+        found = read_bytes(self._snapshot(number), what="the masked sum of the open round")
+        if sha256(found) != digest:
+            raise ForeignState(f"{self._snapshot(number)} is not the file that the journal lists: its hash differs")
+        return found
+
+    def _snapshot(self, number: int) -> Path:
+        return self._folder / f"round-{number}.masked"
+
+    def _forget_snapshots(self) -> None:
+        for path in self._folder.glob("round-*.masked"):
+            path.unlink(missing_ok=True)
 
     def close_round(
         self, number: int, *, opened: bytes, aggregate: bytes, report: dict[str, Any], version: Version
@@ -279,11 +309,13 @@ class Journal:
                 ended=time.time(),
             )
             self._insert_version(db, version)
+        self._forget_snapshots()
 
     def lose_round(self, number: int, reason: str) -> None:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
             self._move_round(db, number, states.RoundEvent.LOSE, snapshot=None, reason=reason, ended=time.time())
+        self._forget_snapshots()
 
     def rounds(self, run: int | None = None) -> list[Round]:
         """Rounds in order, of one run or of all."""
@@ -299,7 +331,6 @@ class Journal:
                 r.version,
                 r.state,
                 r.opening,
-                r.snapshot,
                 r.opened,
                 r.aggregate,
                 json.loads(r.report),

@@ -172,7 +172,7 @@ class RoundDriver:
             account.add(reply)
             try:
                 expect(reply, parcel.MASKED)
-                machine.upload(who, reply.head, reply.body)
+                machine.upload(who, reply.head, reply.body, reply.pieces)
             except PeerError as error:
                 self._blame(who, error, reply)
                 if isinstance(error, Refused):

@@ -141,7 +141,8 @@ class RunDriver:
         broadcast = flatten(state, self._charter.broadcast)
         trained: frozenset[int] = frozenset()
         if pending:
-            number, snapshot = pending[-1].round, pending[-1].snapshot
+            number = pending[-1].round
+            snapshot = self._journal.snapshot(number)
             opening = RoundOpen.decode(pending[-1].opening)
             self._on_event("resumed", {"round": number, "state": pending[-1].state})
         else:

@@ -250,7 +250,7 @@ class SuperLink:
     def _open_links(self) -> _Links:
         database = self._state_dir / DATABASE
         self._state_dir.mkdir(parents=True, exist_ok=True)
-        links = _Links(database, _Payloads())
+        links = _Links(database, _Payloads(verify=True))  # every object against its name, once, as it comes in
         try:
             with warnings.catch_warnings():
                 # Flower's migrations are configured in a way that alembic is about to drop.

@@ -36,6 +36,7 @@ from commonroot.common.secure_sum.edges import RoundEdges, cohort_fault, commit_
 from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, sign
+from commonroot.common.secure_sum.pieces import body_digest, digests
 from commonroot.common.secure_sum.primitives import Identity, same, sha256
 from commonroot.common.secure_sum.recovery import recover
 from commonroot.common.secure_sum.shares import SECRET_BYTES, Bytes2
@@ -111,10 +112,11 @@ class CoordinatorRound:
         """Departments whose uploads were added, in order."""
         return tuple(sorted(self._kept))
 
-    def upload(self, sender: int, head: bytes, body: Body) -> bool:
+    def upload(self, sender: int, head: bytes, body: Body, pieces: tuple[bytes, ...] = ()) -> bool:
         """Check one upload and add it; False where it changes nothing (an exact repeat, or too late).
 
-        Parameters  sender: the department the link belongs to; head, body: of its masked parcel
+        Parameters  sender: the department the link belongs to; head, body: of its masked parcel; pieces: digests that
+                    the link has checked the body against, or empty to have it hashed here
         Raises      Malformed, WrongVersion, BadSignature, UnknownRound: not of this round, cohort or sender; WrongSize;
                     BroadcastMismatch: the body is not what was signed; StaleRound: a second, different upload (the
                     first stands); CommitmentMismatch: naming both ends of an edge
@@ -129,7 +131,7 @@ class CoordinatorRound:
         expected = self._layout.nbytes
         if memoryview(body).nbytes != expected:
             raise WrongSize(f"the upload of {self._name(sender)} has {memoryview(body).nbytes} bytes, not {expected}")
-        if not same(sha256(body), masked.body):
+        if not same(body_digest(pieces or digests(body)), masked.body):
             raise BroadcastMismatch(f"the upload of {self._name(sender)} is not the one it signed")
         kept = _Kept(
             sha256(head),

@@ -69,6 +69,7 @@ from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body, sign
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
+from commonroot.common.secure_sum.pieces import body_digest, digests
 from commonroot.common.secure_sum.precompute import Dealt, Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
 from commonroot.common.secure_sum.shares import SECRET_BYTES, split
@@ -96,6 +97,7 @@ class DepartmentMachine:
         self._opens = self.me in Committee.of(roster).members
         self._reviewed: tuple[bytes, int] | None = None
         self._layout: Layout | None = None
+        self._pieces: tuple[bytes, ...] = ()
 
     @property
     def memory(self) -> DepartmentMemory:
@@ -110,6 +112,11 @@ class DepartmentMachine:
         if replace(memory, chains=self._memory.chains) != self._memory or memory.chains.at != self._memory.chains.at:
             raise UsageError("an introduction adds chains and changes nothing else")
         self._memory = memory
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Digests of the pieces of the body that ``mask`` made last, for the link."""
+        return self._pieces
 
     # -- M1 --------------------------------------------------------------------------------------------------------
 
@@ -243,11 +250,12 @@ class DepartmentMachine:
             dealt, streams = self._deal(opened, using)
             add_streams(bulk, exact, streams)
         body = join_body(bulk, exact)
+        self._pieces = digests(body)
         head = Masked.signed(
             self._identity,
             transcript=transcript,
             sender=self.me,
-            body=sha256(body),
+            body=body_digest(self._pieces),
             boxes=dealt.boxes,
             commitments=dealt.commitments,
         )

@@ -38,7 +38,7 @@ class Upload:
     asked                       ``asked_of``: what a retry of this version must repeat
     broadcast                   SHA-256 of the broadcast
     head                        the Masked message, for an identical repeat
-    body                        SHA-256 of the masked vector, which the driver keeps
+    body                        digest (``pieces``) of the masked vector, which the driver keeps
     """
 
     round: int

@@ -33,7 +33,7 @@ def journal(tmp_path):
 
 
 def opened(folder, federation="grove"):
-    return Journal(sqlite_url(folder / "journal.db"), federation=federation)
+    return Journal(sqlite_url(folder / "journal.db"), federation=federation, folder=folder)
 
 
 def version(number, run=1):
@@ -57,17 +57,14 @@ def test_a_rounds_whole_life_is_there_after_a_restart(tmp_path, charter):
         journal.fix_round(1, b"snapshot")
     with closing(opened(tmp_path)) as again:
         (one,) = again.rounds(run)
-        assert (one.round, one.version, one.state, one.opening, one.snapshot) == (
-            1,
-            0,
-            "fixed",
-            b"opening",
-            b"snapshot",
-        )
+        assert (one.round, one.version, one.state, one.opening) == (1, 0, "fixed", b"opening")
+        assert again.snapshot(1) == b"snapshot"
         closed(again, 1, version(1))
     with closing(opened(tmp_path)) as again:
         (one,) = again.rounds()
-        assert (one.state, one.snapshot, one.opened, one.aggregate) == ("closed", None, b"o" * 32, b"a" * 32)
+        assert (one.state, one.opened, one.aggregate) == ("closed", b"o" * 32, b"a" * 32)
+        assert again.snapshot(1) is None
+        assert not list(tmp_path.glob("round-*"))
         assert one.report == {"loss": 0.5}
         assert [v.version for v in again.versions(run)] == [0, 1]
         assert again.versions(run)[1] == version(1)
@@ -94,13 +91,42 @@ def test_a_round_number_is_used_once(journal, charter):
     assert journal.rounds()[0].opening == b"opening"
 
 
-def test_a_lost_round_keeps_its_reason_and_no_masked_sum(journal, charter):
+def test_a_lost_round_keeps_its_reason_and_no_masked_sum(journal, charter, tmp_path):
     journal.queue(charter)
     journal.open_round(1, 1, 0, b"opening")
     journal.fix_round(1, b"snapshot")
     journal.lose_round(1, "nobody answered")
     (one,) = journal.rounds()
-    assert (one.state, one.reason, one.snapshot) == ("lost", "nobody answered", None)
+    assert (one.state, one.reason, journal.snapshot(1)) == ("lost", "nobody answered", None)
+    assert not list(tmp_path.glob("round-*"))
+
+
+def test_a_masked_sum_that_is_gone_or_another_is_not_gone_on_from(journal, charter, tmp_path):
+    journal.queue(charter)
+    journal.open_round(1, 1, 0, b"opening")
+    assert journal.snapshot(1) is None
+    journal.fix_round(1, b"snapshot")
+    (kept,) = tmp_path.glob("round-*")
+    kept.write_bytes(b"another!")
+    with pytest.raises(ForeignState, match="hash differs"):
+        journal.snapshot(1)
+    kept.unlink()
+    with pytest.raises(ConfigError, match="does not exist"):
+        journal.snapshot(1)
+
+
+def test_a_survivor_set_that_was_not_recorded_leaves_a_file_that_the_next_one_replaces(journal, charter, tmp_path):
+    """Killed between the file and the transaction: the round is open, and is fixed again, or another one is."""
+    journal.queue(charter)
+    journal.open_round(1, 1, 0, b"opening")
+    (tmp_path / "round-1.masked").write_bytes(b"never recorded")
+    assert journal.snapshot(1) is None
+    journal.lose_round(1, "nobody answered")
+    (tmp_path / "round-1.masked").write_bytes(b"left by a process that was killed")
+    journal.open_round(2, 1, 0, b"another")
+    journal.fix_round(2, b"snapshot")
+    assert [path.name for path in tmp_path.glob("round-*")] == ["round-2.masked"]
+    assert journal.snapshot(2) == b"snapshot"
 
 
 def test_a_charter_is_run_once(journal, charters):
@@ -207,9 +233,9 @@ def test_another_layout_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/journal.db"])
-def test_a_database_that_cannot_be_opened_is_a_configuration_error(url):
+def test_a_database_that_cannot_be_opened_is_a_configuration_error(url, tmp_path):
     with pytest.raises(ConfigError, match="cannot be opened"):
-        Journal(url, federation="grove")
+        Journal(url, federation="grove", folder=tmp_path)
 
 
 def test_a_full_disk_is_named_and_keeps_what_was_there(journal, charter):
@@ -219,8 +245,20 @@ def test_a_full_disk_is_named_and_keeps_what_was_there(journal, charter):
         pages = db.execute(sa.text("PRAGMA page_count")).scalar()
     sa.event.listen(journal._engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count = {pages}").close())
     with pytest.raises(StorageFull):
+        journal.open_round(2, run, 0, bytes(1_000_000))
+    assert [round.round for round in journal.rounds()] == [1]
+
+
+def test_a_full_disk_leaves_the_survivor_set_open(journal, charter, monkeypatch):
+    journal.open_round(1, journal.queue(charter), 0, b"opening")
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("no room")
+
+    monkeypatch.setattr("commonroot.server.journal.atomic_write", full)
+    with pytest.raises(StorageFull):
         journal.fix_round(1, bytes(1_000_000))
-    assert (journal.rounds()[0].state, journal.rounds()[0].snapshot) == ("open", None)
+    assert (journal.rounds()[0].state, journal.snapshot(1)) == ("open", None)
 
 
 def test_the_database_syncs_at_every_commit(journal):
