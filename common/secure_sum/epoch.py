@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from commonroot.common import canonical
@@ -321,13 +322,19 @@ def introduction(
     letters = []
     for sender in sorted(greetings):
         head, ciphertexts = greetings[sender]
-        addressed = Greeting.decode(head).to
+        addressed = _addressed(head)
         letters.append((head, _cut(ciphertexts, addressed.index(to)) if to in addressed else b""))
     body = put_letters(letters)
     head = Introduce.signed(
         identity, roster=roster.digest, epoch=roster.epoch, who=tuple(sorted(greetings)), body=sha256(body)
     ).encode()
     return head, body
+
+
+@lru_cache(maxsize=1024)
+def _addressed(head: bytes) -> tuple[int, ...]:
+    """Whom a greeting addresses; each is asked about once for every department it is passed on to."""
+    return Greeting.decode(head).to
 
 
 def acquainted(

@@ -6,13 +6,16 @@ tau = 19, k = 24, and half of 34, 17, must survive.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from federation import small
 
 from commonroot.common import parcel
-from commonroot.common.messages import Masked, Ready, RoundOpen
+from commonroot.common.messages import Masked, Ready, RoundOpen, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.committee import Committee
+from commonroot.common.secure_sum.primitives import sha256
 from commonroot.simulations.network import Crossing, MemoryNetwork, drop, lie
 
 NAMES = small.MANY
@@ -200,3 +203,55 @@ def test_a_department_that_restarts_after_training_gets_the_broadcast_again_and_
     with small.journal_of(at_work.federation) as journal:
         assert journal.faults() == []
     small.check_books(at_work.federation)
+
+
+# -- what is kept of it ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three departments under a charter that asks for a ready stage."""
+    network = MemoryNetwork()
+    network.keep_sent = True
+    with small.running(tmp_path, network=network, departments=3, rounds=2, ready="on") as at_work:
+        yield at_work
+
+
+def test_the_ledger_has_every_readiness_before_it_leaves(three):
+    three.run()
+    sent = [c.parcel for c in three.network.sent_by_departments if c.parcel.kind == parcel.TRAINED]
+    noted = []
+    for folder in three.federation.departments.values():
+        with small.store_of(folder) as store:
+            noted += [entry.facts for entry in store.ledger() if entry.facts.get("what") == parcel.TRAINED]
+    assert len(sent) == 6
+    assert sorted((f["bytes"], f["digest"]) for f in noted) == sorted((len(p), sha256(p.head).hex()) for p in sent)
+    assert {f["round"] for f in noted} == {1, 2}
+
+
+def test_a_signed_request_to_train_on_something_else_is_kept_as_evidence_and_a_mere_repeat_is_not(three):
+    """After the run its requests come again, late: refused as stale, but no lie.  One with another model is one."""
+    asked = []
+    front = three.sessions["ash"].handle
+
+    def watch(request):
+        asked.extend([request] if request.kind == parcel.TRAIN else [])
+        return front(request)
+
+    three.network.attach(three._keys["ash"], "ash", watch)
+    three.run()
+    assert len(asked) == 2
+    for request in asked:
+        assert three.sessions["ash"].handle(request).kind == parcel.REFUSAL
+    with small.store_of(three.federation.departments["ash"]) as store:
+        assert store.evidence() == []
+    honest = Train.decode(asked[1].head)
+    fields = {f.name: getattr(honest, f.name) for f in dataclasses.fields(Train) if f.name != "signature"}
+    lie_ = Train.signed(three.federation.coordinator.identity(), **(fields | {"broadcast": bytes(32)}))
+    assert three.sessions["ash"].handle(Parcel(parcel.TRAIN, lie_.encode(), b"")).kind == parcel.REFUSAL
+    with small.store_of(three.federation.departments["ash"]) as store:
+        (exhibit,) = store.evidence()
+    told = exhibit.describe()
+    assert (told["kind"], told["code"], told["round"], told["signed"]) == (parcel.TRAIN, "CR24", 2, True)
+    assert (told["against"], told["contradicts_signed"]) == (parcel.TRAIN, True)
+    assert exhibit.accepted == asked[1].head
