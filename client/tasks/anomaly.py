@@ -1,14 +1,14 @@
 """Anomaly detection: rows that a model of normal rows cannot reproduce.
 
-A network reconstructs its own input, trained on rows not known to be anomalous by the mean squared error; chance is that
-of the training rows' mean.  A model's score is the log of a row's error over a threshold, the ``quantile`` of errors of
-held-out normal rows, so 0 separates and scores of different models can be averaged.  Baselines that do not reconstruct
-(isolation forest) give a score of their own in the same form.
+A network reconstructs its own input, trained on rows not known to be anomalous by the mean squared error; chance is
+that of the training rows' mean.  A model's score is the log of a row's error over a threshold, the ``quantile`` of
+errors of held-out normal rows, so 0 separates and scores of different models can be averaged.  Baselines that do not
+reconstruct (isolation forest) give a score of their own in the same form.
 
-Labels (1 anomaly, 0 normal, -1 unknown) only score.  Where held-out rows hold too few known anomalies to compare models,
-they are told apart from *reference rows* made of the held-out ones by shuffling each column or channel on its own and
-stretching every second row away from the mean: finding a region of high density is classifying against a reference
-(Steinwart, Hush, Scovel, 2005).  Without any labels the report scores test rows the same way.
+Labels (1 anomaly, 0 normal, -1 unknown) only score.  Where held-out rows hold too few known anomalies to compare
+models, they are told apart from *reference rows* made of the held-out ones by shuffling each column or channel on its
+own and stretching every second row away from the mean: finding a region of high density is classifying against a
+reference (Steinwart, Hush, Scovel, 2005).  Without any labels the report scores test rows the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -92,12 +93,11 @@ class Anomaly(Task):
         if frame.width == 0:
             return np.zeros(0, dtype=np.int64), []
         column = frame.to_series(0)
-        y = np.full(len(column), -1, dtype=np.int64)
-        for row, value in enumerate(column.to_list()):
-            whole = isinstance(value, float) and value.is_integer()
-            text = "" if value is None or value != value else str(int(value) if whole else value).strip().lower()
-            if text and text != "-1":
-                y[row] = text in self.anomalous
+        if column.dtype.is_float():  # 1.0 is 1
+            column = column.fill_nan(None).cast(pl.Int64, strict=False)
+        text = column.cast(pl.String).fill_null("").str.strip_chars().str.to_lowercase()
+        marked, known = text.is_in(list(self.anomalous)), ~text.is_in(["", "-1"])
+        y = np.where(known.to_numpy(), marked.to_numpy(), -1).astype(np.int64)
         return y, []
 
     def fitted_to(self, x: Array) -> Task:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from commonroot.client.tasks import weighted
 from commonroot.client.tasks.base import LEAST_PROBABILITY, Array, Floats, Learns, Task, TaskConfig, softmax
-from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, read, texts
+from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, positions, read, texts
 from commonroot.common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ClassesConfig(TaskConfig):
         if self.labels is not None:
             return self
         found, _ = texts(frame_of(target).to_series(0), Where())
-        return self.model_copy(update={"labels": sort_labels([text for text in found if text])})
+        return self.model_copy(update={"labels": sort_labels([text for text in found.unique() if text])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Classes(Task):
     def learn(cls, config: Any, target: Target) -> Self:
         found, problems = texts(frame_of(target).to_series(0), Where())
         read(problems)
-        labels = sort_labels(found) if config.labels is None else tuple(map(str, config.labels))
+        labels = sort_labels(found.unique().to_list()) if config.labels is None else tuple(map(str, config.labels))
         if len(labels) < 2:
             raise DataError(f"the target holds {len(labels)} different label(s); there is nothing to tell apart")
         weights = balanced(found, labels) if config.weights == "balanced" else None
@@ -88,12 +89,13 @@ class Classes(Task):
     def encode(self, target: Target, where: Where) -> tuple[Array, list[Problem]]:
         column = frame_of(target).to_series(0)
         found, problems = texts(column, where)
-        position = {label: at for at, label in enumerate(self.labels)}
-        y = np.array([position.get(label, -1) for label in found], dtype=np.int64)
+        y = positions(found, self.labels)
         expected, fix = f"one of the {len(self.labels)} labels known", "mend the label or add it to `labels`"
         if not problems:
             problems = [
-                where.problem(f"the label {found[row][:24]!r}", expected, fix, row=int(row), column=column.name)
+                where.problem(
+                    f"the label {str(found[int(row)])[:24]!r}", expected, fix, row=int(row), column=column.name
+                )
                 for row in np.flatnonzero(y < 0)
             ]
         return y, problems
@@ -177,9 +179,10 @@ class Classification(Classes):
     Config: ClassVar[type[TaskConfig]] = ClassesConfig
 
 
-def balanced(found: Sequence[str], labels: tuple[str, ...]) -> tuple[float, ...]:
+def balanced(found: pl.Series, labels: tuple[str, ...]) -> tuple[float, ...]:
     """n / (C·n_c) over the labels that occur; a label without rows, which then weighs on nothing, gets 1."""
-    counts = np.array([sum(text == label for text in found) for label in labels], dtype=np.float64)
+    at = positions(found, labels)
+    counts = np.bincount(at[at >= 0], minlength=len(labels)).astype(np.float64)
     present = int((counts > 0).sum())
     return tuple(float(len(found) / (present * count)) if count else 1.0 for count in counts)
 

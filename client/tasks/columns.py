@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from commonroot.client.table import Problem
 from commonroot.common.errors import DataError
 
-__all__ = ["Problem", "Target", "Where", "frame_of", "numbers", "read", "texts", "words"]
+__all__ = ["Problem", "Target", "Where", "frame_of", "numbers", "positions", "read", "texts", "words"]
 
 Target = pl.DataFrame | NDArray[Any]
 #: Beyond this, squares of values are no longer numbers.
@@ -52,19 +52,26 @@ def frame_of(target: Target) -> pl.DataFrame:
     raise DataError(f"a target of shape {target.shape}; expected one or two axes")
 
 
-def texts(column: pl.Series, where: Where) -> tuple[list[str], list[Problem]]:
-    """Labels as stripped text; a problem for every empty cell and every fraction."""
+def texts(column: pl.Series, where: Where) -> tuple[pl.Series, list[Problem]]:
+    """Labels as stripped text, empty where a cell cannot be one; a problem for every empty cell and every fraction."""
     kind, name = column.dtype, column.name
     if kind.is_float():
-        wrong = column.is_null() | ~column.is_finite() | (column != column.round())
+        wrong = (column.is_null() | ~column.is_finite() | (column != column.round())).fill_null(True)
         problems = _each(wrong, where, name, "no whole number", "a label", "store labels as text or whole numbers")
-        return ["" if bad else str(int(v)) for v, bad in zip(column, wrong, strict=True)], problems
+        whole = pl.select(pl.when(wrong).then(0.0).otherwise(column)).to_series().cast(pl.Int64).cast(pl.String)
+        return pl.select(pl.when(wrong).then(pl.lit("")).otherwise(whole)).to_series(), problems
     if not (kind == pl.String or kind.is_integer() or kind == pl.Boolean or kind in (pl.Categorical, pl.Enum)):
         found, fix = f"a column of {kind}", "store labels as text"
-        return [""] * len(column), [where.problem(found, "text or whole numbers", fix, column=name)]
-    found_texts = [("" if v is None else str(v).strip()) for v in column.cast(pl.String)]
-    empty = pl.Series([not text for text in found_texts], dtype=pl.Boolean)
-    return found_texts, _each(empty, where, name, "an empty cell", "a label", "drop the row")
+        empty = pl.Series(name, [""] * len(column), dtype=pl.String)
+        return empty, [where.problem(found, "text or whole numbers", fix, column=name)]
+    found_texts = column.cast(pl.String).fill_null("").str.strip_chars()
+    return found_texts, _each(found_texts == "", where, name, "an empty cell", "a label", "drop the row")
+
+
+def positions(found: pl.Series, names: Sequence[str]) -> NDArray[np.int64]:
+    """Where each text stands in ``names``; -1 for one that does not."""
+    at = found.replace_strict(list(names), list(range(len(names))), default=-1, return_dtype=pl.Int64)
+    return at.to_numpy().astype(np.int64)
 
 
 def numbers(columns: Sequence[pl.Series], where: Where) -> tuple[NDArray[np.float64], list[Problem]]:

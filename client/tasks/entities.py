@@ -1,7 +1,7 @@
 """Entities from BIO tags (Ramshaw and Marcus, 1995), for whole arrays of tags at once.
 
-``B-X`` begins an entity of type X, ``I-X`` continues it, ``O`` is outside.  Tags that contradict each other are repaired
-as the CoNLL-2000 evaluation reads them:
+``B-X`` begins an entity of type X, ``I-X`` continues it, ``O`` is outside.  Tags that contradict each other are
+repaired as the CoNLL-2000 evaluation reads them:
 
 * an ``I-X`` that follows no token of an entity of type X (the text's start, ``O``, another type) begins one
 * a ``B-X`` begins one always, also directly after an entity of type X

@@ -28,9 +28,9 @@ class FaultConfig(ClassesConfig):
 
     @model_validator(mode="after")
     def _healthy_is_a_label(self) -> Self:
-        if self.healthy is not None and self.labels is not None:
-            if str(self.healthy) not in {str(label) for label in self.labels}:
-                raise ValueError("`healthy` is not among the labels")
+        listed = None if self.labels is None else {str(label) for label in self.labels}
+        if self.healthy is not None and listed is not None and str(self.healthy) not in listed:
+            raise ValueError("`healthy` is not among the labels")
         return self
 
 

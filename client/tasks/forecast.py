@@ -113,9 +113,7 @@ class Forecast(Task):
         floor = float(pinball((y - centre) / scale, guess, quantiles).mean())
         if not floor > 0:
             floor = 1.0  # training values that never vary: any scale will do
-        return cls(
-            y.shape[1], quantiles, centre, scale, floor, inventory, config.metric, config.season, config.channel
-        )
+        return cls(y.shape[1], quantiles, centre, scale, floor, inventory, config.metric, config.season, config.channel)
 
     def encode(self, target: Target, where: Where) -> tuple[Array, list[Problem]]:
         y, problems = numbers(_steps(frame_of(target)), where)

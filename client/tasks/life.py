@@ -52,9 +52,7 @@ class Life(Values):
     def encode(self, target: Target, where: Where) -> tuple[Array, list[Problem]]:
         y, problems = Values.encode(self, target, where)
         fix = "count down to 0 at failure"
-        problems += [
-            where.problem("a negative life", "0 or more", fix, row=int(row)) for row in np.flatnonzero(y < 0)
-        ]
+        problems += [where.problem("a negative life", "0 or more", fix, row=int(row)) for row in np.flatnonzero(y < 0)]
         return np.minimum(y, self.cap), problems
 
     @property

@@ -35,7 +35,9 @@ class RatingConfig(TaskConfig):
 
 @dataclass(frozen=True, slots=True)
 class Rating(Values):
-    """lowest, highest  ends of the scale; stated  whether they were configured, so that a rating beyond them is wrong."""
+    """lowest, highest  ends of the scale
+    stated           whether each was configured, so that a rating beyond it is wrong
+    """
 
     kind: ClassVar[str] = "rating"
     Config: ClassVar[type[TaskConfig]] = RatingConfig
