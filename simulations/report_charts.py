@@ -38,6 +38,18 @@ def points(value: float | None) -> str:
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else '±'}{abs(rounded):.1f}"
 
 
+def gained(value: float | None, row: Row) -> str:
+    """A gain as it is told: points are bare, the share of an error that is gone carries its %."""
+    text = points(value)
+    return f"{text} %" if row.get("unit") == "%" and text != "–" else text
+
+
+def unit_of(rows: Sequence[Row]) -> str:
+    """What gains of these departments are counted in."""
+    found = {row.get("unit") or "points" for row in rows}
+    return "points, % where an error is the metric" if len(found) > 1 else found.pop() if found else "points"
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that cover [low, high]: steps of 1, 2 or 5 times a power of ten."""
     size = max(abs(low), abs(high), 1.0)
@@ -124,7 +136,8 @@ def gains(departments: Sequence[Row]) -> str:
         y, kind = top + step * (at + 0.5), verdict(row)
         low, high = row["interval"]
         x = axis(row["gain"])
-        tip = f"{row['name']}: {points(row['gain'])} points, 95 % interval {points(low)} to {points(high)} ({kind})"
+        told, unit = gained(row["gain"], row), "" if row.get("unit") == "%" else " points"
+        tip = f"{row['name']}: {told}{unit}, 95 % interval {points(low)} to {points(high)} ({kind})"
         parts.append(
             _tag("text", _short(row["name"]), x=_LABELS - 14, y=y + 4, class_="name end", tip=str(row["name"]))
         )
@@ -135,10 +148,12 @@ def gains(departments: Sequence[Row]) -> str:
             parts.append(_tag("path", d=f"M{x} {y - 7}l7 7l-7 7l-7 -7z", class_=f"dot {kind}", tip=tip))
         else:
             parts.append(_tag("circle", cx=x, cy=y, r=6, class_=f"dot {kind}", tip=tip))
-        parts.append(_tag("text", points(row["gain"]), x=WIDTH - 112, y=y + 4, class_=f"value end {kind}"))
+        parts.append(_tag("text", gained(row["gain"], row), x=WIDTH - 112, y=y + 4, class_=f"value end {kind}"))
         parts.append(_tag("text", f"{points(low)} … {points(high)}", x=WIDTH - 4, y=y + 4, class_="tick end"))
     parts.append(
-        _tag("text", "points over training alone, with 95 % interval", x=_LABELS, y=bottom + 38, class_="axis")
+        _tag(
+            "text", f"{unit_of(rows)} over training alone, with 95 % interval", x=_LABELS, y=bottom + 38, class_="axis"
+        )
     )
     counts = {kind: sum(verdict(row) == kind for row in rows) for kind in ("better", "undecided", "worse")}
     description = ", ".join(f"{count} {kind}" for kind, count in counts.items()) + ". The table below has the numbers."
@@ -149,10 +164,13 @@ SCORES = ("alone", "federated", "chosen")
 
 
 def scores(departments: Sequence[Row]) -> str:
-    """What each department scores alone, with the federated model, and with the model its guard chose."""
+    """What each department scores alone, with the federated model, and with the model its guard chose.
+
+    Errors have units of their own, so their bars are relative: the department's longest is as long as 1.
+    """
     top, step = 8, 58
     bottom = top + step * len(departments)
-    values = [float(row[key]) for row in departments for key in SCORES if row[key] is not None]
+    values = [float(row[key]) / _longest(row) for row in departments for key in SCORES if row[key] is not None]
     axis = _Axis([0.0, *values], _LABELS, WIDTH - 62)
     parts = _columns(axis, top, bottom)
     for at, row in enumerate(departments):
@@ -165,13 +183,21 @@ def scores(departments: Sequence[Row]) -> str:
             if row[key] is None or not math.isfinite(row[key]):
                 parts.append(_tag("text", "–", x=axis(0.0) + 6, y=y_bar + 9, class_="tick"))
                 continue
-            start, end = sorted((axis(0.0), axis(float(row[key]))))
+            start, end = sorted((axis(0.0), axis(float(row[key]) / _longest(row))))
             tip = f"{row['name']}, {key}: {number(row[key])} {row['metric']}"
             width = round(max(end - start, 0.5), 2)
             parts.append(_tag("rect", x=start, y=y_bar, width=width, height=11, rx=2, class_=f"bar {key}", tip=tip))
             parts.append(_tag("text", number(row[key]), x=end + 6, y=y_bar + 9.5, class_="tick"))
     description = "Three bars per department: alone, federated, chosen. The table below has the numbers."
     return _svg("scores", bottom + 28, "Scores of each department on its own test rows", description, parts)
+
+
+def _longest(row: Row) -> float:
+    """What a department's scores are divided by in the picture."""
+    if row.get("better") != "lower":
+        return 1.0
+    known = [abs(float(row[key])) for key in SCORES if row[key] is not None and math.isfinite(row[key])]
+    return max(known, default=1.0) or 1.0
 
 
 #: The two half-width charts.
