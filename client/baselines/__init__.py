@@ -13,10 +13,12 @@ down to a single one, and on a bounded number of rows: more would cost hours and
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from commonroot.client.baselines.columns import fit_label, fit_value
 from commonroot.client.baselines.recipe import GRID, LINEAR, TREES, Kind, Recipe
@@ -35,6 +37,8 @@ MOST_ROWS: Final = 50_000
 MOST_KERNEL_ROWS: Final = 5_000
 #: … and to this many numbers at most.
 MOST_NUMBERS: Final = 20_000_000
+#: Tables with more cells than this are worth several threads.
+MANY_CELLS: Final = 1_000_000
 
 
 def recipes(task: Task, x: NDArray[Any], usual: tuple[Recipe, ...] = GRID) -> tuple[Recipe, ...]:
@@ -59,10 +63,18 @@ def recipes(task: Task, x: NDArray[Any], usual: tuple[Recipe, ...] = GRID) -> tu
 
 
 def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
-    """Fit one recipe to rows (n, …); rows of a single label or value give a constant."""
+    """Fit one recipe to rows (n, …); rows of a single label or value give a constant.
+
+    Small tables on one thread: more only wait for each other, above all on a shared machine.
+    """
     rows = bounded(learnable(task, rows), most=MOST_KERNEL_ROWS if recipe.kind == "rbf" else MOST_ROWS)
     if not len(rows):
         raise ConfigError("there are no rows to fit a baseline to")
+    with threadpool_limits(limits=1) if rows.x.size <= MANY_CELLS else nullcontext():
+        return _fitted(recipe, task, rows)
+
+
+def _fitted(recipe: Recipe, task: Task, rows: Rows) -> Model:
     x = rows.x
     if recipe.kind == "window":
         return fit_window(recipe, task, x, rows.y)

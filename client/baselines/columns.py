@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +12,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, SVR
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from commonroot.client.baselines.recipe import Recipe
 from commonroot.client.models import UNSEEN, Model
@@ -21,8 +19,6 @@ from commonroot.client.tasks import Task
 
 #: Rounds of boosting; with many classes each round grows one tree per class, so it gets fewer.
 MOST_TREES: Final = 600
-#: Tables with more cells than this are worth several threads.
-MANY_CELLS: Final = 1_000_000
 
 
 def fit_label(recipe: Recipe, task: Task, x: NDArray[Any], y: NDArray[Any]) -> Model:
@@ -107,13 +103,6 @@ def _rbf_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
     )
 
 
-@contextlib.contextmanager
-def threads(x: NDArray[Any]) -> Iterator[None]:
-    """Grow trees of small tables on one thread: more only wait for each other, above all on a shared machine."""
-    with threadpool_limits(limits=1) if x.size <= MANY_CELLS else contextlib.nullcontext():
-        yield
-
-
 def boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
     return {
         "learning_rate": recipe.strength,
@@ -127,14 +116,12 @@ def boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
 
 def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
     outputs = 1 if classes == 2 else classes
-    with threads(x):
-        model = HistGradientBoostingClassifier(**boosting(recipe, outputs), class_weight=weights).fit(x, y)
+    model = HistGradientBoostingClassifier(**boosting(recipe, outputs), class_weight=weights).fit(x, y)
     return grown([model], outputs)
 
 
 def _trees_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
-    with threads(x):
-        return grown([HistGradientBoostingRegressor(**boosting(recipe, 1)).fit(x, y)], 1)
+    return grown([HistGradientBoostingRegressor(**boosting(recipe, 1)).fit(x, y)], 1)
 
 
 def grown(models: Sequence[Any], outputs: int) -> Model:

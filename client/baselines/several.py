@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from commonroot.client.baselines.columns import boosting, grown, threads
+from commonroot.client.baselines.columns import boosting, grown
 from commonroot.client.baselines.recipe import Recipe
 from commonroot.client.models import UNSEEN, Model
 from commonroot.client.tasks import Task
@@ -34,11 +34,10 @@ def fit_labels(recipe: Recipe, task: Task, x: Any, y: Array) -> Model:
         return Model("constant", {"values": np.where(varies, np.log(share / (1.0 - share)), bias)})
     if recipe.kind == "trees":
         options = boosting(recipe, y.shape[1])
-        with threads(x):
-            found = [
-                HistGradientBoostingClassifier(**options, class_weight=weights).fit(x, y[:, at] > 0.5)
-                for at in np.flatnonzero(varies)
-            ]
+        found = [
+            HistGradientBoostingClassifier(**options, class_weight=weights).fit(x, y[:, at] > 0.5)
+            for at in np.flatnonzero(varies)
+        ]
         return _some_columns(grown(found, len(found)), varies, bias)
     weight = np.zeros((y.shape[1], x.shape[1]))
     for at in np.flatnonzero(varies):
@@ -76,8 +75,7 @@ def _steps(recipe: Recipe, task: Any, shape: tuple[int, ...], x: Array, y: Array
         return Model("linear", {"weight": model.coef_.reshape(y.shape[1], -1), "bias": np.ravel(model.intercept_)})
     few = np.linspace(0, len(x) - 1, min(len(x), max(1, _MOST_TREE_ROWS // y.shape[1]))).astype(np.int64)
     options = boosting(recipe, y.shape[1])
-    with threads(x):
-        found = [HistGradientBoostingRegressor(**options).fit(x[few], y[few, at]) for at in range(y.shape[1])]
+    found = [HistGradientBoostingRegressor(**options).fit(x[few], y[few, at]) for at in range(y.shape[1])]
     return grown(found, y.shape[1])
 
 

@@ -66,10 +66,11 @@ def test_a_label_that_nobody_announced_is_named_with_its_row():
     task = Binary(("no", "yes"))
     y, problems = task.encode(pl.DataFrame({"sold": ["yes", "maybe", "no"]}), HERE)
     assert y.tolist() == [1, -1, 0]
-    assert [str(p) for p in problems] == [
+    (problem,) = problems
+    assert str(problem) == (
         "sales.csv, row 3, column 'sold': found the label 'maybe', expected one of the 2 labels known; "
         "mend the label or add it to `labels`"
-    ]
+    )
 
 
 @pytest.mark.parametrize(

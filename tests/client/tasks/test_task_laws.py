@@ -151,7 +151,7 @@ def true_prediction(task, y):
 
 
 def test_knowing_nothing_costs_the_chance_loss():
-    """logit 0 of each label: log 2; uniform over 5 tags: log 5 whatever is masked; the mean of standardised values: 1"""
+    """logit 0 of each label: log 2; uniform over 5 tags: log 5 whatever is masked; the mean of values: 1"""
     flags, y = Multilabel(("x", "y", "z")), np.eye(3)
     assert float(flags.loss(torch.zeros(3, 3), torch.from_numpy(flags.targets(y)))) == pytest.approx(math.log(2))
     tags = Tagging(("O", "B-A", "I-A", "B-B", "I-B"), 2)

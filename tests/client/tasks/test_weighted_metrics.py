@@ -126,9 +126,7 @@ def test_mean_pinball_loss_is_scikit_learns():
     y = RANDOM.gamma(2.0, 5.0, size=(ROWS, 3))
     said = np.sort(RANDOM.gamma(2.0, 5.0, size=(ROWS, 3, 3)), axis=2)
     task = Forecast(3, (0.1, 0.5, 0.9), 0.0, 1.0, 1.0, None, "pinball")
-    expected = np.mean(
-        [reference.mean_pinball_loss(y, said[:, :, at], alpha=q) for at, q in enumerate(task.quantiles)]
-    )
+    expected = np.mean([reference.mean_pinball_loss(y, said[:, :, at], alpha=q) for at, q in enumerate(task.quantiles)])
     assert score(task, said, y) == pytest.approx(expected)
 
 
