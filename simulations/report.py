@@ -41,6 +41,7 @@ from commonroot.simulations.report_charts import (
     unit_of,
     verdict,
 )
+from commonroot.simulations.report_plots import picture
 from commonroot.simulations.report_template import MARK, PAGE, STYLE
 
 Report = Mapping[str, Any]
@@ -124,7 +125,22 @@ def _results(departments: Sequence[Row]) -> list[str]:
             _chart(scores(departments)),
             _details("Which model each department keeps, and why", _choices(departments)),
         ),
+        *_closer(departments),
     ]
+
+
+def _closer(departments: Sequence[Row]) -> list[str]:
+    """A picture of the kept model for each department whose task drew one."""
+    parts = []
+    for at, row in enumerate(departments):
+        details = row.get("details")
+        drawn = picture(details.get("plot") or {}, f"plot-{at}") if isinstance(details, Mapping) else ""
+        if drawn:
+            parts.append(f"<div><h3>{esc(row['name'])}, {esc(row['task'])}</h3>{_chart(drawn)}</div>")
+    if not parts:
+        return []
+    lead = "The kept model on each department's own test rows, as its task shows them."
+    return [_section("A closer look", lead, f'<div class="pair">{"".join(parts)}</div>')]
 
 
 def _headline(report: Report) -> str:
