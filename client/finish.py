@@ -28,7 +28,7 @@ from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
 from commonroot.client.probe import probe_head
-from commonroot.client.tasks import Task, score
+from commonroot.client.tasks import Floats, Task, score
 from commonroot.client.trainer import Private, Trainer, represent
 from commonroot.common.charter import Draft
 from commonroot.common.errors import TrainingDiverged
@@ -79,14 +79,12 @@ def conclude(
     federated = _federated(draft, strategy, prepared, received, private, secret=secret, version=version)
     held = judged(task, prepared.validation, seed=secret)
     theirs = None if federated is None else federated.model
-    choice = choose(
-        task,
-        ours.predict(task, held.x),
-        None if theirs is None else theirs.predict(task, held.x),
-        held.y,
-    )
-    seen = mix(task, _arms(ours, theirs)[choice.kept], prepared.validation.x)
-    task = task.calibrated(seen, prepared.validation.y)
+    said: dict[str, Floats] = {"alone": ours.predict(task, held.x)}
+    if theirs is not None:
+        said["federated"] = theirs.predict(task, held.x)
+        said["both"] = (said["alone"] + said["federated"]) / 2
+    choice = choose(task, said["alone"], said.get("federated"), held.y)
+    task = task.calibrated(said[choice.kept], held.y)
     if refits:
         whole = prepared.train.join(prepared.validation)
         ours = best.fit(whole)
