@@ -33,7 +33,7 @@ def examples():
     forecast = Forecast.learn(
         Forecast.Config(kind="forecast", under_cost=3, over_cost=1), RANDOM.normal(20.0, 4.0, size=(40, 3))
     )
-    weights = (0.5, 1.5, 1.0)
+    weights = (0.5, 3.0, 1.0)
     tags = np.array(RANDOM.integers(0, 5, size=(12, LENGTH)))
     tags[:, 5:] = -1
     return [
