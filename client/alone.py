@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.baselines import GRID, Recipe, fit
-from commonroot.client.choice import temperature
-from commonroot.client.data import Prepared, Rows, folds
+from commonroot.client.baselines import GRID, Recipe, fit, recipes
+from commonroot.client.choice import Calibration, calibrate
+from commonroot.client.data import Prepared, Rows, folds, judged
 from commonroot.client.models import Model
 from commonroot.client.tasks import Task
 from commonroot.client.trainer import Net, train_alone
@@ -35,14 +35,14 @@ class Candidate:
     """One way to learn alone.
 
     name         in words
-    loss         mean held-out loss after temperature scaling, in multiples of the chance loss
-    temperature  found on the same rows
-    fit          fits it to any rows, at that temperature
+    loss         mean held-out loss after calibration, in multiples of the chance loss
+    calibration  found on the same rows
+    fit          fits it to any rows, calibrated so
     """
 
     name: str
     loss: float = field(repr=False)
-    temperature: float
+    calibration: Calibration = field(repr=False)
     fit: Refit = field(repr=False)
 
 
@@ -55,7 +55,7 @@ def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) ->
     parts = _parts(prepared, secret)
     y = np.concatenate([held.y for _, held in parts])
     task = prepared.task
-    found = [_baseline(task, recipe, parts, y) for recipe in GRID]
+    found = [_baseline(task, recipe, parts, y) for recipe in recipes(task, prepared.train.x, GRID)]
     found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
     return sorted(found, key=lambda candidate: candidate.loss)
 
@@ -68,26 +68,26 @@ def network(draft: Draft, net: Net) -> Model:
     return Model("network", arrays)
 
 
-def at_temperature(model: Model, degrees: float) -> Model:
-    """The same model, its logits divided by that."""
-    return Model(model.kind, model.arrays, degrees)
-
-
 def _parts(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:
     """(fit to, score on) pairs; the rows scored on are all different."""
+    pairs = _pairs(prepared, secret)
+    return [(rows, judged(prepared.task, held, seed=secret)) for rows, held in pairs]
+
+
+def _pairs(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:
     if len(prepared.validation) >= ENOUGH_TO_HOLD_OUT:
         return [(prepared.train, prepared.validation)]
     rows = prepared.train.join(prepared.validation)
     count = min(FOLDS_FEW_ROWS if len(rows) <= FEW_ROWS else FOLDS, len(rows))
-    fold = folds(rows.y, count=count, seed=secret, stratify=prepared.task.kind != "regression")
+    fold = folds(rows.y, count=count, seed=secret, stratify=prepared.task.learns == "label")
     return [(rows.take(np.flatnonzero(fold != at)), rows.take(np.flatnonzero(fold == at))) for at in range(count)]
 
 
 def _baseline(task: Task, recipe: Recipe, parts: list[tuple[Rows, Rows]], y: NDArray[np.generic]) -> Candidate:
     outputs = np.concatenate([fit(recipe, task, rows).outputs(task, held.x) for rows, held in parts])
-    degrees = temperature(task, outputs, y)
-    loss = float(task.row_losses(task.predictive(outputs / degrees), y).mean())
-    return Candidate(str(recipe), loss, degrees, lambda rows: at_temperature(fit(recipe, task, rows), degrees))
+    found = calibrate(task, outputs, y)
+    loss = float(task.row_losses(task.predictive(found.apply(outputs)), y).mean())
+    return Candidate(str(recipe), loss, found, lambda rows: found.of(fit(recipe, task, rows)))
 
 
 def _twins(
@@ -101,13 +101,14 @@ def _twins(
         return []
     found = []
     for at, passes in enumerate(looks):
-        outputs = np.concatenate([curve[at] for curve in curves]).astype(np.float64)
-        degrees = temperature(task, outputs, y)
-        loss = float(task.row_losses(task.predictive(outputs / degrees), y).mean())
+        settled = [task.settled(curve[at], held.x) for curve, (_, held) in zip(curves, parts, strict=True)]
+        outputs = np.concatenate(settled).astype(np.float64)
+        calibration = calibrate(task, outputs, y)
+        loss = float(task.row_losses(task.predictive(calibration.apply(outputs)), y).mean())
 
-        def refit(rows: Rows, passes: int = passes, degrees: float = degrees) -> Model:
+        def refit(rows: Rows, passes: int = passes, calibration: Calibration = calibration) -> Model:
             net = train_alone(draft, task, rows, None, secret=secret, epochs=[passes]).net
-            return at_temperature(network(draft, net), degrees)
+            return calibration.of(network(draft, net))
 
-        found.append(Candidate(f"the same network alone, {passes} epochs", loss, degrees, refit))
+        found.append(Candidate(f"the same network alone, {passes} epochs", loss, calibration, refit))
     return found

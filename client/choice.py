@@ -20,12 +20,15 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.models import Model
 from commonroot.client.tasks import Floats, Task
 
 Chosen = Literal["alone", "federated", "both"]
 FEWEST_TO_DECIDE: Final = 20
 #: Standard errors between a candidate's mean advantage and the bound that has to be positive.
 Z: Final = 1.0
+#: A temperature is one number: this many rows are enough to find it.
+_MOST_ROWS: Final = 20_000
 _TEMPERATURES: Final = np.exp(np.linspace(math.log(0.05), math.log(20.0), 61))
 
 
@@ -82,13 +85,40 @@ def choose(task: Task, alone: Floats, federated: Floats | None, y: NDArray[Any])
     return Choice(best, rows, evidence, _reason(best, rows, evidence))
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What held-out rows say about a model's outputs: ``shift`` is taken off them, then ``temperature`` divides."""
+
+    temperature: float = 1.0
+    shift: float = 0.0
+
+    def of(self, model: Model) -> Model:
+        """The same model, calibrated so."""
+        return Model(model.kind, model.arrays, self.temperature, self.shift)
+
+    def apply(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Outputs of an uncalibrated model as the calibrated one gives them."""
+        return (outputs - self.shift) / self.temperature
+
+
+def calibrate(task: Task, outputs: NDArray[Any], y: NDArray[Any]) -> Calibration:
+    """From the settled outputs of an uncalibrated model for held-out rows."""
+    if not task.tempered or not len(y):
+        return Calibration()
+    shift = task.shift(outputs, y)
+    return Calibration(temperature(task, outputs - shift, y), shift)
+
+
 def temperature(task: Task, outputs: NDArray[Any], y: NDArray[Any]) -> float:
-    """The divisor of logits that fits held-out rows best, drawn towards 1 where rows are few; 1 for a regression.
+    """The divisor of logits that fits held-out rows best, drawn towards 1 where rows are few; 1 for values.
 
     Minimises Σ log loss + (log T)²/2, a standard normal prior on log T.
     """
-    if task.kind == "regression" or not len(y):
+    if not task.tempered or not len(y):
         return 1.0
+    if len(y) > _MOST_ROWS:
+        some = np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64)
+        outputs, y = outputs[some], y[some]
     costs = [
         float(task.row_losses(task.predictive(outputs / t), y).sum()) * task.chance + math.log(t) ** 2 / 2
         for t in _TEMPERATURES

@@ -153,7 +153,7 @@ def report(folder: Folder, json: Json = False) -> None:
         say(f"  alone      {facts['alone']:.3f} {facts['metric']} ({facts['alone_model']})")
         say(f"  federated  {facts['federated']:.3f}")
         say(f"  chosen     {facts['chosen']:.3f} ({facts['choice']})")
-        say(f"  gain       {facts['gain']:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}")
+        say(f"  gain       {facts['gain']:+.1f} {facts.get('unit', 'points')}, 95 % interval {low:+.1f} to {high:+.1f}")
         say(f"  why        {facts['why']}")
 
     emit(facts, json, text)

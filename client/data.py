@@ -12,10 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from commonroot.client.table import Problem, Table, read_table, refuse
-from commonroot.client.tasks import TASKS, Regression, Task, sort_labels
+from commonroot.client.tasks import Task, TaskConfig, Where, sort_labels, task_class, task_config
+from commonroot.common.errors import ConfigError
 
 #: Fewer rows than this leave nothing to learn, choose and test on.
 FEWEST_ROWS: Final = 10
@@ -30,7 +31,7 @@ class DataConfig(BaseModel):
 
     path        .csv or .npz, relative to the department's folder
     target      column (or array) to predict
-    task        ``classification``, ``binary`` or ``regression``
+    task        the kind of task, or a table that says more about it (``client/tasks``)
     features    columns in order, or every column but the target
     labels      every label there is, in order; found in the data where not given
     validation  share of the rows that are not test rows kept for choosing
@@ -46,7 +47,7 @@ class DataConfig(BaseModel):
 
     path: Path
     target: Annotated[str, Field(min_length=1)]
-    task: Literal["classification", "binary", "regression"]
+    task: str | dict[str, Any]
     features: Literal["all but target"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all but target"
     labels: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
     validation: Fraction = 0.2
@@ -58,10 +59,12 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.labels is not None and self.task == "regression":
-            raise ValueError("a regression has no labels")
-        if self.task == "binary" and self.labels is not None and len(self.labels) != 2:
-            raise ValueError("a binary task has two labels")
+        try:
+            goal = self.goal
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if self.labels is not None and "labels" not in type(goal).model_fields:
+            raise ValueError(f"a {goal.kind} has no labels")
         if self.labels is not None and len({str(label) for label in self.labels}) != len(self.labels):
             raise ValueError("a label is listed twice")
         if self.test_rows is not None and self.test_path is not None:
@@ -70,16 +73,31 @@ class DataConfig(BaseModel):
             raise ValueError("the target is among the features")
         return self
 
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str | dict[str, Any]) -> str | dict[str, Any]:
+        try:
+            task_config(task)
+        except ConfigError as error:
+            raise ValueError(f"{error}; {error.advice}") from error
+        return task
+
+    @property
+    def goal(self) -> TaskConfig:
+        """``task`` and ``labels`` as the configuration of that kind of task."""
+        fields = {"kind": self.task} if isinstance(self.task, str) else dict(self.task)
+        return task_config(fields if self.labels is None else {"labels": self.labels} | fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Standardised rows with their encoded target.  They never leave the department.
+    """Rows with their encoded target, both of them with rows as the first axis.  They never leave the department.
 
-    x  (n, columns) float32
-    y  (n,) int64 label positions, or float64 values in the target's own units
+    x  (n, columns) float32 standardised, or (n, …) in another shape that the backbone reads
+    y  as the task's ``encode`` gives it
     """
 
-    x: NDArray[np.float32] = field(repr=False)
+    x: NDArray[Any] = field(repr=False)
     y: NDArray[Any] = field(repr=False)
 
     def __len__(self) -> int:
@@ -140,6 +158,18 @@ class Prepared:
         return len(self.names)
 
 
+def learnable(task: Task, rows: Rows) -> Rows:
+    """The rows that may be trained on: all, but for tasks where some are what is being looked for."""
+    kept = task.learnable(rows.y)
+    return rows if kept.all() else rows.take(np.flatnonzero(kept))
+
+
+def judged(task: Task, rows: Rows, *, seed: int) -> Rows:
+    """The rows by which models are compared, of held-out ones; see ``Task.judged``."""
+    x, y = task.judged(rows.x, rows.y, seed=seed)
+    return rows if x is rows.x and y is rows.y else Rows(x, y)
+
+
 def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = None) -> Prepared:
     """Read, check, split and standardise.
 
@@ -148,7 +178,7 @@ def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = N
 
     Raises DataError that lists everything wrong at once.
     """
-    numeric = config.task == "regression"
+    numeric = _numeric(config)
     table, problems = read_table(folder / config.path, config.features, target=config.target, numeric_target=numeric)
     tested: Table | None = None
     if config.test_path is not None:
@@ -160,7 +190,7 @@ def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = N
         problems += _check_shape(file, table, config, inputs)
         problems += _check_labels(file, table, config, rows_before=_rows_before(config.path))
         if tested is not None and config.test_path is not None:
-            known = config if config.labels is not None else _with_labels(config, table)
+            known = config if getattr(config.goal, "labels", None) is not None else _with_labels(config, table)
             problems += _check_labels(config.test_path.name, tested, known, _rows_before(config.test_path), whole=False)
     refuse(problems)
     if table is None or table.y is None:
@@ -224,34 +254,47 @@ def _every_so_often(order: NDArray[np.int64], reserved: NDArray[np.bool_], wante
 
 
 def _assemble(config: DataConfig, table: Table, tested: Table | None) -> Prepared:
-    labels = _label_set(config, table)
-    y = _encode(table, labels)
+    goal, kind = config.goal.seen(_target(table)), task_class(config.goal.kind)
+    whole = kind.learn(goal, _target(table))
+    y = _encode(whole, table, config.path)
+    stratify = whole.learns == "label"
     test = 0 if tested is not None else config.test_rows or max(1, round(config.test * len(y)))
-    parts = split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=labels is not None)
+    parts = split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=stratify)
     train, validation, held = parts
     scaler = Scaler.fitted(table.x[train], scaling=config.scaling)
 
     def rows(at: NDArray[np.int64]) -> Rows:
         return Rows(scaler.apply(table.x[at]), y[at])
 
-    test_rows = rows(held) if tested is None else Rows(scaler.apply(tested.x), _encode(tested, labels))
-    task = Regression.fitted(y[train]) if labels is None else TASKS[config.task].from_json({"labels": list(labels)})
-    return Prepared(table.names, task, scaler, rows(train), rows(validation), test_rows)
+    learned = rows(train)
+    task = kind.learn(goal, _target(table)[train]).fitted_to(learned.x)
+    test_rows = rows(held)
+    if tested is not None and config.test_path is not None:
+        test_rows = Rows(scaler.apply(tested.x), _encode(task, tested, config.test_path))
+    return Prepared(table.names, task, scaler, learned, rows(validation), test_rows)
+
+
+def _target(table: Table) -> NDArray[Any]:
+    if table.y is None:
+        raise ValueError("a table with a target was asked for")
+    return table.y
+
+
+def _encode(task: Task, table: Table, path: Path) -> NDArray[Any]:
+    y, problems = task.encode(_target(table), Where(path.name, _rows_before(path)))
+    refuse(problems)
+    return y
+
+
+def _numeric(config: DataConfig) -> bool:
+    return task_class(config.goal.kind).learns == "value"
 
 
 def _label_set(config: DataConfig, table: Table) -> tuple[str, ...] | None:
-    if config.task == "regression" or table.y is None:
+    if table.y is None or task_class(config.goal.kind).learns != "label":
         return None
-    return sort_labels(table.y.tolist()) if config.labels is None else tuple(str(label) for label in config.labels)
-
-
-def _encode(table: Table, labels: tuple[str, ...] | None) -> NDArray[Any]:
-    if table.y is None:
-        raise ValueError("a table with a target was asked for")
-    if labels is None:
-        return np.asarray(table.y, dtype=np.float64)
-    position = {label: at for at, label in enumerate(labels)}
-    return np.array([position[label] for label in table.y.tolist()], dtype=np.int64)
+    listed = getattr(config.goal, "labels", None)
+    return sort_labels(table.y.tolist()) if listed is None else tuple(str(label) for label in listed)
 
 
 def _with_labels(config: DataConfig, table: Table) -> DataConfig:
@@ -281,12 +324,13 @@ def _check_labels(
     file: str, table: Table, config: DataConfig, rows_before: int, *, whole: bool = True
 ) -> list[Problem]:
     """Labels outside the list; and, for a whole table, too few different ones."""
-    if table.y is None or config.task == "regression":
+    if table.y is None or task_class(config.goal.kind).learns != "label":
         return []
     problems = []
     found = table.y.tolist()
-    if config.labels is not None:
-        allowed = {str(label) for label in config.labels}
+    listed = getattr(config.goal, "labels", None)
+    if listed is not None:
+        allowed = {str(label) for label in listed}
         for row, label in enumerate(found):
             if label not in allowed:
                 at, fix = row + rows_before, "mend the label or add it to `labels`"
@@ -307,7 +351,7 @@ def _check_labels(
         problems.append(
             Problem(file=file, column=config.target, found=f"{different} label", expected=expected, fix=fix)
         )
-    if whole and config.task == "binary" and different > 2:
+    if whole and config.goal.kind == "binary" and different > 2:
         fix = 'use task = "classification"'
         problems.append(Problem(file=file, column=config.target, found=f"{different} labels", expected="two", fix=fix))
     return problems

@@ -6,6 +6,8 @@ training    everything that is compared was fitted to these alone (cross-validat
 validation  choose hyper-parameters, temperatures, and between alone, federated and both; the rounds never saw them
 test        score the models once all that is done
 
+Intervals of values come from the kept model's residuals on validation rows, before it is fitted again.
+
 Once chosen, the model trained alone and the federated one are both fitted again to training and validation rows; a
 method without a fine-tuning step fits neither again, so that none has rows the other lacks.
 """
@@ -19,18 +21,21 @@ from typing import Any, Final
 import numpy as np
 
 from commonroot.client import alone as solo
-from commonroot.client.choice import FEWEST_TO_DECIDE, Choice, choose, temperature
-from commonroot.client.data import Prepared, Rows
+from commonroot.client.baselines import bounded
+from commonroot.client.choice import FEWEST_TO_DECIDE, Choice, calibrate, choose
+from commonroot.client.data import Prepared, Rows, judged, learnable
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
 from commonroot.client.probe import probe_head
-from commonroot.client.tasks import Task, score
+from commonroot.client.tasks import Floats, Task, score
 from commonroot.client.trainer import Private, Trainer, represent
 from commonroot.common.charter import Draft
 from commonroot.common.errors import TrainingDiverged
 from commonroot.strategies.base import Phase, Strategy, Tensors
 
+#: Models whose predictions are averaged, with their weights.
+Members = tuple[tuple[float, Model], ...]
 #: Strengths of the head's refit that validation rows choose between; without enough of them, the middle one.
 STRENGTHS: Final = (0.1, 1.0, 10.0)
 USUAL_STRENGTH: Final = 1.0
@@ -41,7 +46,9 @@ class Conclusion:
     """What a department keeps.
 
     predictor  the chosen model
-    report     JSON values: rows, candidates, choice with its reason, test scores, gain with its interval
+    report     JSON values: rows, candidates, choice with its reason, test scores, gain with its interval; ``unit`` of
+               gains (points, or % of an error), which way the metric is ``better``, and the task's own facts and plot.
+               Scores are hundredths where the unit is points, and as they are where it is %
     """
 
     predictor: Predictor
@@ -70,24 +77,22 @@ def conclude(
     best = contenders[0]
     ours = best.fit(prepared.train)
     federated = _federated(draft, strategy, prepared, received, private, secret=secret, version=version)
-    y = prepared.validation.y
+    held = judged(task, prepared.validation, seed=secret)
     theirs = None if federated is None else federated.model
-    choice = choose(
-        task,
-        ours.predict(task, prepared.validation.x),
-        None if theirs is None else theirs.predict(task, prepared.validation.x),
-        y,
-    )
+    said: dict[str, Floats] = {"alone": ours.predict(task, held.x)}
+    if theirs is not None:
+        said["federated"] = theirs.predict(task, held.x)
+        said["both"] = (said["alone"] + said["federated"]) / 2
+    choice = choose(task, said["alone"], said.get("federated"), held.y)
+    task = task.calibrated(said[choice.kept], held.y)
     if refits:
         whole = prepared.train.join(prepared.validation)
         ours = best.fit(whole)
         if federated is not None:
             theirs = federated.fit(whole)
-    arms: dict[str, tuple[tuple[float, Model], ...]] = {"alone": ((1.0, ours),)}
-    if theirs is not None:
-        arms |= {"federated": ((1.0, theirs),), "both": ((0.5, ours), (0.5, theirs))}
-    report = _report(prepared, contenders, federated, choice, arms, secret)
-    about = {name: report[name] for name in ("kept", "reason", "metric", "scores", "gain")} | {
+    arms = _arms(ours, theirs)
+    report = _report(task, prepared, contenders, federated, choice, arms, secret)
+    about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")} | {
         "federation": draft.federation,
         "charter": draft.name,
         "method": draft.method.name,
@@ -95,6 +100,13 @@ def conclude(
     }
     predictor = Predictor(task, prepared.names, prepared.scaler, arms[choice.kept], about)
     return Conclusion(predictor, report)
+
+
+def _arms(ours: Model, theirs: Model | None) -> dict[str, Members]:
+    """Every model there is by name, as weighted members."""
+    if theirs is None:
+        return {"alone": ((1.0, ours),)}
+    return {"alone": ((1.0, ours),), "federated": ((1.0, theirs),), "both": ((0.5, ours), (0.5, theirs))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,7 @@ def _federated(
     """The best federated model on validation rows; None where the method shares nothing or nothing converges."""
     if not strategy.plan(draft):
         return None
-    task, held = prepared.task, prepared.validation
+    task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
     trainer = Trainer(draft, task, secret, strategy.shares_head)
     phases = strategy.finish(draft)
 
@@ -128,14 +140,16 @@ def _federated(
         """The strategy's last phases, from the head of the rounds or from a fresh probe in place of its head phases."""
         if strength is None:
             return solo.network(draft, trainer.train(phases, received, private, rows, None, version=version).net)
-        head = probe_head(task, represent(draft, received, rows.x), rows.y, strength=strength)
+        some = bounded(learnable(task, rows))
+        known = some.x if task.reconstructs else some.y
+        head = probe_head(task, represent(draft, received, some.x), known, strength=strength)
         fresh = {f"head/{name}": array for name, array in head.items()}
         after = [phase for phase in phases if "backbone" in phase.parts]
         return solo.network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
 
     strengths: tuple[float | None, ...] = (None,)
     if phases and not strategy.shares_head:
-        strengths = (None, *STRENGTHS) if len(held) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
+        strengths = (None, *STRENGTHS) if len(prepared.validation) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
     found: list[_Federated] = []
     for strength in strengths:
         try:
@@ -153,11 +167,11 @@ def _calibrated(
     held: Rows,
     tuned: Callable[[float | None, Rows], Model],
 ) -> _Federated:
-    degrees = temperature(task, model.outputs(task, held.x), held.y)
-    model = solo.at_temperature(model, degrees)
+    calibration = calibrate(task, model.outputs(task, held.x), held.y)
+    model = calibration.of(model)
     loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
     name = "fine-tuned" if strength is None else f"refitted head (strength {strength:g}), fine-tuned"
-    return _Federated(name, loss, model, lambda rows: solo.at_temperature(tuned(strength, rows), degrees))
+    return _Federated(name, loss, model, lambda rows: calibration.of(tuned(strength, rows)))
 
 
 def _epochs(draft: Draft, strategy: Strategy) -> int:
@@ -170,16 +184,18 @@ def _epochs(draft: Draft, strategy: Strategy) -> int:
 
 
 def _report(
+    task: Task,
     prepared: Prepared,
     contenders: list[solo.Candidate],
     federated: _Federated | None,
     choice: Choice,
-    arms: dict[str, tuple[tuple[float, Model], ...]],
+    arms: dict[str, Members],
     secret: int,
 ) -> dict[str, Any]:
-    task, test = prepared.task, prepared.test
+    test = prepared.test if task.labelled else judged(task, prepared.test, seed=secret)
+    whole = POINTS if task.unit == "points" else 1.0
     predicted = {name: mix(task, members, test.x) for name, members in arms.items()}
-    rows = {"train": len(prepared.train), "validation": len(prepared.validation), "test": len(test)}
+    rows = {"train": len(prepared.train), "validation": len(prepared.validation), "test": len(prepared.test)}
 
     def points(name: str) -> dict[str, float]:
         found = gain(task, predicted[name], predicted["alone"], test.y, seed=secret)
@@ -188,6 +204,8 @@ def _report(
     return {
         "task": task.kind,
         "metric": task.metric,
+        "better": task.better,
+        "unit": task.unit,
         "rows": rows,
         "kept": choice.kept,
         "reason": choice.reason,
@@ -197,9 +215,11 @@ def _report(
         "alone": contenders[0].name,
         "federated": None if federated is None else federated.name,
         "contenders": _best_of_each(contenders),
-        "scores": {name: POINTS * score(task, array, test.y) for name, array in predicted.items()},
+        "scores": {name: whole * score(task, array, test.y) for name, array in predicted.items()},
         "gain": points(choice.kept),
         "gain_federated": None if federated is None else points("federated"),
+        "facts": task.facts(predicted[choice.kept], test.y),
+        "plot": task.plot(predicted[choice.kept], test.y),
     }
 
 

@@ -83,19 +83,23 @@ class DepartmentLearner:
 
 
 def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:
-    """A department's report in its stable form: scores as fractions of 1, gain and interval in points (1 = 0.01)."""
+    """A department's report in its stable form: the metric as it is (fractions of 1, or an error in its own unit), gain
+    and interval in ``unit``: points (1 = 0.01 of a fraction) or % of the error."""
     scores, gain = found["scores"], found["gain"]
+    whole = POINTS if found["unit"] == "points" else 1.0
     kept = found["kept"]
     return {
         "name": name,
         "task": found["task"],
         "metric": found["metric"],
+        "better": found["better"],
+        "unit": found["unit"],
         "n_train": found["rows"]["train"] + found["rows"]["validation"],
         "n_test": found["rows"]["test"],
-        "alone": scores["alone"] / POINTS,
+        "alone": scores["alone"] / whole,
         "alone_model": found["alone"],
-        "federated": scores.get("federated", scores["alone"]) / POINTS,
-        "chosen": scores[kept] / POINTS,
+        "federated": scores.get("federated", scores["alone"]) / whole,
+        "chosen": scores[kept] / whole,
         "choice": kept,
         "why": found["reason"],
         "gain": gain["points"],

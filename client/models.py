@@ -1,25 +1,30 @@
 """Fitted models as plain arrays, predicting with NumPy alone.
 
-Whatever fitted it (scikit-learn, torch), a model that a department keeps is a kind, a few arrays and a temperature:
+Whatever fitted it (scikit-learn, torch), a model that a department keeps is a kind, a few arrays and a calibration:
 it is stored without pickle, read back years later without the library that fitted it, and cannot run anything.
 
-Every kind maps standardised rows (n, columns) float32 to head outputs (n, task.outputs): logits for labels, a
-standardised value for a regression.  ``temperature`` divides logits (Guo, Pleiss, Sun, Weinberger, 2017,
-arXiv:1706.04599).
+Every kind maps rows (n, …) to head outputs (n, task.outputs), per token (n, length, task.outputs).  Those that know
+only columns read rows of any shape flattened to (n, columns).  ``temperature`` divides logits (Guo, Pleiss, Sun,
+Weinberger, 2017, arXiv:1706.04599) and ``shift`` is taken off before, for tasks with a threshold.
 
 kind       arrays
 constant   values (outputs,)
 linear     weight (k, columns), bias (k,)
 rbf        support (m, columns), dual (pairs, m), bias (pairs,), gamma ()
 trees      feature, threshold, left, right, value (trees, nodes); offset (k,); leaf: left = right = own position
+bag        weight (k, vocabulary), bias (k,), rarity (vocabulary,): rows of token ids, 0 for padding
+window     reach (); weight (2·reach + 1, vocabulary or channels, k), bias (k,): token ids or a sequence, per token
+projection centre (columns,), directions (k, columns): rows put together again from k directions
+isolation  as trees: the log of an anomaly score instead of a reconstruction
 network    backbone/layers.i.weight, …, head/weight, head/bias, tanh () 0 or 1
 
 Models of labels also hold ``present``, the positions of the labels that fitting saw; the others get the least logit
-less ``UNSEEN``.
+less ``UNSEEN``.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,7 +33,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.tasks import Binary, Floats, Task
+from commonroot.client.tasks import Floats, Task
 from commonroot.common.errors import ForeignState
 
 Array = NDArray[Any]
@@ -37,8 +42,9 @@ Arrays = Mapping[str, Array]
 UNSEEN: Final = 3.0
 #: Steepness with which a margin of support vectors becomes a probability, before temperature.
 SLOPE: Final = 5.0
-#: Rows are predicted in blocks, so that memory stays bounded however many there are.
+#: Rows are predicted in blocks of this many, and of fewer where rows are wide, so that memory stays bounded.
 BLOCK: Final = 4096
+BLOCK_NUMBERS: Final = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +54,52 @@ class Model:
     kind: str
     arrays: Arrays = field(repr=False)
     temperature: float = 1.0
+    shift: float = 0.0
 
-    def outputs(self, task: Task, x: NDArray[np.float32]) -> Floats:
-        """(n, columns) standardised rows to (n, task.outputs) float64.
+    def outputs(self, task: Task, x: Array) -> Floats:
+        """Rows (n, …) to calibrated head outputs, float64.
 
         Raises ForeignState for a kind or arrays that this version did not write.
         """
         evaluate = KINDS.get(self.kind)
         if evaluate is None:
             raise ForeignState(f"a stored model is of unknown kind {self.kind[:32]!r}")
+        step = max(1, min(BLOCK, BLOCK_NUMBERS // max(math.prod(x.shape[1:]), 1)))
         try:
-            blocks = [evaluate(self.arrays, x[at : at + BLOCK]) for at in range(0, max(len(x), 1), BLOCK)]
-            raw = np.concatenate(blocks)
-            present = self.arrays.get("present")
-            full = raw if present is None else spread(task, raw, present)
+            blocks = [self._block(evaluate, task, x[at : at + step]) for at in range(0, max(len(x), 1), step)]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ForeignState(f"a stored {self.kind} model does not fit its task or rows") from error
-        return full / self.temperature if task.kind != "regression" else full
+        full = np.concatenate(blocks)
+        return (full - self.shift) / self.temperature if task.tempered else full
 
-    def predict(self, task: Task, x: NDArray[np.float32]) -> Floats:
-        """Standardised rows to the task's prediction array."""
+    def _block(self, evaluate: Callable[[Arrays, Array], Floats], task: Task, x: Array) -> Floats:
+        raw = evaluate(self.arrays, x if self.kind in SHAPED else x.reshape(len(x), math.prod(x.shape[1:])))
+        if "present" in self.arrays:
+            raw = spread(task, raw, self.arrays["present"])
+        if "residual" in self.arrays:
+            raw = (raw[:, :, None] + self.arrays["residual"]).reshape(len(raw), task.outputs)
+        return raw if self.kind == "isolation" else task.settled(raw, x)
+
+    def predict(self, task: Task, x: Array) -> Floats:
+        """Rows to the task's prediction array."""
         return task.predictive(self.outputs(task, x))
 
 
 def spread(task: Task, raw: Floats, present: Array) -> Floats:
     """Logits of the labels that fitting saw as logits of all labels.
 
-    ``raw`` is (n, 1), the logit of the second of two labels seen, or (n, k) for k others.
+    ``raw`` is (…, 1), the logit of the second of two labels seen, or (…, k) for k others.
     """
-    if raw.shape[1] == 1 and len(present) == 2:
-        raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-    labels = 2 if isinstance(task, Binary) else task.outputs
+    single = task.outputs == 1
+    if raw.shape[-1] == 1 and len(present) == 2:
+        raw = np.concatenate([np.zeros_like(raw), raw], axis=-1)
+    labels = 2 if single else task.outputs
     if len(present) < labels:
-        full = np.repeat(raw.min(axis=1, keepdims=True) - UNSEEN, labels, axis=1)
-        full[:, present] = raw
+        full = np.repeat(raw.min(axis=-1, keepdims=True) - UNSEEN, labels, axis=-1)
+        full[..., present] = raw
     else:
         full = raw
-    return full[:, 1:] - full[:, :1] if isinstance(task, Binary) else full
+    return full[..., 1:] - full[..., :1] if single else full
 
 
 def _constant(arrays: Arrays, x: Array) -> Floats:
@@ -149,6 +164,52 @@ def _network(arrays: Arrays, x: Array) -> Floats:
     return np.asarray(hidden @ arrays["head/weight"].T + arrays["head/bias"], dtype=np.float64)
 
 
+def _bag(arrays: Arrays, x: Array) -> Floats:
+    """Without a row of the whole vocabulary: each distinct id of a row brings its weights."""
+    weight, rarity = arrays["weight"], arrays["rarity"]
+    ids = np.sort(np.where((x < len(rarity)) & (x > 0), x, 0), axis=1)
+    first = np.concatenate([np.ones((len(ids), 1), dtype=bool), ids[:, 1:] != ids[:, :-1]], axis=1)
+    flat, starts = ids.ravel(), np.flatnonzero(first.ravel())
+    counts = np.diff(np.append(starts, flat.size))
+    token, row = flat[starts], starts // max(ids.shape[1], 1)
+    value = np.where(token > 0, np.sqrt(counts) * rarity[token], 0.0)
+    norm = np.sqrt(np.bincount(row, value**2, minlength=len(ids)))
+    value = value / np.maximum(norm[row], 1e-12)
+    terms = [np.bincount(row, value * line[token], minlength=len(ids)) for line in weight]
+    return np.asarray(np.stack(terms, axis=1) + arrays["bias"], dtype=np.float64)
+
+
+def _window(arrays: Arrays, x: Array) -> Floats:
+    weight, reach, length = arrays["weight"], int(arrays["reach"].item()), x.shape[1]
+    out = np.zeros((len(x), length, weight.shape[2]))
+    for offset in range(-reach, reach + 1):
+        here = slice(max(0, -offset), min(length, length - offset))
+        there = x[:, max(0, offset) : min(length, length + offset)]
+        part = weight[offset + reach]
+        if x.dtype.kind in "iu":
+            out[:, here] += part[np.where(there < len(part), there, 0)]
+        else:
+            out[:, here] += there.astype(np.float64) @ part
+    return np.asarray(out + arrays["bias"], dtype=np.float64)
+
+
+def _projection(arrays: Arrays, x: Array) -> Floats:
+    centred = x.astype(np.float64) - arrays["centre"]
+    return np.asarray(centred @ arrays["directions"].T @ arrays["directions"] + arrays["centre"], dtype=np.float64)
+
+
+#: Kinds that read rows in their own shape.
+SHAPED: Final = frozenset({"bag", "network", "window"})
 KINDS: Final[MappingProxyType[str, Callable[[Arrays, Array], Floats]]] = MappingProxyType(
-    {"constant": _constant, "linear": _linear, "network": _network, "rbf": _rbf, "trees": _trees}
+    {
+        "bag": _bag,
+        "constant": _constant,
+        "isolation": _trees,
+        "linear": _linear,
+        "network": _network,
+        "projection": _projection,
+        "rbf": _rbf,
+        "trees": _trees,
+        "window": _window,
+    }
 )

@@ -71,7 +71,14 @@ class Predictor:
         listed = []
         for at, (weight, model) in enumerate(self.members):
             arrays |= {f"{at}/{name}": array for name, array in model.arrays.items()}
-            listed.append({"kind": model.kind, "weight": weight, "temperature": model.temperature})
+            listed.append(
+                {
+                    "kind": model.kind,
+                    "weight": weight,
+                    "temperature": model.temperature,
+                    "shift": model.shift,
+                }
+            )
         record = {
             "version": VERSION,
             "task": self.task.to_json(),
@@ -95,7 +102,15 @@ class Predictor:
             if record["version"] != VERSION:
                 raise ForeignState(f"a predictor of layout {record['version']!r}; this version reads {VERSION}")
             members = tuple(
-                (float(entry["weight"]), Model(str(entry["kind"]), _under(arrays, at), float(entry["temperature"])))
+                (
+                    float(entry["weight"]),
+                    Model(
+                        str(entry["kind"]),
+                        _under(arrays, at),
+                        float(entry["temperature"]),
+                        float(entry.get("shift", 0.0)),
+                    ),
+                )
                 for at, entry in enumerate(record["models"])
             )
             scaler = Scaler(arrays["scaler/centre"], arrays["scaler/scale"])
@@ -105,8 +120,8 @@ class Predictor:
             raise ForeignState(f"{folder.name!r} holds no predictor that this version can read") from error
 
 
-def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[np.float32]) -> Floats:
-    """The weighted mean of the models' predictions for standardised rows."""
+def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[Any]) -> Floats:
+    """The weighted mean of the models' predictions for rows as the models read them."""
     total = sum(weight * model.predict(task, x) for weight, model in members)
     return np.asarray(total, dtype=np.float64)
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from commonroot.client.data import Rows
+from commonroot.client.data import Rows, learnable
 from commonroot.client.model import DepartmentModel, initial_head
 from commonroot.client.tasks import Task
 from commonroot.common.charter import Draft, Training
@@ -105,9 +105,11 @@ class Trainer:
 
         Raises TrainingDiverged where a loss or tensor is not finite.
         """
+        rows = learnable(self.task, rows)
         model = DepartmentModel(self.draft.backbone, self.task.outputs)
         received_net = self.net(received, private)
         model.load(received_net.backbone, received_net.head)
+        held_out = None if held_out is None else learnable(self.task, held_out)
         scored = held_out if held_out is not None and len(held_out) else rows
         before = self.mean_loss(model, scored)
         momentum = private.get(HEAD_MOMENTUM)
@@ -162,6 +164,7 @@ def train_alone(
 
     Raises TrainingDiverged where a loss or tensor is not finite.
     """
+    rows = learnable(task, rows)
     model = DepartmentModel(draft.backbone, task.outputs)
     head = initial_head(draft.backbone, task.outputs, secret)
     model.load(draft.backbone.initial(draft.training.seed), head)
@@ -189,6 +192,7 @@ def train_pooled(
     Every step takes a batch of one department and moves the backbone and that department's head (multi-task learning,
     Caruana, 1997).  No deployed federation can run this; it says what perfect sharing would give.
     """
+    departments = [(task, learnable(task, rows)) for task, rows in departments]
     backbone = draft.backbone.initial(draft.training.seed)
     loops: list[_Loop] = []
     random = np.random.default_rng([0x706F6F6C, secret])
@@ -302,7 +306,7 @@ class _Loop:
 
 
 def _tensors(task: Task, rows: Rows) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rows.x), torch.from_numpy(task.targets(rows.y))
+    return torch.from_numpy(rows.x), torch.from_numpy(task.targets(rows.x if task.reconstructs else rows.y))
 
 
 def _outputs(model: DepartmentModel, rows: Rows) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from commonroot import __version__
 from commonroot.files import atomic_write, storage_errors
 from commonroot.simulations.report import size, write_html
-from commonroot.simulations.report_charts import Row, esc, number, points, verdict
+from commonroot.simulations.report_charts import Row, esc, gained, number, points, verdict
 from commonroot.simulations.report_template import MARK, PAGE, STYLE
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
@@ -23,9 +23,10 @@ _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 def table_rows(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each department and arm, by department.
 
-    department, arm, task, metric; alone and federated, the metric on the department's own test rows; gain and interval
-    [low, high] of the *federated* model over the best one trained alone, in points (0.01 of the metric); kept, what the
-    department's guard chose without seeing those rows, with kept_score, kept_gain and kept_interval.  None where an arm
+    department, arm, task, metric, better; alone and federated, the metric on the department's own test rows; gain and
+    interval [low, high] of the *federated* model over the best one trained alone, in unit (points, 0.01 of a metric
+    that is a fraction, or % of an error); kept, what the department's guard chose without seeing those rows, with
+    kept_score, kept_gain and kept_interval.  None where an arm
     has no federated model, and all but the first two where a department did not finish.
     """
     rows = []
@@ -37,7 +38,20 @@ def table_rows(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> li
 
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
-    ("task", "metric", "alone", "federated", "gain", "interval", "kept", "kept_score", "kept_gain", "kept_interval")
+    (
+        "task",
+        "metric",
+        "better",
+        "unit",
+        "alone",
+        "federated",
+        "gain",
+        "interval",
+        "kept",
+        "kept_score",
+        "kept_gain",
+        "kept_interval",
+    )
 )
 
 
@@ -46,6 +60,8 @@ def _row(found: Row) -> dict[str, Any]:
     return {
         "task": found["task"],
         "metric": found["metric"],
+        "better": found.get("better", "higher"),
+        "unit": found.get("unit", "points"),
         "alone": found["alone"],
         "federated": None if effect is None else found["federated"],
         "gain": None if effect is None else effect["points"],
@@ -110,9 +126,9 @@ def _departments(result: Mapping[str, Any]) -> Table:
             Text(row["arm"]),
             number(row["alone"]),
             number(row["federated"]),
-            _gain(row["gain"], row["interval"]),
+            _gain(row),
             _word(row["kept"]),
-            points(row["kept_gain"]),
+            gained(row["kept_gain"], row),
         )
     return table
 
@@ -147,11 +163,11 @@ def _losses(history: Sequence[Row]) -> str:
     return f"{number(known[0])} → {number(known[-1])}" if known else "–"
 
 
-def _gain(gain: float | None, interval: Sequence[float] | None) -> Text:
-    if gain is None or interval is None:
+def _gain(row: Row) -> Text:
+    if row["gain"] is None or row["interval"] is None:
         return Text("–")
-    low, high = interval
-    return Text(f"{points(gain)} [{points(low)}, {points(high)}]", style=_STYLES[verdict({"interval": interval})])
+    low, high = row["interval"]
+    return Text(f"{gained(row['gain'], row)} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)])
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -170,7 +186,8 @@ def _word(value: object) -> str:
 def _page(result: Mapping[str, Any]) -> str:
     lead = (
         "The metric on each department's own test rows. Gains are of the federated model over the best model trained "
-        "alone, in points with 95 % interval; an interval that crosses zero settles nothing."
+        "alone, in points (% where the metric is an error) with 95 % interval; an interval that crosses zero settles "
+        "nothing."
     )
     costs = "Held-out loss is known only as sums over departments, first and last round; 1 is the loss of guessing."
     notes = [f"{report['arm']}: {report['note']}" for report in result["arms"] if "note" in report]
@@ -210,8 +227,11 @@ def _html_departments(rows: Sequence[Row]) -> str:
             cells += [_cell("–", "n")] * 2
         else:
             low, high = row["interval"]
-            cells += [_cell(points(row["gain"]), f"n {verdict(row)}"), _cell(f"{points(low)} … {points(high)}", "n")]
-        cells += [_cell(_word(row["kept"])), _cell(points(row["kept_gain"]), "n")]
+            cells += [
+                _cell(gained(row["gain"], row), f"n {verdict(row)}"),
+                _cell(f"{points(low)} … {points(high)}", "n"),
+            ]
+        cells += [_cell(_word(row["kept"])), _cell(gained(row["kept_gain"], row), "n")]
         body.append("".join(cells))
     return _html_table(head, body)
 

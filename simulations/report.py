@@ -6,8 +6,9 @@ A report is a plain mapping, as ``simulate --json`` prints it::
     rounds      rounds that opened       seconds_per_round  mean, seconds
     bytes_per_department_per_round       upload of one department in one round, bytes
     departments list of: name, task, metric, n_train, n_test; alone, federated, chosen (the metric on the department's
-                own test rows; None where there is none); gain and interval [low, high] of chosen over alone, in
-                points (100 × the metric's unit); choice (which model the guard kept) and why
+                own test rows; None where there is none), better (``higher`` or ``lower``); gain and interval
+                [low, high] of chosen over alone in unit (``points``, 100 × a metric that is a fraction, or
+                ``%``, the share of an error that is gone); choice (which model the guard kept) and why
     history     list of: round, version, cohort, survivors, loss, held_out (None for a lost round), seconds,
                 clipped_share
     coordinator_saw  what departments sent, list of: kind, bytes, and parcels (how many; absent where nobody counted)
@@ -27,7 +28,20 @@ from rich.text import Text
 
 from commonroot import __version__
 from commonroot.common import parcel
-from commonroot.simulations.report_charts import Row, esc, gains, losses, number, points, scores, seconds, verdict
+from commonroot.simulations.report_charts import (
+    Row,
+    esc,
+    gained,
+    gains,
+    losses,
+    number,
+    points,
+    scores,
+    seconds,
+    unit_of,
+    verdict,
+)
+from commonroot.simulations.report_plots import picture
 from commonroot.simulations.report_template import MARK, PAGE, STYLE
 
 Report = Mapping[str, Any]
@@ -66,7 +80,7 @@ def render_table(report: Report) -> Table:
             _two_lines(f"{row['n_train']:,}+{row['n_test']:,}", str(row["metric"])),
             *(Text(number(row[key])) for key in ("alone", "federated")),
             _two_lines(number(row["chosen"]), str(row["choice"])),
-            Text(f"{points(row['gain'])} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
+            Text(f"{gained(row['gain'], row)} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
         )
     return table
 
@@ -106,12 +120,28 @@ def _results(departments: Sequence[Row]) -> list[str]:
         ),
         _section(
             "Alone, federated, chosen",
-            "The department's own metric on its own test rows. The guard chose without seeing these rows.",
+            "The department's own metric on its own test rows; bars of an error are relative to its longest. The guard "
+            "chose without seeing these rows.",
             _legend("alone", "federated", "chosen"),
             _chart(scores(departments)),
             _details("Which model each department keeps, and why", _choices(departments)),
         ),
+        *_closer(departments),
     ]
+
+
+def _closer(departments: Sequence[Row]) -> list[str]:
+    """A picture of the kept model for each department whose task drew one."""
+    parts = []
+    for at, row in enumerate(departments):
+        details = row.get("details")
+        drawn = picture(details.get("plot") or {}, f"plot-{at}") if isinstance(details, Mapping) else ""
+        if drawn:
+            parts.append(f"<div><h3>{esc(row['name'])}, {esc(row['task'])}</h3>{_chart(drawn)}</div>")
+    if not parts:
+        return []
+    lead = "The kept model on each department's own test rows, as its task shows them."
+    return [_section("A closer look", lead, f'<div class="pair">{"".join(parts)}</div>')]
 
 
 def _headline(report: Report) -> str:
@@ -125,11 +155,12 @@ def _headline(report: Report) -> str:
 
 def _tiles(report: Report) -> str:
     found = [float(row["gain"]) for row in report["departments"]]
+    unit = unit_of(report["departments"])
     mean = sum(found) / len(found) if found else None
     least = min(found, default=None)
     tiles = [
-        ("mean gain, points", points(mean), _mood(mean)),
-        ("least gain, points", points(least), "bad" if _mood(least) == "bad" else ""),
+        (f"mean gain, {unit}", points(mean), _mood(mean)),
+        (f"least gain, {unit}", points(least), "bad" if _mood(least) == "bad" else ""),
         ("departments", str(len(found)), ""),
         ("rounds", f"{report['rounds']:,}", ""),
         ("seconds per round", number(report["seconds_per_round"], 2), ""),
@@ -251,7 +282,7 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
                 _cell(row["metric"]),
                 *(_cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
                 *(_cell(number(row[key]), "n") for key in ("alone", "federated", "chosen")),
-                _cell(points(row["gain"]), f"n {verdict(row)}"),
+                _cell(gained(row["gain"], row), f"n {verdict(row)}"),
                 _cell(f"{points(low)} … {points(high)}", "n"),
             ]
         )

@@ -54,6 +54,9 @@ text { font-family: inherit; fill: var(--ink); font-size: 13px; font-variant-num
 .bar.short { fill: url(#hatch); } .hatch { stroke: var(--federated); stroke-width: 3.2; }
 .line { fill: none; stroke-width: 2.6; stroke-linejoin: round; stroke-linecap: round; }
 .line.l { stroke: var(--alone); stroke-dasharray: 7 5; } .line.h { stroke: var(--chosen); }
+.line.worse { stroke: var(--worse); stroke-dasharray: 2 5; } .band { fill: var(--chosen); fill-opacity: 0.16; }
+.cell { fill: var(--federated); stroke: var(--line); } .cell.right { fill: var(--chosen); }
+h3 { font-size: 0.98rem; margin: 14px 0 4px; font-weight: 600; }
 .spot.l { fill: var(--alone); } .spot.h { fill: var(--chosen); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0 0 12px; padding: 0; list-style: none;
   color: var(--soft); font-size: 0.86rem; }

@@ -1,20 +1,10 @@
-"""What a department can do alone without a network: the models that sharing has to beat.
-
-linear  L2-regularised logistic regression, or ridge regression
-rbf     support vector machine with a radial kernel
-trees   histogram gradient boosting (scikit-learn's, after LightGBM)
-
-Each is fitted by scikit-learn and kept as arrays (``models.Model``).  Fitting works on whatever labels the rows hold,
-down to a single one.
-"""
+"""Baselines of one label or one value per row, on rows flattened to columns."""
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,72 +12,54 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC, SVR
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from commonroot.client.data import Rows
+from commonroot.client.baselines.recipe import Recipe
 from commonroot.client.models import UNSEEN, Model
-from commonroot.client.tasks import Binary, Task
+from commonroot.client.tasks import Task
 
-Kind = Literal["linear", "rbf", "trees"]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A kind of baseline and its hyper-parameters.
-
-    strength  linear: C of logistic regression (1/α·10 of ridge); rbf: C; trees: learning rate
-    width     rbf: γ as a multiple of 1/(columns·variance); trees: fewest rows of a leaf; unused by linear
-    """
-
-    kind: Kind
-    strength: float
-    width: float = 0.0
-
-    def __str__(self) -> str:
-        names = {"linear": "regularised linear", "rbf": "RBF support vectors", "trees": "boosted trees"}
-        return names[self.kind]
-
-
-#: What is tried, a few steps each way from values that do well on many tables.
-GRID: Final[tuple[Recipe, ...]] = (
-    *(Recipe("linear", strength) for strength in (0.01, 0.1, 1.0, 10.0)),
-    *(Recipe("rbf", strength, width) for strength in (1.0, 10.0) for width in (0.3, 1.0, 3.0)),
-    Recipe("trees", 0.1, 5),
-    Recipe("trees", 0.1, 20),
-)
 #: Rounds of boosting; with many classes each round grows one tree per class, so it gets fewer.
 MOST_TREES: Final = 600
-#: Tables with more cells than this are worth several threads.
-MANY_CELLS: Final = 1_000_000
 
 
-def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
-    """Fit one recipe to rows; rows of a single label or value give a constant."""
-    x, y = rows.x.astype(np.float64), task.targets(rows.y)
-    if task.kind == "regression":
-        if np.ptp(y) == 0:
-            return Model("constant", {"values": np.array([y[0]], dtype=np.float64)})
-        return _REGRESSORS[recipe.kind](recipe, x, y.astype(np.float64))
+def fit_label(recipe: Recipe, task: Task, x: NDArray[Any], y: NDArray[Any]) -> Model:
+    """Rows of a single label give a constant."""
     present, y = np.unique(y, return_inverse=True)
-    if len(present) == 1:
-        return _only(task, int(present[0]))
-    model = _CLASSIFIERS[recipe.kind](recipe, x, y.astype(np.int64), len(present))
+    if len(present) == 1 or recipe.kind == "constant":
+        return _shares(task, present, y)
+    weights = "balanced" if getattr(task, "weights", None) is not None else None
+    model = _CLASSIFIERS[recipe.kind](recipe, x, y.astype(np.int64), len(present), weights)
     return Model(model.kind, {**model.arrays, "present": present.astype(np.int64)})
 
 
-def _only(task: Task, label: int) -> Model:
+def fit_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
+    """Rows of a single value give a constant; so does the recipe ``constant``, their mean."""
+    if np.ptp(y) == 0 or recipe.kind == "constant":
+        return Model("constant", {"values": np.array([y[0] if np.ptp(y) == 0 else y.mean()], dtype=np.float64)})
+    return _REGRESSORS[recipe.kind](recipe, x, y.astype(np.float64))
+
+
+def only_label(task: Task, label: int) -> Model:
     """Rows of one label: that label, as far above the others as any label above one that was never seen."""
-    if isinstance(task, Binary):
+    if task.outputs == 1:
         return Model("constant", {"values": np.array([UNSEEN if label else -UNSEEN])})
     values = np.zeros(task.outputs)
     values[label] = UNSEEN
     return Model("constant", {"values": values})
 
 
-def _linear_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int) -> Model:
+def _shares(task: Task, present: NDArray[Any], y: NDArray[Any]) -> Model:
+    """The labels' shares of the rows."""
+    if len(present) == 1:
+        return only_label(task, int(present[0]))
+    logs = np.log(np.bincount(y.astype(np.int64)) / len(y))
+    values = logs[1:] - logs[:1] if len(present) == 2 else logs
+    return Model("constant", {"values": values, "present": present.astype(np.int64)})
+
+
+def _linear_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged is good enough for a candidate
-        model = LogisticRegression(C=recipe.strength, max_iter=500).fit(x, y)
+        model = LogisticRegression(C=recipe.strength, max_iter=500, class_weight=weights).fit(x, y)
     return Model("linear", {"weight": model.coef_, "bias": model.intercept_})
 
 
@@ -101,9 +73,9 @@ def _gamma(recipe: Recipe, x: NDArray[Any]) -> float:
     return recipe.width / (x.shape[1] * variance) if variance > 0 else 1.0
 
 
-def _rbf_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int) -> Model:
+def _rbf_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
     gamma = _gamma(recipe, x)
-    model = SVC(C=recipe.strength, gamma=gamma).fit(x, y)
+    model = SVC(C=recipe.strength, gamma=gamma, class_weight=weights).fit(x, y)
     dual = np.asarray(model.dual_coef_)
     if classes > 2:  # libsvm's packed coefficients as one line per pair (i, j), i < j
         ends = np.concatenate([[0], np.cumsum(model.n_support_)])
@@ -131,14 +103,7 @@ def _rbf_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
     )
 
 
-@contextlib.contextmanager
-def _threads(x: NDArray[Any]) -> Iterator[None]:
-    """Grow trees of small tables on one thread: more only wait for each other, above all on a shared machine."""
-    with threadpool_limits(limits=1) if x.size <= MANY_CELLS else contextlib.nullcontext():
-        yield
-
-
-def _boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
+def boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
     return {
         "learning_rate": recipe.strength,
         "max_iter": max(30, min(100, MOST_TREES // outputs)),
@@ -149,20 +114,24 @@ def _boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
     }
 
 
-def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int) -> Model:
+def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
     outputs = 1 if classes == 2 else classes
-    with _threads(x):
-        return _grown(HistGradientBoostingClassifier(**_boosting(recipe, outputs)).fit(x, y), outputs)
+    model = HistGradientBoostingClassifier(**boosting(recipe, outputs), class_weight=weights).fit(x, y)
+    return grown([model], outputs)
 
 
 def _trees_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
-    with _threads(x):
-        return _grown(HistGradientBoostingRegressor(**_boosting(recipe, 1)).fit(x, y), 1)
+    return grown([HistGradientBoostingRegressor(**boosting(recipe, 1)).fit(x, y)], 1)
 
 
-def _grown(model: Any, outputs: int) -> Model:
-    """The node tables of scikit-learn's trees, padded to one size; a parity test holds this to ``predict``."""
-    tables = [tree.nodes for step in model._predictors for tree in step]
+def grown(models: Sequence[Any], outputs: int) -> Model:
+    """The node tables of scikit-learn's trees, padded to one size; a parity test holds this to ``predict``.
+
+    Several models of one output each stand side by side; all have grown the same number of rounds.
+    """
+    steps = zip(*(model._predictors for model in models), strict=True)
+    tables = [tree.nodes for step in steps for trees in step for tree in trees]
+    offsets = np.concatenate([np.ravel(np.asarray(m._baseline_prediction, dtype=np.float64)) for m in models])
     nodes = max(len(table) for table in tables)
     own = np.arange(nodes, dtype=np.int32)
     arrays: dict[str, NDArray[Any]] = {
@@ -171,7 +140,7 @@ def _grown(model: Any, outputs: int) -> Model:
         "left": np.tile(own, (len(tables), 1)),
         "right": np.tile(own, (len(tables), 1)),
         "value": np.zeros((len(tables), nodes)),
-        "offset": np.ravel(np.asarray(model._baseline_prediction, dtype=np.float64)),
+        "offset": offsets,
     }
     for at, table in enumerate(tables):
         inner = np.flatnonzero(table["is_leaf"] == 0)
@@ -180,8 +149,8 @@ def _grown(model: Any, outputs: int) -> Model:
         arrays["threshold"][at, inner] = table["num_threshold"][inner]
         arrays["left"][at, inner] = table["left"][inner]
         arrays["right"][at, inner] = table["right"][inner]
-    if len(arrays["offset"]) != outputs:
-        raise ValueError(f"expected {outputs} offsets of the boosted trees, found {len(arrays['offset'])}")
+    if len(offsets) != outputs:
+        raise ValueError(f"expected {outputs} offsets of the boosted trees, found {len(offsets)}")
     return Model("trees", arrays)
 
 

@@ -1,0 +1,99 @@
+"""What a department can do alone without a network: the models that sharing has to beat.
+
+columns      regularised linear, support vectors with a radial kernel, histogram gradient boosting (after LightGBM)
+texts        linear on weighted words
+tagging      linear on each token and its neighbours
+forecasts    the value one season before, linear and boosted, each with the quantiles of held-out residuals
+anomalies    principal components, isolation forest
+
+Each is fitted by scikit-learn and kept as arrays (``models.Model``).  Fitting works on whatever labels the rows hold,
+down to a single one, and on a bounded number of rows: more would cost hours and hardly move a model of this size.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from commonroot.client.baselines.columns import fit_label, fit_value
+from commonroot.client.baselines.recipe import GRID, LINEAR, TREES, Kind, Recipe
+from commonroot.client.baselines.several import fit_labels, fit_values, past
+from commonroot.client.baselines.text import fit_bag, fit_window
+from commonroot.client.baselines.unusual import fit_isolation, fit_projection
+from commonroot.client.data import Rows, learnable
+from commonroot.client.models import Model
+from commonroot.client.tasks import Forecast, Task
+from commonroot.common.errors import ConfigError
+
+__all__ = ["GRID", "MOST_NUMBERS", "MOST_ROWS", "Kind", "Recipe", "bounded", "fit", "recipes"]
+
+#: A baseline is fitted to this many rows at most, evenly drawn; a radial kernel, quadratic in rows, to fewer.
+MOST_ROWS: Final = 50_000
+MOST_KERNEL_ROWS: Final = 5_000
+#: … and to this many numbers at most.
+MOST_NUMBERS: Final = 20_000_000
+#: Tables with more cells than this are worth several threads.
+MANY_CELLS: Final = 1_000_000
+
+
+def recipes(task: Task, x: NDArray[Any], usual: tuple[Recipe, ...] = GRID) -> tuple[Recipe, ...]:
+    """What to try for a task on rows like these; ``usual`` is what ordinary columns get."""
+    ids = x.dtype.kind in "iu"
+    words = tuple(Recipe("bag", strength) for strength in (0.01, 0.1, 1.0, 10.0))
+    if task.learns == "itself":
+        shares = tuple(Recipe("projection", share) for share in (0.5, 0.8, 0.95))
+        return (*shares, Recipe("isolation", 100, 256))
+    if task.learns == "tokens":
+        return tuple(Recipe("window", strength) for strength in (0.1, 1.0, 10.0))
+    if task.learns == "values":
+        if ids or not isinstance(task, Forecast):
+            return (Recipe("constant"),)
+        seasonal = () if past(task, x.shape) is None else (Recipe("seasonal"),)
+        return (*seasonal, *LINEAR, TREES, Recipe("constant"))
+    if task.learns == "labels":
+        return (*words, Recipe("constant")) if ids else (*LINEAR, TREES, Recipe("constant"))
+    if ids:
+        return (*words, Recipe("constant"))
+    return (*usual, Recipe("constant")) if task.kind in ("rating", "life") else usual
+
+
+def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
+    """Fit one recipe to rows (n, …); rows of a single label or value give a constant.
+
+    Small tables on one thread: more only wait for each other, above all on a shared machine.
+    """
+    rows = bounded(learnable(task, rows), most=MOST_KERNEL_ROWS if recipe.kind == "rbf" else MOST_ROWS)
+    if not len(rows):
+        raise ConfigError("there are no rows to fit a baseline to")
+    with threadpool_limits(limits=1) if rows.x.size <= MANY_CELLS else nullcontext():
+        return _fitted(recipe, task, rows)
+
+
+def _fitted(recipe: Recipe, task: Task, rows: Rows) -> Model:
+    x = rows.x
+    if recipe.kind == "window":
+        return fit_window(recipe, task, x, rows.y)
+    if recipe.kind == "bag":
+        return fit_bag(recipe, task, x, task.targets(rows.y))
+    flat = x.reshape(len(x), math.prod(x.shape[1:])).astype(np.float64)
+    if task.learns == "itself":
+        return fit_isolation(recipe, flat) if recipe.kind == "isolation" else fit_projection(recipe, flat)
+    y = task.targets(rows.y)
+    if task.learns == "values":
+        return fit_values(recipe, task, x, y.astype(np.float64))
+    if task.learns == "labels":
+        return fit_labels(recipe, task, flat, y)
+    return fit_value(recipe, flat, y) if task.learns == "value" else fit_label(recipe, task, flat, y)
+
+
+def bounded(rows: Rows, *, most: int = MOST_ROWS) -> Rows:
+    """The rows, or as many drawn from them, in order, as a baseline is fitted to."""
+    most = max(1, min(most, MOST_NUMBERS // max(math.prod(rows.x.shape[1:]), 1)))
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.sort(np.random.default_rng(0x626F756E64).choice(len(rows), most, replace=False)))
