@@ -25,6 +25,7 @@ from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
 from commonroot.client.probe import probe_head
+from commonroot.client.steps import per_token
 from commonroot.client.tasks import Task, score
 from commonroot.client.trainer import Private, Trainer, represent
 from commonroot.common.charter import Draft
@@ -121,15 +122,17 @@ def _federated(
     if not strategy.plan(draft):
         return None
     task, held = prepared.task, prepared.validation
-    trainer = Trainer(draft, task, secret, strategy.shares_head)
+    trainer = Trainer(draft, task, secret, strategy.shares_head, prepared.train.x.shape[-1])
     phases = strategy.finish(draft)
 
     def tuned(strength: float | None, rows: Rows) -> Model:
         """The strategy's last phases, from the head of the rounds or from a fresh probe in place of its head phases."""
         if strength is None:
             return solo.network(draft, trainer.train(phases, received, private, rows, None, version=version).net)
-        head = probe_head(task, represent(draft, received, rows.x), rows.y, strength=strength)
-        fresh = {f"head/{name}": array for name, array in head.items()}
+        seen = represent(draft, received, rows.x, private, tokens=per_token(task))
+        head = probe_head(task, seen, rows.y, strength=strength)
+        fresh = {name: array for name, array in private.items() if name.startswith("adapter/")}
+        fresh |= {f"head/{name}": array for name, array in head.items()}
         after = [phase for phase in phases if "backbone" in phase.parts]
         return solo.network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
 

@@ -1,7 +1,8 @@
-"""Fitted models as plain arrays, predicting with NumPy alone.
+"""Fitted models as plain arrays, predicting with NumPy alone; only networks need torch.
 
 Whatever fitted it (scikit-learn, torch), a model that a department keeps is a kind, a few arrays and a temperature:
-it is stored without pickle, read back years later without the library that fitted it, and cannot run anything.
+it is stored without pickle, read back years later without the library that fitted it, and cannot run anything.  A
+network also needs the description of its backbone, and is evaluated by the code that trained it.
 
 Every kind maps standardised rows (n, columns) float32 to head outputs (n, task.outputs): logits for labels, a
 standardised value for a regression.  ``temperature`` divides logits (Guo, Pleiss, Sun, Weinberger, 2017,
@@ -12,7 +13,7 @@ constant   values (outputs,)
 linear     weight (k, columns), bias (k,)
 rbf        support (m, columns), dual (pairs, m), bias (pairs,), gamma ()
 trees      feature, threshold, left, right, value (trees, nodes); offset (k,); leaf: left = right = own position
-network    backbone/layers.i.weight, …, head/weight, head/bias, tanh () 0 or 1
+network    backbone/…, head/weight, head/bias, adapter/…; ``network`` says of which backbone
 
 Models of labels also hold ``present``, the positions of the labels that fitting saw; the others get the least logit
 less ``UNSEEN``.
@@ -37,17 +38,23 @@ Arrays = Mapping[str, Array]
 UNSEEN: Final = 3.0
 #: Steepness with which a margin of support vectors becomes a probability, before temperature.
 SLOPE: Final = 5.0
+#: The kind that is evaluated with torch.
+NETWORK: Final = "network"
 #: Rows are predicted in blocks, so that memory stays bounded however many there are.
 BLOCK: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One fitted model; see the table above."""
+    """One fitted model; see the table above.
+
+    network  of a network alone: ``backbone``, the fields of its spec, and ``per_token``; JSON values
+    """
 
     kind: str
     arrays: Arrays = field(repr=False)
     temperature: float = 1.0
+    network: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def outputs(self, task: Task, x: NDArray[np.float32]) -> Floats:
         """(n, columns) standardised rows to (n, task.outputs) float64.
@@ -55,11 +62,14 @@ class Model:
         Raises ForeignState for a kind or arrays that this version did not write.
         """
         evaluate = KINDS.get(self.kind)
-        if evaluate is None:
+        if evaluate is None and self.kind != NETWORK:
             raise ForeignState(f"a stored model is of unknown kind {self.kind[:32]!r}")
         try:
-            blocks = [evaluate(self.arrays, x[at : at + BLOCK]) for at in range(0, max(len(x), 1), BLOCK)]
-            raw = np.concatenate(blocks)
+            if evaluate is None:
+                raw = _network(self.network, self.arrays, x)
+            else:
+                blocks = [evaluate(self.arrays, x[at : at + BLOCK]) for at in range(0, max(len(x), 1), BLOCK)]
+                raw = np.concatenate(blocks)
             present = self.arrays.get("present")
             full = raw if present is None else spread(task, raw, present)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -139,16 +149,15 @@ def _trees(arrays: Arrays, x: Array) -> Floats:
     return np.asarray(summed + offset, dtype=np.float64)
 
 
-def _network(arrays: Arrays, x: Array) -> Floats:
-    hidden = np.asarray(x, dtype=np.float32)
-    at = 0
-    while f"backbone/layers.{at}.weight" in arrays:
-        hidden = hidden @ arrays[f"backbone/layers.{at}.weight"].T + arrays[f"backbone/layers.{at}.bias"]
-        hidden = np.tanh(hidden) if arrays["tanh"].item() else np.maximum(hidden, 0)
-        at += 1
-    return np.asarray(hidden @ arrays["head/weight"].T + arrays["head/bias"], dtype=np.float64)
+def _network(network: Mapping[str, Any] | None, arrays: Arrays, x: Array) -> Floats:
+    """In blocks of its own, whose size depends on the backbone."""
+    from commonroot.client.networks import outputs  # torch takes its time to load
+
+    if network is None:
+        raise KeyError("network")
+    return outputs(network, arrays, x)
 
 
 KINDS: Final[MappingProxyType[str, Callable[[Arrays, Array], Floats]]] = MappingProxyType(
-    {"constant": _constant, "linear": _linear, "network": _network, "rbf": _rbf, "trees": _trees}
+    {"constant": _constant, "linear": _linear, "rbf": _rbf, "trees": _trees}
 )

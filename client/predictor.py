@@ -3,7 +3,7 @@
     predictor.json       version, task, columns, which models with which weights
     tensors.safetensors  standardisation, and each model's arrays under ``0/…``, ``1/…``
 
-No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone.
+No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone, and torch where a network is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from commonroot.client.tasks import Floats, Task, task_from_json
 from commonroot.common.errors import DataError, ForeignState
 from commonroot.files import atomic_write, storage_errors
 
-VERSION: Final = 1
+VERSION: Final = 2
 _RECORD: Final = "predictor.json"
 _TENSORS: Final = "tensors.safetensors"
 
@@ -71,7 +71,8 @@ class Predictor:
         listed = []
         for at, (weight, model) in enumerate(self.members):
             arrays |= {f"{at}/{name}": array for name, array in model.arrays.items()}
-            listed.append({"kind": model.kind, "weight": weight, "temperature": model.temperature})
+            entry = {"kind": model.kind, "weight": weight, "temperature": model.temperature}
+            listed.append(entry if model.network is None else entry | {"network": dict(model.network)})
         record = {
             "version": VERSION,
             "task": self.task.to_json(),
@@ -95,8 +96,7 @@ class Predictor:
             if record["version"] != VERSION:
                 raise ForeignState(f"a predictor of layout {record['version']!r}; this version reads {VERSION}")
             members = tuple(
-                (float(entry["weight"]), Model(str(entry["kind"]), _under(arrays, at), float(entry["temperature"])))
-                for at, entry in enumerate(record["models"])
+                (float(entry["weight"]), _model(entry, _under(arrays, at))) for at, entry in enumerate(record["models"])
             )
             scaler = Scaler(arrays["scaler/centre"], arrays["scaler/scale"])
             names = tuple(map(str, record["columns"]))
@@ -109,6 +109,10 @@ def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[np.floa
     """The weighted mean of the models' predictions for standardised rows."""
     total = sum(weight * model.predict(task, x) for weight, model in members)
     return np.asarray(total, dtype=np.float64)
+
+
+def _model(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Model:
+    return Model(str(entry["kind"]), arrays, float(entry["temperature"]), entry.get("network"))
 
 
 def _under(arrays: Mapping[str, NDArray[Any]], at: int) -> dict[str, NDArray[Any]]:
