@@ -146,7 +146,9 @@ def check_rows(spec: BackboneSpec, x: NDArray[Any]) -> None:
     expected = spec.input
     if isinstance(expected, TokenInput) != (x.dtype.kind in "iu"):
         found = "whole numbers" if x.dtype.kind in "iu" else f"{x.dtype} values"
-        raise DataError(f"the backbone ({spec.family}) reads {expected.kind}s of {expected.dtype}; the rows hold {found}")
+        raise DataError(
+            f"the backbone ({spec.family}) reads {expected.kind}s of {expected.dtype}; the rows hold {found}"
+        )
     fits = x.ndim == 2 if spec.adapter else math.prod(x.shape[1:]) == math.prod(expected.shape)
     if not fits or (isinstance(expected, RowInput | TokenInput) and x.ndim != 2):
         shape = "any number of columns" if spec.adapter else f"shape {expected.shape}"
@@ -171,7 +173,7 @@ def block_rows(spec: BackboneSpec) -> int:
 
 
 def evaluate(model: DepartmentModel, x: NDArray[Any], *, representation: bool = False) -> NDArray[np.float32]:
-    """Head outputs of rows, or what the backbone makes of them, in blocks.  Raises as ``check_rows`` and ``as_batch``."""
+    """Head outputs of rows, or what the backbone makes of them, by blocks; raises as ``check_rows`` and ``as_batch``."""
     check_rows(model.spec, x)
     size = block_rows(model.spec)
     what = model.represent if representation else model

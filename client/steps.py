@@ -50,22 +50,25 @@ class Source:
         self._ready = rows.y.ndim == 1 and not self._itself
         self._y: NDArray[Any] = task.targets(rows.y) if self._ready else rows.y
         self._block = block_rows(model.spec)
+        # nothing to convert or to look at, and a step of a small network takes no longer than a few such looks
+        self._plain = rows.x.dtype == np.float32 and model.spec.input.dtype == "float32"
 
     def __len__(self) -> int:
         return len(self._x)
 
-    def take(self, at: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor]:
-        """Some rows and their targets."""
-        x = as_batch(self._spec, self._x[at])
+    def take(self, at: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The rows at these positions and their targets."""
+        found = self._x.take(at, axis=0)
+        x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
         if self._itself:
             return x, x.reshape(len(x), -1)
-        y = self._y[at] if self._ready else self._task.targets(self._y[at])
-        return x, torch.from_numpy(np.array(y) if isinstance(at, slice) else np.asarray(y))
+        y = self._y.take(at, axis=0)
+        return x, torch.from_numpy(y if self._ready else self._task.targets(y))
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, so many at a time that memory stays bounded."""
         for at in range(0, len(self), self._block):
-            yield self.take(slice(at, at + self._block))
+            yield self.take(np.arange(at, min(at + self._block, len(self))))
 
 
 def mean_loss(model: DepartmentModel, task: Task, source: Source) -> float:
@@ -93,12 +96,18 @@ class Flat:
         self, tensors: Mapping[str, nn.Parameter], velocity: Tensor | None = None, *, of: Flat | None = None
     ) -> None:
         """``of``: move that vector, and its momentum, instead of one of one's own."""
-        self.tensors = list(tensors.values())
-        self.vector = torch.cat([t.detach().reshape(-1) for t in self.tensors]) if of is None else of.vector
-        self.first = self.vector.clone() if of is None else of.first
-        fresh = torch.zeros_like(self.vector) if velocity is None else velocity
-        self.velocity = fresh if of is None else of.velocity
-        self._adam = _Adam(self.vector) if of is None else of._adam
+        self.tensors: list[nn.Parameter] = list(tensors.values())
+        self.vector: Tensor
+        self.first: Tensor
+        self.velocity: Tensor
+        self.adam: Adam
+        if of is None:
+            self.vector = torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+            self.first = self.vector.clone()
+            self.velocity = torch.zeros_like(self.vector) if velocity is None else velocity
+            self.adam = Adam(self.vector)
+        else:
+            self.vector, self.first, self.velocity, self.adam = of.vector, of.first, of.velocity, of.adam
         at = 0
         for tensor in self.tensors:
             tensor.data = self.vector[at : at + tensor.numel()].view(tensor.shape)  # a view: moving one moves both
@@ -107,31 +116,32 @@ class Flat:
     def move(self, gradient: Tensor, training: Training, rate: float) -> None:
         """One step against a clipped gradient, which is overwritten."""
         if training.optimizer == "adam":
-            self._adam.move(self.vector, gradient, rate=rate, decay=training.weight_decay)
+            self.adam.move(self.vector, gradient, rate=rate, decay=training.weight_decay)
             return
         gradient.add_(self.vector, alpha=training.weight_decay)
         self.velocity.mul_(training.momentum).add_(gradient)
         self.vector.sub_(self.velocity, alpha=rate)
 
 
-class _Adam:
+class Adam:
     """Kingma, Ba, 2014, arXiv:1412.6980, algorithm 1, with decoupled weight decay (Loshchilov, Hutter, 2017)."""
 
     def __init__(self, like: Tensor) -> None:
         self._like = like
-        self._first: Tensor | None = None  # made at the first step: SGD needs neither
-        self._second = self._first
+        self._means: tuple[Tensor, Tensor] | None = None  # made at the first step: SGD needs neither
         self._steps = 0
 
     def move(self, vector: Tensor, gradient: Tensor, *, rate: float, decay: float) -> None:
-        if self._first is None or self._second is None:
-            self._first, self._second = torch.zeros_like(self._like), torch.zeros_like(self._like)
+        """One step."""
+        if self._means is None:
+            self._means = torch.zeros_like(self._like), torch.zeros_like(self._like)
+        first, second = self._means
         self._steps += 1
-        self._first.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
-        self._second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        size = self._second.sqrt().div_(math.sqrt(1 - _BETA2**self._steps)).add_(_TINY)
+        first.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
+        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        size = second.sqrt().div_(math.sqrt(1 - _BETA2**self._steps)).add_(_TINY)
         vector.mul_(1 - rate * decay)
-        vector.addcdiv_(self._first, size, value=-rate / (1 - _BETA1**self._steps))
+        vector.addcdiv_(first, size, value=-rate / (1 - _BETA1**self._steps))
 
 
 class Loop:

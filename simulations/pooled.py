@@ -1,9 +1,9 @@
 """The pooled arm: what training on everybody's rows in one place would give.  It protects nobody.
 
 A reference for simulations, run by no federation: the rounds are replaced by central training of one backbone under one
-head, and adapter, per department on all training rows (``client.trainer.train_pooled``).  What comes before and after is as in every
-other arm: the same splits, the same last step in each department, the same models trained alone to compare with.  It
-is no bound on what sharing can give: a method may well do better.
+head (and adapter) per department on all training rows (``client.trainer.train_pooled``).  What comes before and after
+is as in every other arm: the same splits, the same last step in each department, the same models trained alone to
+compare with.  It is no bound on what sharing can give: a method may well do better.
 """
 
 from __future__ import annotations

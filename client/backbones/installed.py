@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from torch import nn
 
 from commonroot.common.backbone import InstalledSpec
-from commonroot.common.errors import BackboneMissing, BackboneMismatch
+from commonroot.common.errors import BackboneMismatch, BackboneMissing
 
 GROUP = "commonroot.backbones"
 

@@ -31,9 +31,7 @@ class Rescnn(nn.Module):
         super().__init__()
         widths = (spec.stages[0], *spec.stages)
         self.entry = conv2d(spec.channels, spec.stages[0], 3)
-        self.stages = nn.ModuleList(
-            _Stage(widths[at], widths[at + 1], halve=at > 0) for at in range(len(spec.stages))
-        )
+        self.stages = nn.ModuleList(_Stage(widths[at], widths[at + 1], halve=at > 0) for at in range(len(spec.stages)))
         self.last = ChannelLevel(spec.stages[-1])
 
     def forward(self, images: Tensor) -> Tensor:

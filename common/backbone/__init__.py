@@ -1,4 +1,4 @@
-"""The shared backbone as numbers: which families there are, which tensors each has, and the weights a seed gives them."""
+"""The shared backbone as numbers: its families, the tensors that each has, and the values a seed gives them."""
 
 from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
 from commonroot.common.backbone.installed import InstalledSpec

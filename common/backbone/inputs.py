@@ -1,9 +1,9 @@
 """What a backbone reads: the shape and type of one row, so that departments know what to bring their data to.
 
-    RowInput       (width,)                     float32   standardised columns
-    SequenceInput  (steps, channels)            float32   a window of readings, oldest first
-    ImageInput     (channels, height, width)    float32   in about [-1, 1]
-    TokenInput     (length,)                    int32     token ids below ``vocabulary``; 0 is padding, not a token
+RowInput       (width,)                     float32   standardised columns
+SequenceInput  (steps, channels)            float32   a window of readings, oldest first
+ImageInput     (channels, height, width)    float32   in about [-1, 1]
+TokenInput     (length,)                    int32     token ids below ``vocabulary``; 0 is padding, not a token
 """
 
 from __future__ import annotations

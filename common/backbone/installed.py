@@ -33,7 +33,7 @@ class InstalledSpec(BackboneSpec):
     width: Annotated[int, Field(ge=1, le=1_000_000)]
     tensors: Annotated[Shapes, Field(min_length=1), AfterValidator(checked_shapes)]
     per_token: bool = False
-    options: dict[str, bool | int | float | str] = {}
+    options: Annotated[dict[str, bool | int | float | str], Field(default_factory=dict)]
 
     @property
     def input(self) -> Input:

@@ -2,10 +2,10 @@
 
 Hu et al., 2021, arXiv:2106.09685:  W x becomes  W x + (α/r)·B A x,  W frozen, A (r, in) random, B (out, r) zero.
 
-share-a   A is shared and B stays in the department (Guo et al., 2024, arXiv:2410.01463): what is common to all, and what
-          is one's own
-freeze-a  A stays as it was drawn, the same everywhere, and B is shared (Sun et al., 2024, arXiv:2403.12313): the mean of
-          changes is then the change of the means, exactly
+share-a   A is shared and B stays in the department (Guo et al., 2024, arXiv:2410.01463): what is common to all, and
+          what is one's own
+freeze-a  A stays as it was drawn, the same everywhere, and B is shared (Sun et al., 2024, arXiv:2403.12313): the mean
+          of the changes is then the change that the mean makes, exactly
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import difflib
 import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,8 @@ class BackboneSpec(BaseModel):
 
     def __new__(cls, **fields: Any) -> Self:
         """``BackboneSpec(family="mlp", …)`` is an ``MlpSpec``."""
-        return super().__new__(_family_of(fields) if cls is BackboneSpec else cls)  # type: ignore[arg-type]
+        made = super().__new__(_family_of(fields) if cls is BackboneSpec else cls)
+        return cast(Self, made)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
@@ -55,7 +56,7 @@ class BackboneSpec(BaseModel):
     def _of_its_family(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if cls is not BackboneSpec or not isinstance(value, dict):
             return value if isinstance(value, cls) else handler(value)
-        return _family_of(value).model_validate(value)  # type: ignore[return-value]
+        return cast(Self, _family_of(value).model_validate(value))
 
     @model_validator(mode="after")
     def _reads_what_it_can(self) -> Self:
