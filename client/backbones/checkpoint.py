@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from torch import nn
 
@@ -27,12 +27,13 @@ def describe(
     targets: tuple[str, ...] = (),
     rank: int = 8,
     alpha: float = 16.0,
-    share: Literal["share-a", "freeze-a"] = "share-a",
+    share: str = "share-a",
     length: int = 128,
 ) -> PretrainedSpec:
     """The spec of a checkpoint in ``folder``, whose last part is the name that departments will keep it under.
 
     targets  ends of the names of the layers to change; the first of ``USUAL`` that the checkpoint has where empty
+    share    ``share-a`` or ``freeze-a``
     length   tokens read of a text
 
     Raises BackboneMissing, BackboneMismatch as ``backbones.build`` does; ConfigError where the layers cannot be named.
@@ -57,7 +58,7 @@ def describe(
             rank=rank,
             alpha=alpha,
             targets=chosen,
-            share=share,
+            share=cast(Literal["share-a", "freeze-a"], share),  # which the spec checks
             lora_a=tuple((name, shape) for name, shape in shapes.items() if name.endswith("lora_a")),
             lora_b=tuple((name, shape) for name, shape in shapes.items() if name.endswith("lora_b")),
         )

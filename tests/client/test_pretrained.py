@@ -148,7 +148,7 @@ def test_a_text_of_nothing_but_padding_still_gives_numbers(made):
 def test_a_checkpoint_that_is_not_here_is_asked_for(made, monkeypatch, tmp_path):
     spec = spec_of(made)
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    with pytest.raises(BackboneMissing, match="'tiny-bert' is not on this machine"):
+    with pytest.raises(BackboneMissing, match=r"'tiny-bert' is not on this machine"):
         build(spec)
 
 
@@ -182,7 +182,7 @@ def test_tensors_that_the_checkpoint_does_not_have_are_refused(made):
 
 
 def test_layers_that_are_not_there_are_named(made):
-    with pytest.raises(BackboneMismatch, match="no low-rank change fits layers nowhere"):
+    with pytest.raises(BackboneMismatch, match=r"no low-rank change fits layers nowhere"):
         spec_of(made, targets=("nowhere",))
 
 
@@ -193,18 +193,18 @@ def test_a_layer_with_a_private_name_cannot_be_shared(made, tmp_path):
     fields = spec_of(made).model_dump()
     fields["lora_a"] = [["encoder.adapter.lora_a", [2, 16]]]
     fields["lora_b"] = [["encoder.adapter.lora_b", [16, 2]]]
-    with pytest.raises(ValueError, match="'adapter' is private and never leaves"):
+    with pytest.raises(ValueError, match=r"'adapter' is private and never leaves"):
         PretrainedSpec.model_validate(fields)
 
 
 def test_a_folder_without_a_config_is_no_checkpoint(tmp_path):
-    with pytest.raises(BackboneMissing, match="holds no config.json"):
+    with pytest.raises(BackboneMissing, match=r"holds no config.json"):
         describe(tmp_path)
 
 
 def test_layers_of_unusual_names_must_be_named(made, monkeypatch):
     monkeypatch.setattr("commonroot.client.backbones.checkpoint.USUAL", (("nowhere",),))
-    with pytest.raises(ConfigError, match="none of the usual names is among: .*key.*query"):
+    with pytest.raises(ConfigError, match=r"none of the usual names is among: .*key.*query"):
         spec_of(made)
 
 
@@ -239,5 +239,5 @@ def test_what_timm_lacks_is_said(made):
     folder = made / "image"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
-    with pytest.raises(BackboneMissing, match="needs timm, which cannot be imported here: '(timm|torchvision)' is"):
+    with pytest.raises(BackboneMissing, match=r"needs timm, which cannot be imported here: '(timm|torchvision)' is"):
         describe(folder)
