@@ -173,7 +173,7 @@ def block_rows(spec: BackboneSpec) -> int:
 
 
 def evaluate(model: DepartmentModel, x: NDArray[Any], *, representation: bool = False) -> NDArray[np.float32]:
-    """Head outputs of rows, or what the backbone makes of them, by blocks; raises as ``check_rows`` and ``as_batch``."""
+    """Head outputs of rows, or their representation, by blocks.  Raises as ``check_rows`` and ``as_batch`` do."""
     check_rows(model.spec, x)
     size = block_rows(model.spec)
     what = model.represent if representation else model

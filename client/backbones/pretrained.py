@@ -136,7 +136,7 @@ def _hash(path: Path, size: int, changed: int) -> str:
 
 
 def load_encoder(library: str, folder: Path) -> nn.Module:
-    """The checkpoint's encoder in float32, frozen.  Raises BackboneMissing without the library, else BackboneMismatch."""
+    """The encoder in float32, frozen.  Raises BackboneMissing where the library is, BackboneMismatch for bad files."""
     with torch.random.fork_rng(devices=[]):  # layers draw values before the checkpoint's are put in
         try:
             encoder = _transformers(folder) if library == "transformers" else _timm(folder)

@@ -161,7 +161,7 @@ def test_a_spoilt_network_is_foreign_state(spoil):
 
 
 def test_one_step_of_adam_worked_by_hand():
-    """The first step of Adam moves every parameter by the rate against its gradient's sign, whatever the gradient's size.
+    """The first step moves every parameter by the rate against its gradient's sign, whatever the gradient's size.
 
     As in the step of SGD worked by hand every derivative is negative; weight decay 0.5 at rate 0.01 first takes 0.5 %:
     1·0.995 + 0.01 = 1.005 for weights, 0 + 0.01 for biases.
