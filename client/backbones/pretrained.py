@@ -30,7 +30,7 @@ from commonroot.common.errors import BackboneMismatch, BackboneMissing
 #: Where a department keeps its checkpoints.
 FOLDER: Final = "COMMONROOT_CHECKPOINTS"
 #: Files of a checkpoint that are for people.
-_UNREAD: Final = frozenset({".md", ".txt~", ".png"})
+_UNREAD: Final = frozenset({".md", ".png"})
 _LORA: Final = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 
 

@@ -88,8 +88,9 @@ def test_a_repeated_round_gives_the_same_bytes_and_leaves_the_global_generator_a
 
 def test_a_round_repeated_by_another_process_gives_the_same_bytes():
     """what a department does after a crash; with one thread, as daemons have it"""
+    folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     code = (
-        f"import sys, torch; torch.set_num_threads(1); sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r};"
+        f"import sys, torch; torch.set_num_threads(1); sys.path[:0] = {folders!r};"
         "from test_backbones import CASES, fingerprint, trained;"
         "print(*[fingerprint(trained(family)) for family in CASES])"
     )
