@@ -64,7 +64,7 @@ def network(draft: Draft, net: Net) -> Model:
     """A trained network as a stored model."""
     arrays: dict[str, NDArray[np.generic]] = {f"backbone/{name}": array for name, array in net.backbone.items()}
     arrays |= net.private
-    about = {"backbone": draft.backbone.model_dump(mode="json"), "per_token": net.per_token}
+    about = {"backbone": draft.network.model_dump(mode="json"), "per_token": net.per_token}
     return Model(NETWORK, arrays, network=about)
 
 

@@ -68,7 +68,7 @@ class DepartmentLearner:
         return name
 
     def _rows(self, charter: Charter) -> Prepared:
-        reads = None if charter.backbone.adapter else charter.backbone.input
+        reads = None if charter.network.adapter else charter.network.input
         if reads not in self._prepared:
             columns = None if reads is None else math.prod(reads.shape)
             self._prepared[reads] = prepare(self._data, folder=self._root, inputs=columns)

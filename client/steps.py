@@ -32,7 +32,7 @@ def per_token(task: Task) -> bool:
 
 
 def reconstructs(task: Task) -> bool:
-    """Whether a task's head is to give back the rows themselves."""
+    """Whether a task's head is to give back the rows themselves, which then are what its targets are made of."""
     return bool(getattr(task, "reconstructs", False))
 
 
@@ -60,9 +60,7 @@ class Source:
         """The rows at these positions and their targets."""
         found = self._x.take(at, axis=0)
         x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
-        if self._itself:
-            return x, x.reshape(len(x), -1)
-        y = self._y.take(at, axis=0)
+        y = found if self._itself else self._y.take(at, axis=0)
         return x, torch.from_numpy(y if self._ready else self._task.targets(y))
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:

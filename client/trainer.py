@@ -90,7 +90,7 @@ class Trainer:
 
     def net(self, received: Tensors, private: Private) -> Net:
         """Broadcast and private state as one network.  Raises ConfigError where a shared head fits another task."""
-        spec = self.draft.backbone
+        spec = self.draft.network
         backbone = {name: np.asarray(received[name]) for name, _ in spec.shapes()}
         adapter = {k.removeprefix("adapter/"): v for k, v in private.items() if k.startswith("adapter/")}
         tokens = per_token(self.task)
@@ -110,7 +110,7 @@ class Trainer:
 
         Raises BackboneMissing or BackboneMismatch where the backbone cannot be built here.
         """
-        check_rows(self.draft.backbone, rows.x)
+        check_rows(self.draft.network, rows.x)
         _model(self.draft, self.task, self.net(received, self.start()), self.columns)
 
     def train(
@@ -245,7 +245,7 @@ def represent(
 
     private  as a department keeps it; its ``adapter/…`` is used where the charter has one
     """
-    spec = draft.backbone
+    spec = draft.network
     adapter = {k.removeprefix("adapter/"): v for k, v in (private or {}).items() if k.startswith("adapter/")}
     model = DepartmentModel(spec, 1, columns=x.shape[-1], per_token=tokens)
     model.load(backbone, initial_head(spec, 1, 0), adapter)
@@ -254,7 +254,7 @@ def represent(
 
 def _first(draft: Draft, task: Task, rows: Rows | None, *, secret: int, columns: int | None = None) -> Net:
     """The network before any training: the charter's first backbone, under a head of the department's own seed."""
-    spec, seed = draft.backbone, draft.training.seed
+    spec, seed = draft.network, draft.training.seed
     columns = rows.x.shape[-1] if rows is not None else columns
     head, adapter = initial_head(spec, task.outputs, secret), initial_adapter(spec, columns, seed)
     return Net({} if rows is None else spec.initial(seed), head, adapter, per_token(task))
@@ -265,7 +265,7 @@ def _fresh(draft: Draft, task: Task, rows: Rows, *, secret: int) -> DepartmentMo
 
 
 def _model(draft: Draft, task: Task, net: Net, columns: int | None) -> DepartmentModel:
-    model = DepartmentModel(draft.backbone, task.outputs, columns=columns, per_token=net.per_token)
+    model = DepartmentModel(draft.network, task.outputs, columns=columns, per_token=net.per_token)
     model.load(net.backbone, net.head, net.adapter)
     return model
 

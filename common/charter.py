@@ -106,6 +106,11 @@ class Draft(_Frozen):
     timing: Timing = Timing()
     lanes: LaneChoice = "auto"
 
+    @property
+    def network(self) -> BackboneSpec:
+        """The backbone of methods that train one."""
+        return self.backbone
+
     @classmethod
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:
         """Parse TOML.  Raises ConfigError that names the file and every wrong field at once."""

@@ -49,7 +49,7 @@ def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed:
 
 def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
     charter, strategy = seal(draft), build(draft)
-    columns = None if draft.backbone.adapter else math.prod(draft.backbone.input.shape)
+    columns = None if draft.network.adapter else math.prod(draft.network.input.shape)
     prepared = {name: prepare(data, inputs=columns) for name, data in sections.items()}
     report: Report = {
         "arm": arm.label,

@@ -247,7 +247,8 @@ class Rebuilt(Regression):
         return (outputs - targets).square().mean()
 
     def targets(self, y):
-        raise AssertionError("labels teach nothing here")
+        """Of the rows, which are given in place of ``y``."""
+        return y.reshape(len(y), -1)
 
 
 @pytest.mark.parametrize("family", ["ngrams", "transformer"])
