@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from commonroot.client.baselines import GRID, Recipe, fit, recipes
 from commonroot.client.choice import Calibration, calibrate
 from commonroot.client.data import Prepared, Rows, folds, judged
-from commonroot.client.models import Model
+from commonroot.client.models import NETWORK, Model
 from commonroot.client.tasks import Task
 from commonroot.client.trainer import Net, train_alone
 from commonroot.common.charter import Draft
@@ -63,9 +63,9 @@ def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) ->
 def network(draft: Draft, net: Net) -> Model:
     """A trained network as a stored model."""
     arrays: dict[str, NDArray[np.generic]] = {f"backbone/{name}": array for name, array in net.backbone.items()}
-    arrays |= {f"head/{name}": array for name, array in net.head.items()}
-    arrays["tanh"] = np.array(draft.backbone.activation == "tanh", dtype=np.int64)
-    return Model("network", arrays)
+    arrays |= net.private
+    about = {"backbone": draft.network.model_dump(mode="json"), "per_token": net.per_token}
+    return Model(NETWORK, arrays, network=about)
 
 
 def _parts(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:

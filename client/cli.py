@@ -175,6 +175,22 @@ def predict(
 
 
 @app.command()
+def checkpoint(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint: config.json, safetensors, tokenizer.", metavar="DIR")],
+    target: Annotated[list[str] | None, typer.Option(help="End of the name of a layer to change; repeatable.")] = None,
+    rank: Annotated[int, typer.Option(help="Rank of the change.")] = 8,
+    share: Annotated[str, typer.Option(help="share-a (each department keeps its B) or freeze-a.")] = "share-a",
+    length: Annotated[int, typer.Option(help="Tokens read of a text.")] = 128,
+    json: Json = False,
+) -> None:
+    """Print the [backbone] section of a charter that fine-tunes a pretrained encoder together."""
+    from commonroot.client.backbones.checkpoint import describe, to_toml
+
+    spec = describe(folder, targets=tuple(target or ()), rank=rank, share=share, length=length)
+    emit(spec.model_dump(mode="json"), json, lambda: say(to_toml(spec).rstrip("\n")))
+
+
+@app.command()
 def ledger(folder: Folder, json: Json = False) -> None:
     """Everything that left this department, as a hash-chained list, after checking the chain."""
     from commonroot.client.folder import DepartmentFolder

@@ -133,7 +133,7 @@ def _federated(
     if not strategy.plan(draft):
         return None
     task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
-    trainer = Trainer(draft, task, secret, strategy.shares_head)
+    trainer = Trainer(draft, task, secret, strategy.shares_head, prepared.train.x.shape[-1])
     phases = strategy.finish(draft)
 
     def tuned(strength: float | None, rows: Rows) -> Model:
@@ -142,8 +142,10 @@ def _federated(
             return solo.network(draft, trainer.train(phases, received, private, rows, None, version=version).net)
         some = bounded(learnable(task, rows))
         known = some.x if task.reconstructs else some.y
-        head = probe_head(task, represent(draft, received, some.x), known, strength=strength)
-        fresh = {f"head/{name}": array for name, array in head.items()}
+        seen = represent(draft, received, some.x, private, tokens=task.per_token)
+        head = probe_head(task, seen, known, strength=strength)
+        fresh = {name: array for name, array in private.items() if name.startswith("adapter/")}
+        fresh |= {f"head/{name}": array for name, array in head.items()}
         after = [phase for phase in phases if "backbone" in phase.parts]
         return solo.network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
 

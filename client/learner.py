@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from commonroot.client.data import DataConfig, Prepared, prepare
 from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.trainer import Private, Trainer
+from commonroot.common.backbone import Input
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
@@ -33,13 +35,13 @@ class DepartmentLearner:
         self._name = name
         self._data = data
         self._secret = secret
-        self._prepared: dict[int, Prepared] = {}
+        self._prepared: dict[Input | None, Prepared] = {}
 
     def check(self, charter: Charter) -> None:
         """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter."""
         trainer = self._trainer(charter)
         received = build(charter).initial(charter)
-        trainer.net(received, trainer.start())
+        trainer.check(received, self._rows(charter).train)
 
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
         """Carry out the strategy's plan on the training rows."""
@@ -66,13 +68,16 @@ class DepartmentLearner:
         return name
 
     def _rows(self, charter: Charter) -> Prepared:
-        inputs = charter.backbone.inputs
-        if inputs not in self._prepared:
-            self._prepared[inputs] = prepare(self._data, folder=self._root, inputs=inputs)
-        return self._prepared[inputs]
+        reads = None if charter.network.adapter else charter.network.input
+        if reads not in self._prepared:
+            columns = None if reads is None else math.prod(reads.shape)
+            self._prepared[reads] = prepare(self._data, folder=self._root, inputs=columns)
+        return self._prepared[reads]
 
     def _trainer(self, charter: Charter) -> Trainer:
-        return Trainer(charter, self._rows(charter).task, self._seed(charter), build(charter).shares_head)
+        rows = self._rows(charter)
+        columns = rows.train.x.shape[-1]
+        return Trainer(charter, rows.task, self._seed(charter), build(charter).shares_head, columns)
 
     def _seed(self, charter: Charter) -> int:
         return int.from_bytes(derive(self._secret, "training", charter.digest))

@@ -1,72 +1,120 @@
-"""A department's network: the shared backbone that the charter names, and a private linear head on top of it.
+"""A department's network: its own adapter where the charter has one, the shared backbone, and its own linear head.
 
-    rows (n, inputs) → backbone → representation (n, widths[-1]) → head → outputs (n, task.outputs)
+    rows (n, columns) → adapter → (n, …input) → backbone → representation (n, spec.outputs) → head → (n, outputs)
 
-The backbone's parameters carry exactly the names and shapes of ``BackboneSpec.shapes``; everything in and out is a
-NumPy array by name, so nothing outside this file and ``trainer`` needs torch.
+A head that labels tokens reads a representation of each: (n, length, spec.outputs) to (n, length, outputs).  The
+backbone's parameters carry exactly the names and shapes of ``BackboneSpec.shapes``; everything in and out is a NumPy
+array by name, so nothing outside this file, ``steps`` and ``trainer`` needs torch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from commonroot.common.backbone import BackboneSpec
-from commonroot.common.errors import ManifestError
+from commonroot.client.backbones import build, fill, named
+from commonroot.client.backbones.parts import linear
+from commonroot.common.backbone import BackboneSpec, RowInput, TokenInput
+from commonroot.common.errors import ConfigError, DataError
 
 Arrays = dict[str, NDArray[np.float32]]
-
-
-class Backbone(nn.Module):
-    """Linear, activation, Linear, activation …"""
-
-    def __init__(self, spec: BackboneSpec) -> None:
-        super().__init__()
-        sizes = (spec.inputs, *spec.widths)
-        self.layers = nn.ModuleList(_empty_linear(sizes[at], sizes[at + 1]) for at in range(len(spec.widths)))
-        self.activation = torch.relu if spec.activation == "relu" else torch.tanh
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(n, inputs) to (n, widths[-1])."""
-        for layer in self.layers:
-            rows = self.activation(layer(rows))
-        return rows
+#: What never leaves, by name: ``head/weight``, ``head/bias``, ``adapter/…``.
+HEAD: Final = ("weight", "bias")
+#: Rows are evaluated in blocks of at most this many …
+MOST_ROWS: Final = 4096
+#: … and of about this many values inside the network, so that memory stays bounded however many rows there are.
+MOST_VALUES: Final = 1 << 22
 
 
 class DepartmentModel(nn.Module):
-    """Backbone and head.  Parameters are whatever memory held until ``load``."""
+    """Adapter, backbone and head.  Parameters are whatever memory held until ``load``.
 
-    def __init__(self, spec: BackboneSpec, outputs: int) -> None:
+    columns    of this department's rows; needed where the charter's backbone has an adapter
+    per_token  the head labels tokens
+
+    Raises ConfigError where the task does not fit the backbone; what ``backbones.build`` raises.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, outputs: int, *, columns: int | None = None, per_token: bool = False
+    ) -> None:
         super().__init__()
+        spec.check_heads(per_token=per_token)
         self.spec = spec
-        self.backbone = Backbone(spec)
-        self.head = _empty_linear(spec.outputs, outputs)
+        self.per_token = per_token
+        self.backbone = build(spec)
+        self.adapter = linear(adapter_columns(spec, columns), spec.input.shape[0]) if spec.adapter else None
+        self.head = linear(spec.outputs, outputs)
+        self._shape = None if spec.adapter else spec.input.shape
+        self.eval()
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, inputs) to (n, outputs)."""
-        out: Tensor = self.head(self.backbone(rows))
+        """(n, …) to (n, outputs), or (n, length, outputs) of tokens."""
+        out: Tensor = self.head(self.represent(rows))
         return out
 
-    def load(self, backbone: Mapping[str, NDArray[Any]], head: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a backbone (names of ``BackboneSpec.shapes``) and a head (``weight``, ``bias``).
+    def represent(self, rows: Tensor) -> Tensor:
+        """(n, …) to (n, spec.outputs), or (n, length, spec.outputs) of tokens.  Flat rows are taken in C order."""
+        if self.adapter is not None:
+            rows = self.adapter(rows)
+        elif self._shape is not None and len(self._shape) > 1 and rows.dim() == 2:
+            rows = rows.reshape(len(rows), *self._shape)
+        out: Tensor = self.backbone.tokens(rows) if self.per_token else self.backbone(rows)  # type: ignore[operator]
+        return out
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """The backbone's shared parameters, in packing order."""
+        return named(self.backbone, tuple(name for name, _ in self.spec.shapes()))
+
+    @property
+    def private(self) -> dict[str, nn.Parameter]:
+        """``head/…`` and ``adapter/…``: everything else that is trained."""
+        found = {f"head/{name}": getattr(self.head, name) for name in HEAD}
+        if self.adapter is not None:
+            found |= {f"adapter/{name}": getattr(self.adapter, name) for name in HEAD}
+        inside = named(self.backbone, tuple(name for name, _ in self.spec.private_shapes()))
+        return found | {f"adapter/{name}": parameter for name, parameter in inside.items()}
+
+    def load(
+        self,
+        backbone: Mapping[str, NDArray[Any]],
+        head: Mapping[str, NDArray[Any]],
+        adapter: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Take over a backbone (names of ``BackboneSpec.shapes``), a head (``weight``, ``bias``) and an adapter.
 
         Raises ManifestError for a missing tensor or one of another shape.
         """
-        _fill(self.backbone, backbone, what="backbone")
-        _fill(self.head, head, what="head")
+        fill(self.shared, backbone, what="backbone")
+        fill({name: getattr(self.head, name) for name in HEAD}, head, what="head")
+        own = {k.removeprefix("adapter/"): v for k, v in self.private.items() if k.startswith("adapter/")}
+        fill(own, adapter or {}, what="adapter")
 
     def export_backbone(self) -> Arrays:
         """A copy of the backbone by the names of ``BackboneSpec.shapes``."""
-        return _copy(self.backbone)
+        return _copy(self.shared)
 
     def export_head(self) -> Arrays:
-        """A copy of the head: ``weight`` (outputs, widths[-1]) and ``bias`` (outputs,)."""
-        return _copy(self.head)
+        """A copy of the head: ``weight`` (outputs, spec.outputs) and ``bias`` (outputs,)."""
+        return _copy({name: getattr(self.head, name) for name in HEAD})
+
+    def export_adapter(self) -> Arrays:
+        """A copy of the adapter: ``weight`` (input width, columns), ``bias``, and private tensors of the backbone."""
+        return _copy({k.removeprefix("adapter/"): v for k, v in self.private.items() if k.startswith("adapter/")})
+
+
+def adapter_columns(spec: BackboneSpec, columns: int | None) -> int:
+    """How many columns an adapter reads.  Raises ConfigError where nobody says."""
+    if columns is None:
+        raise ConfigError(f"a backbone of family {spec.family!r} with an adapter needs to know the rows' columns")
+    return columns
 
 
 def initial_head(spec: BackboneSpec, outputs: int, seed: int) -> Arrays:
@@ -77,22 +125,62 @@ def initial_head(spec: BackboneSpec, outputs: int, seed: int) -> Arrays:
     return {"weight": weight, "bias": np.zeros(outputs, dtype=np.float32)}
 
 
-def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Without values: they come from a broadcast or a seed, never from torch's global generator."""
-    return nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+def initial_adapter(spec: BackboneSpec, columns: int | None, seed: int) -> Arrays:
+    """What a department's own tensors in front of and inside the backbone begin with; empty where there are none.
+
+    As many columns as the backbone reads are passed through as they are.  Others are mixed so that standardised columns
+    keep their size, by the charter's seed: departments whose columns are the same begin with the same mixture.
+    """
+    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in spec.private_shapes()}
+    if not spec.adapter:
+        return arrays
+    columns, width = adapter_columns(spec, columns), spec.input.shape[0]
+    random = np.random.default_rng([0x61646170, seed, columns])
+    limit = math.sqrt(3.0 / columns)
+    mixing = np.eye(width) if columns == width else random.uniform(-limit, limit, size=(width, columns))
+    return arrays | {"weight": mixing.astype(np.float32), "bias": np.zeros(width, dtype=np.float32)}
 
 
-def _fill(module: nn.Module, arrays: Mapping[str, NDArray[Any]], *, what: str) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name not in arrays:
-                raise ManifestError(f"the {what} has no tensor {name!r}")
-            array = np.asarray(arrays[name], dtype=np.float32)
-            if array.shape != tuple(parameter.shape):
-                expected = tuple(parameter.shape)
-                raise ManifestError(f"tensor {name!r} of the {what}: expected shape {expected}, found {array.shape}")
-            parameter.copy_(torch.from_numpy(array.copy()))
+def check_rows(spec: BackboneSpec, x: NDArray[Any]) -> None:
+    """Raise DataError where rows are not of the shape or type that the backbone reads."""
+    expected = spec.input
+    if isinstance(expected, TokenInput) != (x.dtype.kind in "iu"):
+        found = "whole numbers" if x.dtype.kind in "iu" else f"{x.dtype} values"
+        raise DataError(
+            f"the backbone ({spec.family}) reads {expected.kind}s of {expected.dtype}; the rows hold {found}"
+        )
+    fits = x.ndim == 2 if spec.adapter else math.prod(x.shape[1:]) == math.prod(expected.shape)
+    if not fits or (isinstance(expected, RowInput | TokenInput) and x.ndim != 2):
+        shape = "any number of columns" if spec.adapter else f"shape {expected.shape}"
+        raise DataError(f"the backbone ({spec.family}) reads {expected.kind}s of {shape}; the rows have {x.shape[1:]}")
 
 
-def _copy(module: nn.Module) -> Arrays:
-    return {name: parameter.detach().numpy().copy() for name, parameter in module.named_parameters()}
+def as_batch(spec: BackboneSpec, x: NDArray[Any]) -> Tensor:
+    """A few rows as a tensor that may be written to.  Raises DataError for token ids beyond the vocabulary."""
+    found = np.asarray(x, dtype=spec.input.dtype)
+    if isinstance(spec.input, TokenInput) and found.size:
+        least, most = int(found.min()), int(found.max())
+        if least < 0 or most >= spec.input.vocabulary:
+            outside = least if least < 0 else most
+            raise DataError(f"token id {outside} is outside the backbone's vocabulary of {spec.input.vocabulary}")
+    return torch.from_numpy(found if found.flags.writeable else found.copy())
+
+
+def block_rows(spec: BackboneSpec) -> int:
+    """How many rows are evaluated at a time."""
+    values = math.prod(spec.input.shape) * (1 if isinstance(spec.input, RowInput) else max(8, spec.outputs))
+    return max(1, min(MOST_ROWS, MOST_VALUES // values))
+
+
+def evaluate(model: DepartmentModel, x: NDArray[Any], *, representation: bool = False) -> NDArray[np.float32]:
+    """Head outputs of rows, or their representation, by blocks.  Raises as ``check_rows`` and ``as_batch`` do."""
+    check_rows(model.spec, x)
+    size = block_rows(model.spec)
+    what = model.represent if representation else model
+    with torch.inference_mode():
+        blocks = [what(as_batch(model.spec, x[at : at + size])).numpy() for at in range(0, max(len(x), 1), size)]
+    return np.concatenate(blocks).astype(np.float32, copy=False)
+
+
+def _copy(parameters: Mapping[str, nn.Parameter]) -> Arrays:
+    return {name: parameter.detach().numpy().copy() for name, parameter in parameters.items()}

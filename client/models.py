@@ -1,7 +1,8 @@
-"""Fitted models as plain arrays, predicting with NumPy alone.
+"""Fitted models as plain arrays, predicting with NumPy alone; only networks need torch.
 
 Whatever fitted it (scikit-learn, torch), a model that a department keeps is a kind, a few arrays and a calibration:
-it is stored without pickle, read back years later without the library that fitted it, and cannot run anything.
+it is stored without pickle, read back years later without the library that fitted it, and cannot run anything.  A
+network also needs the description of its backbone, and is evaluated by the code that trained it.
 
 Every kind maps rows (n, …) to head outputs (n, task.outputs), per token (n, length, task.outputs).  Those that know
 only columns read rows of any shape flattened to (n, columns).  ``temperature`` divides logits (Guo, Pleiss, Sun,
@@ -16,7 +17,7 @@ bag        weight (k, vocabulary), bias (k,), rarity (vocabulary,): rows of toke
 window     reach (); weight (2·reach + 1, vocabulary or channels, k), bias (k,): token ids or a sequence, per token
 projection centre (columns,), directions (k, columns): rows put together again from k directions
 isolation  as trees: the log of an anomaly score instead of a reconstruction
-network    backbone/layers.i.weight, …, head/weight, head/bias, tanh () 0 or 1
+network    backbone/…, head/weight, head/bias, adapter/…; ``network`` says of which backbone
 
 Models of labels also hold ``present``, the positions of the labels that fitting saw; the others get the least logit
 less ``UNSEEN``.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per step.
@@ -42,6 +43,8 @@ Arrays = Mapping[str, Array]
 UNSEEN: Final = 3.0
 #: Steepness with which a margin of support vectors becomes a probability, before temperature.
 SLOPE: Final = 5.0
+#: The kind that is evaluated with torch.
+NETWORK: Final = "network"
 #: Rows are predicted in blocks of this many, and of fewer where rows are wide, so that memory stays bounded.
 BLOCK: Final = 4096
 BLOCK_NUMBERS: Final = 4_000_000
@@ -49,12 +52,16 @@ BLOCK_NUMBERS: Final = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One fitted model; see the table above."""
+    """One fitted model; see the table above.
+
+    network  of a network alone: ``backbone``, the fields of its spec, and ``per_token``; JSON values
+    """
 
     kind: str
     arrays: Arrays = field(repr=False)
     temperature: float = 1.0
     shift: float = 0.0
+    network: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def outputs(self, task: Task, x: Array) -> Floats:
         """Rows (n, …) to calibrated head outputs, float64.
@@ -62,7 +69,7 @@ class Model:
         Raises ForeignState for a kind or arrays that this version did not write.
         """
         evaluate = KINDS.get(self.kind)
-        if evaluate is None:
+        if evaluate is None and self.kind != NETWORK:
             raise ForeignState(f"a stored model is of unknown kind {self.kind[:32]!r}")
         step = max(1, min(BLOCK, BLOCK_NUMBERS // max(math.prod(x.shape[1:]), 1)))
         try:
@@ -72,8 +79,11 @@ class Model:
         full = np.concatenate(blocks)
         return (full - self.shift) / self.temperature if task.tempered else full
 
-    def _block(self, evaluate: Callable[[Arrays, Array], Floats], task: Task, x: Array) -> Floats:
-        raw = evaluate(self.arrays, x if self.kind in SHAPED else x.reshape(len(x), math.prod(x.shape[1:])))
+    def _block(self, evaluate: Callable[[Arrays, Array], Floats] | None, task: Task, x: Array) -> Floats:
+        if evaluate is None:
+            raw = _network(self.network, self.arrays, x)
+        else:
+            raw = evaluate(self.arrays, x if self.kind in SHAPED else x.reshape(len(x), math.prod(x.shape[1:])))
         if "present" in self.arrays:
             raw = spread(task, raw, self.arrays["present"])
         if "residual" in self.arrays:
@@ -154,14 +164,13 @@ def _trees(arrays: Arrays, x: Array) -> Floats:
     return np.asarray(summed + offset, dtype=np.float64)
 
 
-def _network(arrays: Arrays, x: Array) -> Floats:
-    hidden = np.asarray(x, dtype=np.float32)
-    at = 0
-    while f"backbone/layers.{at}.weight" in arrays:
-        hidden = hidden @ arrays[f"backbone/layers.{at}.weight"].T + arrays[f"backbone/layers.{at}.bias"]
-        hidden = np.tanh(hidden) if arrays["tanh"].item() else np.maximum(hidden, 0)
-        at += 1
-    return np.asarray(hidden @ arrays["head/weight"].T + arrays["head/bias"], dtype=np.float64)
+def _network(network: Mapping[str, Any] | None, arrays: Arrays, x: Array) -> Floats:
+    """In blocks of its own, whose size depends on the backbone."""
+    from commonroot.client.networks import outputs  # torch takes its time to load
+
+    if network is None:
+        raise KeyError("network")
+    return outputs(network, arrays, x)
 
 
 def _bag(arrays: Arrays, x: Array) -> Floats:
@@ -199,14 +208,13 @@ def _projection(arrays: Arrays, x: Array) -> Floats:
 
 
 #: Kinds that read rows in their own shape.
-SHAPED: Final = frozenset({"bag", "network", "window"})
+SHAPED: Final = frozenset({"bag", "window"})
 KINDS: Final[MappingProxyType[str, Callable[[Arrays, Array], Floats]]] = MappingProxyType(
     {
         "bag": _bag,
         "constant": _constant,
         "isolation": _trees,
         "linear": _linear,
-        "network": _network,
         "projection": _projection,
         "rbf": _rbf,
         "trees": _trees,

@@ -3,7 +3,7 @@
     predictor.json       version, task, columns, which models with which weights
     tensors.safetensors  standardisation, and each model's arrays under ``0/…``, ``1/…``
 
-No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone.
+No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone, and torch where a network is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from commonroot.client.tasks import Floats, Task, task_from_json
 from commonroot.common.errors import DataError, ForeignState
 from commonroot.files import atomic_write, storage_errors
 
-VERSION: Final = 1
+VERSION: Final = 2
 _RECORD: Final = "predictor.json"
 _TENSORS: Final = "tensors.safetensors"
 
@@ -71,14 +71,13 @@ class Predictor:
         listed = []
         for at, (weight, model) in enumerate(self.members):
             arrays |= {f"{at}/{name}": array for name, array in model.arrays.items()}
-            listed.append(
-                {
-                    "kind": model.kind,
-                    "weight": weight,
-                    "temperature": model.temperature,
-                    "shift": model.shift,
-                }
-            )
+            entry = {
+                "kind": model.kind,
+                "weight": weight,
+                "temperature": model.temperature,
+                "shift": model.shift,
+            }
+            listed.append(entry if model.network is None else entry | {"network": dict(model.network)})
         record = {
             "version": VERSION,
             "task": self.task.to_json(),
@@ -102,16 +101,7 @@ class Predictor:
             if record["version"] != VERSION:
                 raise ForeignState(f"a predictor of layout {record['version']!r}; this version reads {VERSION}")
             members = tuple(
-                (
-                    float(entry["weight"]),
-                    Model(
-                        str(entry["kind"]),
-                        _under(arrays, at),
-                        float(entry["temperature"]),
-                        float(entry.get("shift", 0.0)),
-                    ),
-                )
-                for at, entry in enumerate(record["models"])
+                (float(entry["weight"]), _model(entry, _under(arrays, at))) for at, entry in enumerate(record["models"])
             )
             scaler = Scaler(arrays["scaler/centre"], arrays["scaler/scale"])
             names = tuple(map(str, record["columns"]))
@@ -124,6 +114,11 @@ def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[Any]) -
     """The weighted mean of the models' predictions for rows as the models read them."""
     total = sum(weight * model.predict(task, x) for weight, model in members)
     return np.asarray(total, dtype=np.float64)
+
+
+def _model(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Model:
+    calibrated = float(entry["temperature"]), float(entry["shift"])
+    return Model(str(entry["kind"]), arrays, *calibrated, network=entry.get("network"))
 
 
 def _under(arrays: Mapping[str, NDArray[Any]], at: int) -> dict[str, NDArray[Any]]:

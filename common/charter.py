@@ -10,7 +10,7 @@ import tomllib
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
@@ -40,7 +40,10 @@ class Training(_Frozen):
     """How a department trains between two sums.
 
     batch          rows per step
-    learning_rate  of SGD with momentum
+    optimizer      ``sgd`` with momentum, or ``adam`` (Kingma, Ba, 2014, arXiv:1412.6980, with the weight decay of
+                   Loshchilov, Hutter, 2017, arXiv:1711.05101), whose state lasts one round; for transformers
+    learning_rate  of the optimizer; 0.05 for ``sgd``, about 0.003 for ``adam``
+    momentum       of ``sgd``; ``adam`` takes 0.9 and 0.999 always
     gradient_clip  L2 bound on one step's gradient
     update_clip    L2 bound on what a department adds to the backbone in one round, before weighting
     weight_cap     rows beyond this many give a department no further weight; weights are √(rows / weight_cap)
@@ -48,6 +51,7 @@ class Training(_Frozen):
     """
 
     batch: Annotated[int, Field(ge=1, le=65_536)] = 16
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Positive = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 1e-4
@@ -98,12 +102,17 @@ class Draft(_Frozen):
     name: Name
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     method: Method
-    backbone: BackboneSpec
+    backbone: SerializeAsAny[BackboneSpec]
     training: Training = Training()
     cohort: Cohort = Cohort()
     timing: Timing = Timing()
     lanes: LaneChoice = "auto"
     ready: Literal["auto", "on", "off"] = "auto"
+
+    @property
+    def network(self) -> BackboneSpec:
+        """The backbone of methods that train one."""
+        return self.backbone
 
     @classmethod
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:

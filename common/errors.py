@@ -168,6 +168,20 @@ class UnknownBenchmark(UsageError):
     hint = "`commonroot bench --help` lists them"
 
 
+class BackboneMissing(UsageError):
+    """The charter's backbone needs a package, a library or a checkpoint that this machine does not have."""
+
+    code = "CR67"
+    hint = "install what the message names, in the version that the charter says"
+
+
+class BackboneMismatch(UsageError):
+    """The package or checkpoint found here is not the one whose tensors or hashes the charter lists."""
+
+    code = "CR68"
+    hint = "every department needs the very same package or checkpoint: get it again from where the charter's came from"
+
+
 # -- theirs --------------------------------------------------------------------------------------------------------
 
 

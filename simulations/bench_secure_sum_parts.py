@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.common.backbone import BackboneSpec
+from commonroot.common.backbone import MlpSpec
 from commonroot.common.charter import Charter, Method, TermSpec
 from commonroot.common.messages import Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
@@ -50,7 +50,7 @@ def _charter(values: Tensors, lanes: LaneChoice) -> Charter:
         name="bench",
         rounds=1,
         method=Method(name="fedavg"),
-        backbone=BackboneSpec(inputs=1, widths=(1,)),
+        backbone=MlpSpec(inputs=1, widths=(1,)),
         lanes=lanes,
         terms=(*terms, TermSpec(name="weight", shape=(), lane="fixed64", bound=1.0)),
         broadcast=(("nothing", (1,)),),

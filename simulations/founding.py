@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,12 +156,18 @@ def to_toml(values: Mapping[str, Any]) -> str:
 
 
 def _toml_lines(values: Mapping[str, Any], table: tuple[str, ...]) -> list[str]:
-    lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
+    lines = [
+        f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, Mapping)
+    ]
     for key, value in values.items():
         if isinstance(value, Mapping):
-            name = (*table, key)
+            name = (*table, _toml_key(key))
             lines += ["", f"[{'.'.join(name)}]", *_toml_lines(value, name)]
     return lines if table else [*lines, ""]
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:

@@ -1,21 +1,22 @@
 """The pooled arm: what training on everybody's rows in one place would give.  It protects nobody.
 
 A reference for simulations, run by no federation: the rounds are replaced by central training of one backbone under one
-head per department on all training rows (``client.trainer.train_pooled``).  What comes before and after is as in every
-other arm: the same splits, the same last step in each department, the same models trained alone to compare with.  It
-is no bound on what sharing can give: a method may well do better.
+head (and adapter) per department on all training rows (``client.trainer.train_pooled``).  What comes before and after
+is as in every other arm: the same splits, the same last step in each department, the same models trained alone to
+compare with.  It is no bound on what sharing can give: a method may well do better.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Final
 
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.finish import conclude
 from commonroot.client.learner import summary
-from commonroot.client.trainer import Private, train_pooled
+from commonroot.client.trainer import train_pooled
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
@@ -48,7 +49,8 @@ def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed:
 
 def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
     charter, strategy = seal(draft), build(draft)
-    prepared = {name: prepare(data, inputs=draft.backbone.inputs) for name, data in sections.items()}
+    columns = None if draft.network.adapter else math.prod(draft.network.input.shape)
+    prepared = {name: prepare(data, inputs=columns) for name, data in sections.items()}
     report: Report = {
         "arm": arm.label,
         "method": {"name": "pooled", "options": {}},
@@ -76,10 +78,9 @@ def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int
         return report | {"state": "stopped", "reason": f"{error} ({error.code})"}
     tell("run-closing", {"departments": list(prepared)})
     for (name, rows), net in zip(prepared.items(), nets, strict=True):
-        private: Private = {f"head/{part}": array for part, array in net.head.items()}
         # the seed that the department's own learner would take under this charter
         secret = int.from_bytes(derive(training_secret(seed, name), "training", charter.digest))
-        found = conclude(draft, strategy, rows, net.backbone, private, secret=secret, version=draft.rounds)
+        found = conclude(draft, strategy, rows, net.backbone, net.private, secret=secret, version=draft.rounds)
         report["departments"].append(summary(name, charter, found.report))
         tell("finished", {"department": name})
     return report

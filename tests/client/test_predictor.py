@@ -120,7 +120,7 @@ def spoil(folder, change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda record: record.update(version=2),
+        lambda record: record.update(version=1),
         lambda record: record.pop("task"),
         lambda record: record["task"].update(kind="ranking"),
         lambda record: record["models"][0].pop("weight"),

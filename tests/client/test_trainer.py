@@ -257,11 +257,11 @@ def test_pooled_training_of_one_department_learns_like_the_twin():
 def test_batches_differ_by_one_row_at_most_and_hold_every_row_once():
     """17 rows in batches of 16 would be 16 and 1; here 9 and 8"""
     from commonroot.client.model import DepartmentModel
-    from commonroot.client.trainer import _Loop
+    from commonroot.client.steps import Loop
 
     draft = draft_of(batch=16)
     model = DepartmentModel(draft.backbone, 3)
     model.load(draft.backbone.initial(1), {"weight": np.zeros((3, 6)), "bias": np.zeros(3)})
-    batches = _Loop(model, THREE, draft.training, np.random.default_rng(1)).batches(17)
+    batches = Loop(model, THREE, draft.training, np.random.default_rng(1)).batches(17)
     assert [len(batch) for batch in batches] == [9, 8]
     assert sorted(int(at) for batch in batches for at in batch) == list(range(17))

@@ -1,0 +1,200 @@
+"""Steps of training: rows in batches, one flat vector per part, and SGD or Adam on it.
+
+torch.optim would do, but it loads a compiler at its first step and walks over every tensor at each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from commonroot.client.data import Rows
+from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
+from commonroot.client.tasks import Task
+from commonroot.common.charter import Training
+from commonroot.strategies.base import Part, Phase
+
+_BETA1: Final = 0.9
+_BETA2: Final = 0.999
+_TINY: Final = 1e-8
+
+
+class Source:
+    """Rows as batches of tensors.  They may lie in a read-only map of a file: only a batch is ever copied.
+
+    Raises DataError where the rows do not fit the backbone.
+    """
+
+    def __init__(self, model: DepartmentModel, task: Task, rows: Rows) -> None:
+        check_rows(model.spec, rows.x)
+        self._spec, self._task, self._x = model.spec, task, rows.x
+        self._itself = task.reconstructs
+        # targets of one number per row are made once; larger ones batch by batch
+        self._ready = rows.y.ndim == 1 and not self._itself
+        self._y: NDArray[Any] = task.targets(rows.y) if self._ready else rows.y
+        self._block = block_rows(model.spec)
+        # nothing to convert or to look at, and a step of a small network takes no longer than a few such looks
+        self._plain = rows.x.dtype == np.float32 and model.spec.input.dtype == "float32"
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def take(self, at: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The rows at these positions and their targets."""
+        found = self._x.take(at, axis=0)
+        x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
+        y = found if self._itself else self._y.take(at, axis=0)
+        return x, torch.from_numpy(y if self._ready else self._task.targets(y))
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in order, so many at a time that memory stays bounded."""
+        for at in range(0, len(self), self._block):
+            yield self.take(np.arange(at, min(at + self._block, len(self))))
+
+
+def mean_loss(model: DepartmentModel, task: Task, source: Source) -> float:
+    """Mean loss over rows, divided by the chance loss."""
+    total = 0.0
+    with torch.inference_mode():
+        for x, y in source.blocks():
+            total += float(task.loss(model(x), y)) * len(x)
+    return total / len(source) / task.chance
+
+
+@contextlib.contextmanager
+def own_dice(*words: int) -> Iterator[None]:
+    """Let whatever draws from torch's generator (dropout) draw from a seed of its own, and nobody notice outside."""
+    seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Flat:
+    """The tensors of one part as one vector, so that a step costs a few operations however many layers there are."""
+
+    def __init__(
+        self, tensors: Mapping[str, nn.Parameter], velocity: Tensor | None = None, *, of: Flat | None = None
+    ) -> None:
+        """``of``: move that vector, and its momentum, instead of one of one's own."""
+        self.tensors: list[nn.Parameter] = list(tensors.values())
+        self.vector: Tensor
+        self.first: Tensor
+        self.velocity: Tensor
+        self.adam: Adam
+        if of is None:
+            self.vector = torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+            self.first = self.vector.clone()
+            self.velocity = torch.zeros_like(self.vector) if velocity is None else velocity
+            self.adam = Adam(self.vector)
+        else:
+            self.vector, self.first, self.velocity, self.adam = of.vector, of.first, of.velocity, of.adam
+        at = 0
+        for tensor in self.tensors:
+            tensor.data = self.vector[at : at + tensor.numel()].view(tensor.shape)  # a view: moving one moves both
+            at += tensor.numel()
+
+    def move(self, gradient: Tensor, training: Training, rate: float) -> None:
+        """One step against a clipped gradient, which is overwritten."""
+        if training.optimizer == "adam":
+            self.adam.move(self.vector, gradient, rate=rate, decay=training.weight_decay)
+            return
+        gradient.add_(self.vector, alpha=training.weight_decay)
+        self.velocity.mul_(training.momentum).add_(gradient)
+        self.vector.sub_(self.velocity, alpha=rate)
+
+
+class Adam:
+    """Kingma, Ba, 2014, arXiv:1412.6980, algorithm 1, with decoupled weight decay (Loshchilov, Hutter, 2017)."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._means: tuple[Tensor, Tensor] | None = None  # made at the first step: SGD needs neither
+        self._steps = 0
+
+    def move(self, vector: Tensor, gradient: Tensor, *, rate: float, decay: float) -> None:
+        """One step."""
+        if self._means is None:
+            self._means = torch.zeros_like(self._like), torch.zeros_like(self._like)
+        first, second = self._means
+        self._steps += 1
+        first.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
+        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        size = second.sqrt().div_(math.sqrt(1 - _BETA2**self._steps)).add_(_TINY)
+        vector.mul_(1 - rate * decay)
+        vector.addcdiv_(first, size, value=-rate / (1 - _BETA1**self._steps))
+
+
+class Loop:
+    """Epochs and steps over one department's model."""
+
+    def __init__(
+        self,
+        model: DepartmentModel,
+        task: Task,
+        training: Training,
+        random: np.random.Generator,
+        *,
+        head_velocity: Tensor | None = None,
+        backbone: Flat | None = None,
+    ) -> None:
+        """``backbone``: of another model, to be moved together with this one's."""
+        self.model, self.task, self.training, self.random = model, task, training, random
+        self.backbone = Flat(model.shared, of=backbone)
+        self.head = Flat(model.private, head_velocity)
+        self._moving: list[Flat] = []
+        self._anchor = 0.0
+        self._rate = training.learning_rate
+
+    def begin(self, phase: Phase) -> None:
+        """Freeze everything but the phase's parts; what is private moves with the head."""
+        self._moving = []
+        parts: tuple[tuple[Part, Flat], ...] = (("backbone", self.backbone), ("head", self.head))
+        for part, flat in parts:
+            for tensor in flat.tensors:
+                tensor.requires_grad_(part in phase.parts)
+            if part in phase.parts:
+                self._moving.append(flat)
+        self._anchor = phase.anchor
+        self._rate = phase.rate * self.training.learning_rate
+
+    def batches(self, n: int) -> list[NDArray[np.int64]]:
+        """One pass over n rows in a random order, in batches whose sizes differ by one at most."""
+        order = self.random.permutation(n)
+        parts = math.ceil(n / self.training.batch)
+        size, longer = divmod(n, parts)
+        ends = np.arange(1, parts + 1) * size + np.minimum(np.arange(1, parts + 1), longer)
+        return [order[end - size - (at < longer) : end] for at, end in enumerate(ends.tolist())]
+
+    def epoch(self, source: Source) -> float:
+        """One pass; the mean loss over its rows, before each row's step."""
+        total = torch.zeros(())
+        self.model.train()
+        for batch in self.batches(len(source)):
+            total += self.step(*source.take(batch)) * len(batch)
+        self.model.eval()
+        return float(total) / len(source)
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step on one batch; its loss."""
+        training = self.training
+        loss = self.task.loss(self.model(x), y) / self.task.chance
+        found = iter(torch.autograd.grad(loss, [tensor for flat in self._moving for tensor in flat.tensors]))
+        with torch.no_grad():
+            gradients = [torch.cat([next(found).reshape(-1) for _ in flat.tensors]) for flat in self._moving]
+            squares = torch.zeros(())
+            for flat, gradient in zip(self._moving, gradients, strict=True):
+                if self._anchor and flat is self.backbone:
+                    gradient.add_(flat.vector - flat.first, alpha=self._anchor)
+                squares += torch.dot(gradient, gradient)
+            factor = torch.clamp(training.gradient_clip / (squares.sqrt() + 1e-12), max=1.0)
+            for flat, gradient in zip(self._moving, gradients, strict=True):
+                flat.move(gradient.mul_(factor), training, self._rate)
+        return loss.detach()

@@ -1,0 +1,90 @@
+"""Whole federations of three departments on every family of backbones, with the secure sum in the loop."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from backbone_tasks import CASES, THREE, rows, texts
+
+from commonroot.client.baselines import GRID
+from commonroot.client.data import Prepared, Scaler
+from commonroot.client.learner import DepartmentLearner
+from commonroot.simulations.simulate import simulate
+
+NAMES = ("north", "east", "south")
+CHARTER = """
+seed = 1
+[charter]
+federation = "works"
+name = "tried"
+rounds = {rounds}
+method = {{ name = "fedper", options = {{ backbone_epochs = 2, fine_tune_head_epochs = 2, fine_tune_epochs = 2 }} }}
+{section}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    """One thread, as the command takes; of what departments try alone and at the end only the quickest."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
+        patch.setattr("commonroot.client.finish.STRENGTHS", (1.0,))
+        yield
+    torch.set_num_threads(threads)
+
+
+def scenario(folder: Path, spec, make, *, rounds: int = 3, columns: dict[str, int] | None = None) -> Path:
+    """Departments of 180 rows, flat, of which each keeps as many columns as ``columns`` says."""
+    values = spec.model_dump(mode="json")
+    inline = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    text = CHARTER.format(rounds=rounds, section=f"backbone = {{ {inline} }}")
+    for at, name in enumerate(NAMES):
+        data = make(180, 10 + at)
+        flat = data.x.reshape(180, -1)
+        kept = (columns or {}).get(name, flat.shape[1])
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow([*(f"c{column}" for column in range(kept)), "target"])
+            lines.writerows([*row, "abc"[label]] for row, label in zip(flat[:, :kept].tolist(), data.y, strict=True))
+        text += f'[[departments]]\nname = "{name}"\n[departments.data]\n'
+        text += f'path = "{name}.csv"\ntarget = "target"\ntask = "classification"\nvalidation = 0.35\n'
+    path = folder / "federation.toml"
+    path.write_text(text)
+    return path
+
+
+def tokens(self: DepartmentLearner, charter) -> Prepared:
+    """Texts as token ids, which tables of numbers do not hold."""
+    data = texts(180, 10 + NAMES.index(self._name)) if self._name in NAMES else texts(180, 1)
+    parts = (data.take(part) for part in np.split(np.arange(180), [94, 144]))
+    return Prepared(tuple(f"c{at}" for at in range(12)), THREE, Scaler(np.zeros(12), np.ones(12)), *parts)
+
+
+@pytest.mark.parametrize("family", [name for name in CASES if name != "mlp"])
+def test_a_federation_of_three_ends_better_than_chance(family, tmp_path, monkeypatch):
+    """a third is chance; every number crossed the secure sum"""
+    spec, make = CASES[family]
+    if spec.input.dtype == "int32":
+        monkeypatch.setattr(DepartmentLearner, "_rows", tokens)
+    found = simulate(scenario(tmp_path, spec, make), folder=tmp_path / "here")
+    arm = found["arms"][0]
+    assert arm["state"] == "finished" and arm["rounds"] == 3 and arm["lost_rounds"] == 0
+    assert np.mean([department["federated"] for department in arm["departments"]]) > 0.5
+    assert arm["history"][-1]["loss"] < arm["history"][0]["loss"]
+
+
+def test_departments_of_different_columns_meet_behind_their_adapters(tmp_path):
+    """6, 5 and 4 columns into one backbone of 6 inputs; and pooled, each with an adapter of its own"""
+    spec = CASES["resmlp"][0].model_copy(update={"adapter": True, "dropout": 0.0})
+    path = scenario(tmp_path, spec, rows, columns={"east": 5, "south": 4})
+    found = simulate(path, arms=["fedper", "pooled"], folder=tmp_path / "here")
+    assert [arm["state"] for arm in found["arms"]] == ["finished"] * 2
+    for arm in found["arms"]:
+        assert np.mean([department["federated"] for department in arm["departments"]]) > 0.45
