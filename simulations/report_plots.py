@@ -49,10 +49,15 @@ def _confusion(plot: Plot, name: str) -> str:
             count, x = int(counts[true][said]), left + column * size
             kind = "cell right" if true == said else "cell"
             tip = f"{labels[true]} taken for {labels[said]}: {count}"
-            place = {"x": round(x, 2), "y": round(y, 2), "width": round(size - 1, 2), "height": round(tall - 1, 2)}
+            place: dict[str, Any] = {
+                "x": round(x, 2),
+                "y": round(y, 2),
+                "width": round(size - 1, 2),
+                "height": round(tall - 1, 2),
+            }
             parts.append(tag("rect", **place, class_=kind, fill_opacity=round(count / rows, 3), tip=tip))
             if count and size > 22:
-                middle = {"x": round(x + size / 2, 2), "y": round(y + tall / 2 + 4, 2)}
+                middle: dict[str, Any] = {"x": round(x + size / 2, 2), "y": round(y + tall / 2 + 4, 2)}
                 parts.append(tag("text", f"{count:,}", **middle, class_="tick mid"))
     bottom = TOP + len(shown) * tall
     for column, said in enumerate(shown):
