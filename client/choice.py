@@ -14,7 +14,7 @@ did choose hyper-parameters, more of them for the model trained alone, which lea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ class Calibration:
 
     def of(self, model: Model) -> Model:
         """The same model, calibrated so."""
-        return Model(model.kind, model.arrays, self.temperature, self.shift)
+        return replace(model, temperature=self.temperature, shift=self.shift)
 
     def apply(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Outputs of an uncalibrated model as the calibrated one gives them."""
