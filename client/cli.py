@@ -125,6 +125,8 @@ def check(folder: Folder, json: Json = False) -> None:
     def text() -> None:
         say(f"{facts['task']} on {facts['columns']} columns: {facts['train']} training rows,")
         say(f"{facts['validation']} validation rows, {facts['test']} test rows; no problems found")
+        for note in facts["notes"]:
+            say(f"note: {note}")
         for charter in facts["charters"]:
             say(f"fits charter {charter[:16]}")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from commonroot.client.data import DataConfig, Prepared, prepare
+from commonroot.client.data import DataConfig, Input, Pin, Prepared, RowInput, prepare
 from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.trainer import Private, Trainer
@@ -26,14 +26,16 @@ class DepartmentLearner:
 
     root     the department's folder; data paths are relative to it
     secret   32 bytes that only this department holds; with the charter they decide every random choice of training
+    pin      store the split at first use under a charter; a mere check does not
     """
 
-    def __init__(self, root: Path, name: str, data: DataConfig, secret: bytes) -> None:
+    def __init__(self, root: Path, name: str, data: DataConfig, secret: bytes, *, pin: bool = True) -> None:
         self._root = root
         self._name = name
         self._data = data
         self._secret = secret
-        self._prepared: dict[int, Prepared] = {}
+        self._pin = pin
+        self._prepared: dict[bytes, Prepared] = {}
 
     def check(self, charter: Charter) -> None:
         """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter."""
@@ -66,10 +68,17 @@ class DepartmentLearner:
         return name
 
     def _rows(self, charter: Charter) -> Prepared:
-        inputs = charter.backbone.inputs
-        if inputs not in self._prepared:
-            self._prepared[inputs] = prepare(self._data, folder=self._root, inputs=inputs)
-        return self._prepared[inputs]
+        """Read under this charter: once, and with the split that it began with."""
+        if charter.digest not in self._prepared:
+            self._prepared[charter.digest] = prepare(
+                self._data,
+                folder=self._root,
+                spec_input=rows_of(charter),
+                adapter=bool(getattr(charter.backbone, "adapter", False)),
+                root=self._root,
+                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin),
+            )
+        return self._prepared[charter.digest]
 
     def _trainer(self, charter: Charter) -> Trainer:
         return Trainer(charter, self._rows(charter).task, self._seed(charter), build(charter).shares_head)
@@ -80,6 +89,11 @@ class DepartmentLearner:
     @staticmethod
     def _private(trainer: Trainer, local: Local | None) -> Private:
         return trainer.start() if not local else {name: np.asarray(a, np.float32) for name, a in local.items()}
+
+
+def rows_of(charter: Charter) -> Input:
+    """The form of rows that a charter's backbone takes."""
+    return RowInput(charter.backbone.inputs)
 
 
 def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""CSV: a header row, one row per record, quotes doubled inside quotes; streamed, columns parsed straight to numbers.
+
+The fast reader takes what it is given; whatever it could have misread (short rows, blank lines, a wrong encoding, an open
+quote) is found by a second, slower one that knows the row, and only where there is a sign of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from commonroot.client.tables.problems import Problem, Problems
+from commonroot.client.tables.source import LOOK, UNREADABLE, CellsNotTyped, Reading, check_header, file_digest
+
+#: A field longer than this is an open quote.
+_FIELD: Final = 4 << 20
+_BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+class CsvSource:
+    """A CSV file.  Row 1 is its header."""
+
+    first_row = 2
+
+    def __init__(self, path: Path, name: str, names: tuple[str, ...], reading: Reading, original: Path) -> None:
+        self._path, self._names, self._reading, self._original = path, names, reading, original
+        self._blank = False
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self.name = name
+        self.bytes = path.stat().st_size * 2  # numbers as text are about half as long as in memory
+        self.folder = original.parent
+
+    @classmethod
+    def opened(cls, path: Path, reading: Reading, problems: Problems) -> CsvSource | None:
+        """With its header and its form checked, or None with the problems added."""
+        scratch: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            encoding = _encoding(path, reading.encoding)
+            plain = path
+            if encoding not in ("utf-8", "utf-8-sig"):
+                scratch = tempfile.TemporaryDirectory(prefix="commonroot-")  # owner only
+                plain = Path(scratch.name) / "utf-8.csv"
+                _transcode(path, plain, encoding)
+            names = _header(plain, reading.separator)
+        except (UnicodeDecodeError, UnicodeError):
+            problems.add(_encoding_problem(path.name, reading.encoding, None))
+            return None
+        except LookupError:
+            fix = "utf-8, latin-1, cp1252 and utf-16 are common"
+            problems.add(Problem(file=path.name, found="an encoding nobody knows", expected="a known one", fix=fix))
+            return None
+        except (csv.Error, OSError) as error:
+            found, fix = f"unreadable content ({type(error).__name__})", "export the table again"
+            problems.add(Problem(file=path.name, found=found, expected="a CSV table", fix=fix))
+            return None
+        if not names:
+            fix = "write the column names into row 1"
+            problems.add(Problem(file=path.name, found="an empty file", expected="a header row", fix=fix))
+            return None
+        if not check_header(path.name, names, problems):
+            return None
+        source = cls(plain, path.name, names, reading, path)
+        source._scratch = scratch
+        before = problems.count
+        source._inspect(problems)
+        return source if problems.count == before else None
+
+    @property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        return {name: pl.String() for name in self._names}
+
+    def look(self) -> pl.DataFrame:
+        return self._scan({}, typed=False).head(LOOK).collect()
+
+    def read(self, columns: Mapping[str, str], *, typed: bool, size: int) -> Iterator[pl.DataFrame]:
+        lazy = self._scan(columns, typed=typed).select(list(columns))
+        try:
+            if size == 0:
+                yield lazy.collect()
+            else:
+                yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
+        except UNREADABLE as error:
+            if typed:
+                raise CellsNotTyped from error
+            found, expected = "quotes that do not match", "a CSV table with quotes doubled inside quotes"
+            fault = Problem(file=self.name, found=found, expected=expected, fix="export the table again")
+            problems = Problems()
+            problems.add(fault)
+            problems.refuse()
+
+    def fingerprint(self) -> str:
+        return file_digest(self._original)
+
+    def _scan(self, columns: Mapping[str, str], *, typed: bool) -> pl.LazyFrame:
+        numbers = {name for name, kind in columns.items() if typed and kind in ("number", "value")}
+        schema = {name: pl.Float64() if name in numbers else pl.String() for name in self._names}
+        lazy = pl.scan_csv(self._path, schema=schema, separator=self._reading.separator)
+        if self._blank:
+            lazy = lazy.filter(~pl.all_horizontal(pl.all().is_null()))
+        return lazy
+
+    def _inspect(self, problems: Problems) -> None:
+        """A short or a blank row ends in a gap, and anything else that is wrong stops the fast reader."""
+        last = self._names[-1]
+        try:
+            gaps = self._scan({}, typed=False).select(pl.col(last).is_null().any()).collect(engine="streaming").item()
+            suspicious = bool(gaps)
+        except UNREADABLE:
+            suspicious = True
+        if suspicious:
+            self._blank = _careful(self._path, self.name, len(self._names), self._reading, problems)
+
+
+def _encoding(path: Path, asked: str) -> str:
+    """What the file is written in: a byte order mark says more than the configuration."""
+    "".encode(asked)  # LookupError for an unknown one
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in _BOMS.items() if start.startswith(mark)), asked.lower().replace("_", "-"))
+
+
+def _transcode(path: Path, to: Path, encoding: str) -> None:
+    with path.open(encoding=encoding, newline="") as source, to.open("w", encoding="utf-8", newline="") as target:
+        while part := source.read(1 << 20):
+            target.write(part)
+
+
+def _header(path: Path, separator: str) -> tuple[str, ...]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return tuple(name.strip() for name in next(csv.reader(stream, delimiter=separator), []))
+
+
+def _encoding_problem(file: str, encoding: str, row: int | None) -> Problem:
+    expected = "UTF-8" if encoding.lower() in ("utf-8", "utf8") else encoding
+    fix = 'save the file as UTF-8, or name what it is written in: encoding = "cp1252"'
+    return Problem(file=file, row=row, found="another encoding", expected=expected, fix=fix)
+
+
+def _careful(path: Path, file: str, width: int, reading: Reading, problems: Problems) -> bool:
+    """Go through the file row by row, adding what is wrong with its form; whether blank lines are to be left out."""
+    blank = False
+    before = csv.field_size_limit(_FIELD)
+    number = 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, delimiter=reading.separator, strict=True)
+            next(rows, None)
+            for number, row in enumerate(rows, start=2):
+                if not row:
+                    blank = True
+                elif len(row) != width:
+                    found, expected = f"{len(row)} cells", f"{width} as in the header"
+                    fix = f"quote cells that hold {reading.separator!r}"
+                    problems.add(Problem(file=file, row=number, found=found, expected=expected, fix=fix))
+    except UnicodeDecodeError:
+        problems.add(_encoding_problem(file, reading.encoding, number + 1))
+    except csv.Error as error:
+        long = "field limit" in str(error)
+        found = f"a cell of more than {_FIELD} characters" if long else "quotes that do not match"
+        fix = "close the quote, and double quotes inside quotes"
+        problems.add(Problem(file=file, row=number + 1, found=found, expected="a CSV row", fix=fix))
+    finally:
+        csv.field_size_limit(before)
+    return blank
