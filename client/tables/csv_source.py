@@ -1,7 +1,7 @@
 """CSV: a header row, one row per record, quotes doubled inside quotes; streamed, columns parsed straight to numbers.
 
-The fast reader takes what it is given; whatever it could have misread (short rows, blank lines, a wrong encoding, an open
-quote) is found by a second, slower one that knows the row, and only where there is a sign of it.
+The fast reader takes what it is given; whatever it could have misread (short rows, blank lines, a wrong encoding, an
+open quote) is found by a second, slower one that knows the row, and only where there is a sign of it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -40,7 +40,7 @@ class Features:
     input: Input
     parts: tuple[Part, ...]
     window: Window | None = None
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def of_numbers(cls, columns: Listed[str], scaler: Scaler) -> Self:

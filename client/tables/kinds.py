@@ -46,5 +46,5 @@ def _kind_of_text(series: pl.Series, missing: tuple[str, ...]) -> Kind:
     words = texts.str.count_matches(r"\s+").mean()
     letters = texts.str.len_chars().mean()
     distinct = texts.n_unique() / len(texts)
-    wordy = isinstance(words, float) and words >= 3 or isinstance(letters, float) and letters > 60
+    wordy = (isinstance(words, float) and words >= 3) or (isinstance(letters, float) and letters > 60)
     return "text" if wordy and distinct > 0.2 else "category"

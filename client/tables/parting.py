@@ -1,4 +1,4 @@
-"""Which rows are for training, for choosing and for the report: the split of the configuration, checked and carried out."""
+"""Which rows are for training, for choosing and for the report: the configured split, checked and carried out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Keys:
 
 
 def chosen_split(config: DataConfig, *, labels: bool) -> SplitConfig:
-    """The split asked for, or the one that suits: by time for futures, by group for windows, else by label or at random.
+    """The split asked for, or what suits: by time for futures, by group for windows, else by label or at random.
 
     Windows of one group share rows, so parting them at random would test on what was trained on.
     """

@@ -15,16 +15,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.config import DataConfig
+from commonroot.client.tables.encode import Side, assembled, encode_sides
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.inputs import Input, RowInput, SequenceInput
 from commonroot.client.tables.leaks import SAMPLE, find_leaks
 from commonroot.client.tables.part import Fitter
-from commonroot.client.tables.encode import Side, assembled, encode_sides
 from commonroot.client.tables.parting import Keys, check_later, part_rows
 from commonroot.client.tables.pinned import Pin, pin_split, pinned_split
 from commonroot.client.tables.plan import Plan, fitters, image_goal, make_plan
 from commonroot.client.tables.problems import Problem, Problems
-from commonroot.client.tables.rows import Prepared, Rows
+from commonroot.client.tables.rows import Prepared
 from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
 from commonroot.client.tables.split import LEFT_OUT, TEST, TRAIN, balanced
 from commonroot.client.tables.sql_source import open_query

@@ -153,7 +153,7 @@ class Window:
         return {self.order: self.order_kind} | ({} if self.group is None else {self.group: "category"})
 
     def sorting(self, frame: pl.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(position of each row in sorted order, sorted position at which its group begins): ``order[k]`` is the row."""
+        """(row at each place when sorted by group and order, place at which the group of each place begins)."""
         when = order_values(frame[self.order], self.form)
         if self.group is None:
             group = np.zeros(len(frame), dtype=np.int64)
@@ -167,7 +167,7 @@ class Window:
     def positions(self, order: NDArray[np.int64], begins: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n, steps) sorted positions of each sorted row's window, oldest first; the first row repeated before it."""
         back = np.arange(len(order))[:, None] - np.arange(self.steps - 1, -1, -1)[None, :]
-        return np.maximum(back, begins[:, None])
+        return np.asarray(np.maximum(back, begins[:, None]), dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
         return {

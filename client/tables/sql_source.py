@@ -130,7 +130,7 @@ def _fetched(connection: sa.Connection, query: str, folder: Path, problems: Prob
     if not result.returns_rows:
         _wrong(problems, "a statement that returns no rows", "one SELECT", "mend `query`")
         return None
-    names = [str(name) for name in result.keys()]
+    names = [str(name) for name in tuple(result.keys())]
     if not check_header(_NAME, names, problems):
         return None
     batches: list[list[pl.Series]] = []

@@ -112,7 +112,8 @@ def cached(folder: Path) -> Prepared | None:
         arrays = load_file(folder / _ARRAYS) if (folder / _ARRAYS).is_file() else {}
         features = Features.from_json(record["features"], arrays)
         rows = [Rows(*(_mapped(folder / f"{name}-{side}.npy") for side in ("x", "y"))) for name in PARTS]
-        return Prepared(task_from_json(record["task"]), features, *rows, notes=tuple(map(str, record["notes"])))
+        notes = tuple(map(str, record["notes"]))
+        return Prepared(task_from_json(record["task"]), features, rows[0], rows[1], rows[2], notes)
     except (OSError, ValueError, KeyError, TypeError, ForeignState):
         return None
 

@@ -1,7 +1,7 @@
 """Free text: a hashed vector of weighted word runs for a row of numbers, or hashed ids for a sequence of tokens.
 
-Hashing needs no shared vocabulary: a word has the same place in every department.  Weinberger and others, 2009, "Feature
-hashing for large scale multitask learning"; weights are (1 + ln tf) · (ln((1 + n) / (1 + df)) + 1), document
+Hashing needs no shared vocabulary: a word has the same place in every department.  Weinberger and others, 2009,
+"Feature hashing for large scale multitask learning"; weights are (1 + ln tf) · (ln((1 + n) / (1 + df)) + 1), document
 frequencies counted per place.
 """
 
