@@ -1,7 +1,7 @@
 """Cells of any source brought to the type that their kind asks for, and a problem for every one that cannot be.
 
 number              Float64; a gap is null or NaN
-category, label     text without blanks around it; a gap is null
+category, label     text without blanks around it, or whole numbers for a label; a gap is null
 text, image         text as it is; a gap is null
 datetime            text as it is, or Datetime
 tokens, sequence    lists as they are
@@ -53,6 +53,8 @@ def clean(
             expressions.append(_as_number(name, dtype, missing))
             if isinstance(dtype, _TEXTUAL) or not _numeric(dtype):
                 narrowed.append(name)
+        elif kind == "label" and dtype.is_integer():
+            expressions.append(pl.col(name))  # a whole number is its own label
         elif kind in ("category", "label"):
             expressions.append(_as_label(name, dtype))
         elif kind in ("text", "image", "any"):

@@ -23,7 +23,7 @@ _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class CsvSource:
-    """A CSV file.  Row 1 is its header."""
+    """A CSV file.  Row 1 is its header; what is wrong with its form is told when its rows are read."""
 
     first_row = 2
 
@@ -32,12 +32,13 @@ class CsvSource:
         self._blank = False
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.name = name
-        self.bytes = path.stat().st_size * 2  # numbers as text are about half as long as in memory
+        self.bytes = path.stat().st_size
+        self._inspected = False
         self.folder = original.parent
 
     @classmethod
     def opened(cls, path: Path, reading: Reading, problems: Problems) -> CsvSource | None:
-        """With its header and its form checked, or None with the problems added."""
+        """With its header checked, or None with the problems added."""
         scratch: tempfile.TemporaryDirectory[str] | None = None
         try:
             encoding = _encoding(path, reading.encoding)
@@ -66,32 +67,50 @@ class CsvSource:
             return None
         source = cls(plain, path.name, names, reading, path)
         source._scratch = scratch
-        before = problems.count
-        source._inspect(problems)
-        return source if problems.count == before else None
+        return source
 
     @property
     def schema(self) -> Mapping[str, pl.DataType]:
         return {name: pl.String() for name in self._names}
 
     def look(self) -> pl.DataFrame:
-        return self._scan({}, typed=False).head(LOOK).collect()
+        try:
+            found = self._scan({}, typed=False).head(LOOK).collect()
+        except UNREADABLE:
+            self._inspect(suspicious=True)
+            found = self._scan({}, typed=False).head(LOOK).collect()
+        if found[self._names[-1]].null_count():  # perhaps a short row: better told now than as a gap
+            self._inspect(suspicious=True)
+            found = self._scan({}, typed=False).head(LOOK).collect()
+        return found
 
     def read(self, columns: Mapping[str, str], *, typed: bool, size: int) -> Iterator[pl.DataFrame]:
-        lazy = self._scan(columns, typed=typed).select(list(columns))
         try:
             if size == 0:
-                yield lazy.collect()
-            else:
-                yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
+                yield self._whole(columns, typed=typed)
+                return
+            self._inspect()
+            lazy = self._scan(columns, typed=typed).select(list(columns))
+            yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
         except UNREADABLE as error:
             if typed:
                 raise CellsNotTyped from error
+            self._inspect(suspicious=True)
             found, expected = "quotes that do not match", "a CSV table with quotes doubled inside quotes"
             fault = Problem(file=self.name, found=found, expected=expected, fix="export the table again")
             problems = Problems()
             problems.add(fault)
             problems.refuse()
+
+    def _whole(self, columns: Mapping[str, str], *, typed: bool) -> pl.DataFrame:
+        """Every row at once, with the last column as a witness of short rows."""
+        last = self._names[-1]
+        frame = self._scan(columns, typed=typed).select(list(dict.fromkeys([*columns, last]))).collect()
+        if not self._inspected and frame[last].null_count():
+            self._inspect(suspicious=True)
+            if self._blank:
+                frame = self._scan(columns, typed=typed).select(list(columns)).collect()
+        return frame.select(list(columns))
 
     def fingerprint(self) -> str:
         return file_digest(self._original)
@@ -104,16 +123,25 @@ class CsvSource:
             lazy = lazy.filter(~pl.all_horizontal(pl.all().is_null()))
         return lazy
 
-    def _inspect(self, problems: Problems) -> None:
-        """A short or a blank row ends in a gap, and anything else that is wrong stops the fast reader."""
-        last = self._names[-1]
+    def _inspect(self, *, suspicious: bool = False) -> None:
+        """Once: a short or a blank row ends in a gap, and anything else that is wrong stops the fast reader.
+
+        Raises DataError that lists what is wrong with the form of the file.
+        """
+        if self._inspected:
+            return
+        last = pl.col(self._names[-1])
         try:
-            gaps = self._scan({}, typed=False).select(pl.col(last).is_null().any()).collect(engine="streaming").item()
-            suspicious = bool(gaps)
+            if not suspicious:
+                gaps = self._scan({}, typed=False).select(last.is_null().any()).collect(engine="streaming").item()
+                suspicious = bool(gaps)
         except UNREADABLE:
             suspicious = True
+        problems = Problems()
         if suspicious:
             self._blank = _careful(self._path, self.name, len(self._names), self._reading, problems)
+        problems.refuse()
+        self._inspected = True
 
 
 def _encoding(path: Path, asked: str) -> str:

@@ -246,9 +246,8 @@ class _Work:
         training = main.where == TRAIN
         sample: list[pl.DataFrame] = []
         step = max(1, int(training.sum()) // SAMPLE)
-        size = max(1, main.rows) if main.table.held else BATCH
         told = None if main.table.held else self.problems
-        for at, frame in main.table.batches(columns, problems=told, size=size):
+        for at, frame in main.table.batches(columns, problems=told):
             rows = frame.filter(pl.Series(training[at : at + len(frame)]))
             for one in fitting:
                 one.add(rows)
@@ -279,7 +278,7 @@ class _Work:
         if self.problems or self.config.horizon is not None or not sample:
             return
         names = [one.column for one in plan.chosen if one.column not in self.config.trusted]
-        y = _sampled(main.y, training, step, max(1, main.rows) if main.table.held else BATCH)
+        y = _sampled(main.y, training, step, BATCH)
         for name in find_leaks(pl.concat(sample), names, y, labels=self.config.task_kind != "regression"):
             fix = f"leave it out of `features`, or say `trusted = [{name[:60]!r}]` if it is known before the target is"
             self.problems.add(

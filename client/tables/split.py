@@ -29,17 +29,19 @@ def split_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stra
     order = random.permutation(len(y)).astype(np.int64)
     reserved = np.zeros(len(y), dtype=bool)
     if stratify:
-        _, groups = np.unique(y, return_inverse=True)
+        groups = _dense(y)
         # within shuffled rows: by label, labels in a shuffled order
-        rank = random.permutation(int(groups.max()) + 1)[groups]
+        ranks = random.permutation(int(groups.max()) + 1)
+        rank = ranks.astype(np.min_scalar_type(len(ranks)))[groups]  # few bits sort in linear time
         order = order[np.argsort(rank[order], kind="stable")]
-        first = np.unique(rank[order], return_index=True)[1]
-        reserved[order[first]] = True
+        ranked = rank[order]
+        reserved[order[np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))]] = True
     chosen_test = _every_so_often(order, reserved, test)
     left = _without(order, chosen_test)
     chosen_validation = _every_so_often(left, reserved, min(max(1, round(validation * len(left))), len(left) - 1))
-    train = _without(left, chosen_validation)
-    return np.sort(train), np.sort(chosen_validation), np.sort(chosen_test)
+    part = np.full(len(y), TRAIN, dtype=np.uint8)
+    part[chosen_validation], part[chosen_test] = VALIDATION, TEST
+    return _positions(part)
 
 
 def split_groups(group: NDArray[np.int64], *, test: int, validation: float, seed: int) -> Parts:
@@ -105,6 +107,14 @@ def balanced(y: NDArray[Any], *, seed: int) -> Positions:
         random.choice(np.flatnonzero(y == label), most - count) for label, count in zip(labels, counts, strict=True)
     ]
     return np.sort(np.concatenate([np.arange(len(y)), *more])).astype(np.int64)
+
+
+def _dense(y: NDArray[Any]) -> NDArray[np.int64]:
+    """(n,) position of each value among the different ones, ascending."""
+    if y.dtype.kind != "i" or y.min(initial=0) < 0:
+        return np.asarray(np.unique(y, return_inverse=True)[1], dtype=np.int64)
+    there = np.bincount(y) > 0
+    return np.asarray((np.cumsum(there) - 1)[y], dtype=np.int64)
 
 
 def _positions(part: NDArray[Any]) -> Parts:

@@ -26,15 +26,19 @@ def label_set(config: DataConfig, found: pl.Series) -> tuple[str, ...] | None:
         return None
     if config.labels is not None:
         return tuple(str(label) for label in config.labels)
-    return sort_labels(found.drop_nulls().unique().to_list())
+    return sort_labels([str(label) for label in found.drop_nulls().unique().to_list()])
 
 
 def encode_target(target: pl.Series, labels: tuple[str, ...] | None) -> NDArray[Any]:
     """(n,) int64 positions in ``labels``, or float64 values."""
     if labels is None:
         return np.asarray(target.fill_null(np.nan).to_numpy(), dtype=np.float64)
-    places = target.replace_strict(list(labels), list(range(len(labels))), default=-1, return_dtype=pl.Int64)
-    return np.asarray(places.to_numpy(), dtype=np.int64)
+    if not target.dtype.is_integer():
+        places = target.replace_strict(list(labels), list(range(len(labels))), default=-1, return_dtype=pl.Int64)
+        return np.asarray(places.to_numpy(), dtype=np.int64)
+    position = {label: at for at, label in enumerate(labels)}
+    different, rows = _different(target)
+    return np.array([position.get(str(label), -1) for label in different], dtype=np.int64)[rows]
 
 
 def learn_task(config: DataConfig, labels: tuple[str, ...] | None, y: NDArray[Any]) -> Task:
@@ -52,7 +56,9 @@ def check_labels(
     if labels is None:
         return []
     name = target.name
-    unknown = np.flatnonzero((target.is_not_null() & ~target.is_in(list(labels))).to_numpy())
+    allowed, seen = set(labels), target.drop_nulls().unique()
+    strange = seen.filter(pl.Series([str(label) not in allowed for label in seen.to_list()], dtype=pl.Boolean))
+    unknown = np.flatnonzero(target.is_in(strange.implode()).fill_null(False).to_numpy()) if len(strange) else []
     for at in unknown[: found.room]:
         length = len(str(target[int(at)]))
         found.add(
@@ -65,8 +71,7 @@ def check_labels(
                 fix="mend the label or add it to `labels`",
             )
         )
-    out = list(found)
-    different = target.drop_nulls().n_unique()
+    out, different = list(found), len(seen)
     if whole and different < 2:
         fix = "one class alone cannot be learned"
         out.append(Problem(file=file, column=name, found=f"{different} label", expected="at least two", fix=fix))
@@ -74,6 +79,17 @@ def check_labels(
         fix = 'use task = "classification"'
         out.append(Problem(file=file, column=name, found=f"{different} labels", expected="two", fix=fix))
     return out
+
+
+def _different(target: pl.Series) -> tuple[list[int | None], NDArray[np.int64]]:
+    """(different whole numbers, position of each row's among them)."""
+    values = target.fill_null(0).to_numpy()
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if target.null_count() or high - low > 1_000_000:
+        unique = target.unique()
+        at = target.replace_strict(unique, list(range(len(unique))), return_dtype=pl.Int64)
+        return unique.to_list(), np.asarray(at.to_numpy(), dtype=np.int64)
+    return list(range(low, high + 1)), (values - low).astype(np.int64)
 
 
 def ahead(
