@@ -7,7 +7,9 @@ open quote) is found by a second, slower one that knows the row, and only where 
 from __future__ import annotations
 
 import csv
+import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -30,7 +32,6 @@ class CsvSource:
     def __init__(self, path: Path, name: str, names: tuple[str, ...], reading: Reading, original: Path) -> None:
         self._path, self._names, self._reading, self._original = path, names, reading, original
         self._blank = False
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.name = name
         self.bytes = path.stat().st_size
         self._inspected = False
@@ -39,15 +40,19 @@ class CsvSource:
     @classmethod
     def opened(cls, path: Path, reading: Reading, problems: Problems) -> CsvSource | None:
         """With its header checked, or None with the problems added."""
-        scratch: tempfile.TemporaryDirectory[str] | None = None
+        plain = path
         try:
             encoding = _encoding(path, reading.encoding)
-            plain = path
             if encoding not in ("utf-8", "utf-8-sig"):
-                scratch = tempfile.TemporaryDirectory(prefix="commonroot-")  # owner only
-                plain = Path(scratch.name) / "utf-8.csv"
+                handle, name = tempfile.mkstemp(prefix="commonroot-", suffix=".csv")  # owner only
+                os.close(handle)
+                plain = Path(name)
                 _transcode(path, plain, encoding)
             names = _header(plain, reading.separator)
+            source = cls(plain, path.name, names, reading, path)
+            if plain is not path:
+                weakref.finalize(source, plain.unlink, missing_ok=True)
+                plain = path
         except (UnicodeDecodeError, UnicodeError):
             problems.add(_encoding_problem(path.name, reading.encoding, None))
             return None
@@ -59,14 +64,15 @@ class CsvSource:
             found, fix = f"unreadable content ({type(error).__name__})", "export the table again"
             problems.add(Problem(file=path.name, found=found, expected="a CSV table", fix=fix))
             return None
+        finally:
+            if plain is not path:
+                plain.unlink(missing_ok=True)
         if not names:
             fix = "write the column names into row 1"
             problems.add(Problem(file=path.name, found="an empty file", expected="a header row", fix=fix))
             return None
         if not check_header(path.name, names, problems):
             return None
-        source = cls(plain, path.name, names, reading, path)
-        source._scratch = scratch
         return source
 
     @property
@@ -74,14 +80,15 @@ class CsvSource:
         return {name: pl.String() for name in self._names}
 
     def look(self) -> pl.DataFrame:
-        try:
-            found = self._scan({}, typed=False).head(LOOK).collect()
-        except UNREADABLE:
-            self._inspect(suspicious=True)
-            found = self._scan({}, typed=False).head(LOOK).collect()
-        if found[self._names[-1]].null_count():  # perhaps a short row: better told now than as a gap
-            self._inspect(suspicious=True)
-            found = self._scan({}, typed=False).head(LOOK).collect()
+        for again in (False, True):
+            try:
+                found = self._scan({}, typed=False).head(LOOK).collect()
+            except UNREADABLE:
+                self._inspect(suspicious=True)
+                self._refuse()
+            if again or not found[self._names[-1]].null_count():
+                break
+            self._inspect(suspicious=True)  # perhaps a short row: better told now than as a gap
         return found
 
     def read(self, columns: Mapping[str, str], *, typed: bool, size: int) -> Iterator[pl.DataFrame]:
@@ -96,11 +103,14 @@ class CsvSource:
             if typed:
                 raise CellsNotTyped from error
             self._inspect(suspicious=True)
-            found, expected = "quotes that do not match", "a CSV table with quotes doubled inside quotes"
-            fault = Problem(file=self.name, found=found, expected=expected, fix="export the table again")
-            problems = Problems()
-            problems.add(fault)
-            problems.refuse()
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """What the fast reader cannot read and the careful one can: quotes in the middle of a cell, mostly."""
+        found, expected = "quotes that do not match", "a CSV table with quotes doubled inside quotes"
+        problems = Problems()
+        problems.add(Problem(file=self.name, found=found, expected=expected, fix="export the table again"))
+        problems.refuse()
 
     def _whole(self, columns: Mapping[str, str], *, typed: bool) -> pl.DataFrame:
         """Every row at once, with the last column as a witness of short rows."""
@@ -118,7 +128,9 @@ class CsvSource:
     def _scan(self, columns: Mapping[str, str], *, typed: bool) -> pl.LazyFrame:
         numbers = {name for name, kind in columns.items() if typed and kind in ("number", "value")}
         schema = {name: pl.Float64() if name in numbers else pl.String() for name in self._names}
-        lazy = pl.scan_csv(self._path, schema=schema, separator=self._reading.separator)
+        lazy = pl.scan_csv(
+            self._path, has_header=False, skip_rows=1, schema=schema, separator=self._reading.separator
+        )
         if self._blank:
             lazy = lazy.filter(~pl.all_horizontal(pl.all().is_null()))
         return lazy

@@ -72,7 +72,7 @@ def check_labels(
             )
         )
     out, different = list(found), len(seen)
-    if whole and different < 2:
+    if whole and len(target) and different < 2:
         fix = "one class alone cannot be learned"
         out.append(Problem(file=file, column=name, found=f"{different} label", expected="at least two", fix=fix))
     if whole and config.task_kind == "binary" and different > 2:
