@@ -88,6 +88,10 @@ def _numeric(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or isinstance(dtype, pl.Boolean)
 
 
+def _plain(dtype: pl.DataType) -> bool:
+    return not (dtype.is_nested() or isinstance(dtype, pl.Binary | pl.Object))
+
+
 def _as_number(name: str, dtype: pl.DataType, missing: tuple[str, ...]) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, pl.Float64):
@@ -104,6 +108,8 @@ def _as_number(name: str, dtype: pl.DataType, missing: tuple[str, ...]) -> pl.Ex
 
 def _as_label(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
+    if not _plain(dtype):  # a column of gaps, and the check says why
+        return pl.when(column.is_null()).then(None).otherwise(None).cast(pl.String).alias(name)
     if dtype.is_float():  # 1.0 is the label 1; fractions are told apart by the check
         column = pl.when(column.is_finite()).then(column.round()).otherwise(None).cast(pl.Int64, strict=False)
     text = column.cast(pl.String).str.strip_chars()
@@ -113,8 +119,7 @@ def _as_label(name: str, dtype: pl.DataType) -> pl.Expr:
 def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, _TEXTUAL):
         return pl.col(name).cast(pl.String)
-    nested = dtype.is_nested() or isinstance(dtype, pl.Binary | pl.Object)
-    return pl.col(name) if nested else pl.col(name).cast(pl.String)
+    return pl.col(name).cast(pl.String) if _plain(dtype) else pl.col(name)
 
 
 def _check(
@@ -153,6 +158,10 @@ def _check(
             )
         elif kind == "label":
             _check_labels(frame[name], cleaned[name], place)
+        elif kind == "category" and not _plain(frame.schema[name]):
+            fix = "leave the column out or give it another `kind`"
+            found = f"type {frame.schema[name]}"[:60]
+            place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
         elif kind in ("text", "category") and isinstance(cleaned.schema[name], pl.String) and len(cleaned):
             longest = cleaned[name].str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
@@ -190,9 +199,10 @@ def _check_labels(raw: pl.Series, cleaned: pl.Series, place: _Place) -> None:
         fractions = np.flatnonzero(np.isinf(values) | (np.isfinite(values) & (values != np.round(values))))
         fix = "store labels as text or whole numbers"
         place.report(fractions, raw.name, lambda _: "a fraction", "a whole number as label", fix)
-    elif raw.dtype.is_nested():
+    elif not _plain(raw.dtype):
         fix = "store one label per row, as text or whole numbers"
-        place.report(np.arange(min(1, len(raw))), raw.name, lambda _: "a list", "a label", fix)
+        found = "a list" if raw.dtype.is_nested() else "bytes"
+        place.report(np.arange(min(1, len(raw))), raw.name, lambda _: found, "a label", fix)
         return
     gaps = np.setdiff1d(np.flatnonzero(cleaned.is_null().to_numpy()), fractions)
     place.report(gaps, raw.name, lambda _: "an empty cell", "a label", "drop the row")

@@ -215,8 +215,8 @@ class _Work:
             )
 
     def _part(self, main: Side, labels: tuple[str, ...] | None, prints: str, *, sound: bool) -> None:
+        main.where = np.full(main.rows, TRAIN, dtype=np.uint8)
         if not sound:  # no split can be drawn; fit to every row, to tell what is wrong with the features too
-            main.where = np.full(main.rows, TRAIN, dtype=np.uint8)
             main.y = np.zeros(main.rows)
             return
         main.y = self._encoded_target(main, labels)
@@ -265,8 +265,11 @@ class _Work:
         return features
 
     def _told(self, main: Side, fitting: Sequence[Fitter]) -> None:
+        told = {problem.column for problem in self.problems}
         for one in fitting:
             for column, found, expected, fix in one.faults() if main.rows else []:
+                if column in told:
+                    continue  # why is told already
                 self.problems.add(
                     Problem(file=main.source.name, column=column, found=found, expected=expected, fix=fix)
                 )
