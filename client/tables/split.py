@@ -26,7 +26,7 @@ def split_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stra
     stratify    keep the shares of labels, and one row of every label for training where there are enough rows
     """
     random = np.random.default_rng([_SPLIT, seed])
-    order = random.permutation(len(y)).astype(np.int64)
+    order = random.permutation(len(y)).astype(np.int64, copy=False)
     reserved = np.zeros(len(y), dtype=bool)
     if stratify:
         groups = _dense(y)
@@ -143,5 +143,6 @@ def _every_so_often(order: Positions, reserved: NDArray[np.bool_], wanted: int) 
     free = order[~reserved[order]]
     if len(free) < wanted:
         free = order  # too few rows to keep one of each label back
-    at = np.arange(len(free))
-    return free[((at + 1) * wanted) // len(free) > (at * wanted) // len(free)]
+    # the first place k at which ⌊(k + 1)·wanted/n⌋ reaches 1, 2, …, wanted
+    n = len(free)
+    return free[-(-np.arange(1, wanted + 1) * n // max(1, wanted)) - 1]
