@@ -7,6 +7,7 @@ open quote) is found by a second, slower one that knows the row, and only where 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import tempfile
 import weakref
@@ -21,6 +22,8 @@ from commonroot.client.tables.source import LOOK, UNREADABLE, CellsNotTyped, Rea
 
 #: A field longer than this is an open quote.
 _FIELD: Final = 4 << 20
+#: Bytes of one stretch of rows.
+_STRETCH: Final = 16 << 20
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -97,8 +100,8 @@ class CsvSource:
                 yield self._whole(columns, typed=typed)
                 return
             self._inspect()
-            lazy = self._scan(columns, typed=typed).select(list(columns))
-            yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
+            for part in _stretches(self._path):
+                yield from self._scan(columns, typed=typed, of=part).select(list(columns)).collect().iter_slices(size)
         except UNREADABLE as error:
             if typed:
                 raise CellsNotTyped from error
@@ -125,11 +128,13 @@ class CsvSource:
     def fingerprint(self) -> str:
         return file_digest(self._original)
 
-    def _scan(self, columns: Mapping[str, str], *, typed: bool) -> pl.LazyFrame:
+    def _scan(self, columns: Mapping[str, str], *, typed: bool, of: bytes | None = None) -> pl.LazyFrame:
+        """The whole file, or some of its rows without the header."""
         numbers = {name for name, kind in columns.items() if typed and kind in ("number", "value")}
         schema = {name: pl.Float64() if name in numbers else pl.String() for name in self._names}
+        source, above = (self._path, 1) if of is None else (io.BytesIO(of), 0)
         lazy = pl.scan_csv(
-            self._path, has_header=False, skip_rows=1, schema=schema, separator=self._reading.separator
+            source, has_header=False, skip_rows=above, schema=schema, separator=self._reading.separator
         )
         if self._blank:
             lazy = lazy.filter(~pl.all_horizontal(pl.all().is_null()))
@@ -154,6 +159,47 @@ class CsvSource:
             self._blank = _careful(self._path, self.name, len(self._names), self._reading, problems)
         problems.refuse()
         self._inspected = True
+
+
+def _stretches(path: Path) -> Iterator[bytes]:
+    """The rows below the header, in stretches of whole rows: cut at a line end outside quotes.
+
+    The library's own batches run ahead of whoever is slower than the disk, and hold what they have read.
+    """
+    with path.open("rb") as file:
+        kept, header = b"", True
+        while part := file.read(_STRETCH):
+            kept += part
+            if header:
+                start = _line_end(kept, first=True)
+                if start < 0:
+                    continue
+                kept, header = kept[start + 1 :], False
+            end = _line_end(kept, first=False)
+            if end >= 0:
+                yield kept[: end + 1]
+                kept = kept[end + 1 :]
+        if kept.strip() and not header:
+            yield kept
+
+
+def _line_end(content: bytes, *, first: bool) -> int:
+    """Position of the first or last line end before which all quotes are closed; -1 where there is none."""
+    if first:
+        at, closed = -1, 0
+        while (following := content.find(b"\n", at + 1)) >= 0:
+            closed += content.count(b'"', at + 1, following)
+            at = following
+            if closed % 2 == 0:
+                return at
+        return -1
+    at = content.rfind(b"\n")
+    opened = content.count(b'"', 0, at + 1)
+    while at >= 0 and opened % 2:
+        before = content.rfind(b"\n", 0, at)
+        opened -= content.count(b'"', before + 1, at + 1)
+        at = before
+    return at
 
 
 def _encoding(path: Path, asked: str) -> str:

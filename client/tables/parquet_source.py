@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import LOOK, UNREADABLE, check_header, file_digest
+
+
+#: Bytes of one stretch of rows, decoded.
+_STRETCH: Final = 32 << 20
 
 
 class ParquetSource:
@@ -17,7 +22,7 @@ class ParquetSource:
     first_row = 1
 
     def __init__(self, path: Path, schema: Mapping[str, pl.DataType], rows: int) -> None:
-        self._path, self._schema = path, dict(schema)
+        self._path, self._schema, self._rows = path, dict(schema), rows
         self.name = path.name
         # compressed columns unfold: count eight bytes a cell where that is more
         self.bytes = max(path.stat().st_size, rows * len(self._schema) * 8)
@@ -52,8 +57,11 @@ class ParquetSource:
         try:
             if size == 0:
                 yield lazy.collect()
-            else:
-                yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
+                return
+            # stretch by stretch: the streaming engine would decode ahead of whoever is slower than the disk
+            stretch = max(size, _STRETCH // (8 * max(1, len(columns))))
+            for at in range(0, self._rows, stretch):
+                yield from lazy.slice(at, stretch).collect().iter_slices(size)
         except UNREADABLE:
             self._refuse()
 
