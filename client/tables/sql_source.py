@@ -30,6 +30,7 @@ from commonroot.client.tables.source import LOOK, check_header
 FETCHED: Final = 50_000
 _NAME: Final = "the query"
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_WRITES = re.compile(r"\b(insert|update|delete|merge|truncate|create|alter|drop|grant|into|set|copy|call)\b", re.IGNORECASE)
 #: As SQLAlchemy finds parameters; a colon in a query is a colon.
 _COLON = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 
@@ -93,7 +94,7 @@ def open_query(url: str, query: str, folder: Path, problems: Problems) -> QueryS
     except sqlite3.Error:
         _wrong(problems, "no database that can be opened", "a database", "mend `url`")
     except DBAPIError as error:
-        _explain(error, problems)
+        _explain(error, bare, problems)
     except (SQLAlchemyError, OSError, OverflowError, ValueError, pl.exceptions.PolarsError) as error:
         _wrong(problems, f"a result that cannot be read ({type(error).__name__})", "a table", "mend `query`")
     finally:
@@ -184,12 +185,14 @@ def _joined(name: str, parts: list[pl.Series]) -> pl.Series:
     return pl.concat([part.cast(only) for part in parts])
 
 
-def _explain(error: DBAPIError, problems: Problems) -> None:
+def _explain(error: DBAPIError, query: str, problems: Problems) -> None:
     """What went wrong by the database's own code, without the words that may hold cells."""
     original = error.orig
     state = str(getattr(original, "sqlstate", None) or "")
     text = str(original) if isinstance(original, sqlite3.Error) else ""
-    if state == "25006" or "readonly database" in text:
+    # a cursor over anything but a SELECT is a syntax error, or a feature that does not exist
+    kept_out = state in ("42601", "0A000") and _WRITES.search(query) is not None
+    if state == "25006" or "readonly database" in text or kept_out:
         _wrong(problems, "a statement that writes", "one SELECT", "this connection can only read")
     elif "unable to open" in text or "not a database" in text:
         _wrong(problems, "no database that can be opened", "a database", "mend `url`")
