@@ -133,9 +133,7 @@ class CsvSource:
         numbers = {name for name, kind in columns.items() if typed and kind in ("number", "value")}
         schema = {name: pl.Float64() if name in numbers else pl.String() for name in self._names}
         source, above = (self._path, 1) if of is None else (io.BytesIO(of), 0)
-        lazy = pl.scan_csv(
-            source, has_header=False, skip_rows=above, schema=schema, separator=self._reading.separator
-        )
+        lazy = pl.scan_csv(source, has_header=False, skip_rows=above, schema=schema, separator=self._reading.separator)
         if self._blank:
             lazy = lazy.filter(~pl.all_horizontal(pl.all().is_null()))
         return lazy

@@ -74,9 +74,7 @@ def look_at(
     return Look(len(frame), columns, chosen, task or _guess_task(frame[chosen], columns[chosen][0]), separator)
 
 
-def section(
-    path: Path | None, look: Look, *, url: str = "", query: str = "", seed: int | None = None
-) -> str:
+def section(path: Path | None, look: Look, *, url: str = "", query: str = "", seed: int | None = None) -> str:
     """A commented ``[data]`` section."""
     lines = ["", "[data]"]
     if path is not None:
@@ -93,7 +91,10 @@ def section(
     if seed is not None:
         lines.append(f"seed = {seed}    # of the private split; keep it to yourself")
     features = [name for name in look.columns if name != look.target]
-    lines += ["", f"# What a look at {look.rows} rows says.  Every column but the target is a feature unless listed here:"]
+    lines += [
+        "",
+        f"# What a look at {look.rows} rows says.  Every column but the target is a feature unless listed here:",
+    ]
     for name in features[:_SHOWN]:
         kind, gaps, distinct = look.columns[name]
         missing = f", {gaps:.0%} missing" if gaps else ""

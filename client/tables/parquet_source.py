@@ -11,7 +11,6 @@ import polars as pl
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import LOOK, UNREADABLE, check_header, file_digest
 
-
 #: Bytes of one stretch of rows, decoded.
 _STRETCH: Final = 32 << 20
 

@@ -301,6 +301,8 @@ class _Work:
         if isinstance(found, RowInput) and isinstance(wanted, RowInput):
             if found.width != wanted.width and not self.adapter:
                 fix = "list exactly the columns that the charter was made for in `features`"
+                if any(name.endswith(" missing") for name in features.names):
+                    fix += ', and give those with gaps missing = "mean"'
                 self._wrong_shape(main, f"{found.width} feature columns", str(wanted.width), fix)
         elif isinstance(found, SequenceInput) and isinstance(wanted, SequenceInput):
             if found.channels != wanted.channels and not self.adapter:

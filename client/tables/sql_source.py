@@ -30,7 +30,9 @@ from commonroot.client.tables.source import LOOK, check_header
 FETCHED: Final = 50_000
 _NAME: Final = "the query"
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$", re.DOTALL)
-_WRITES = re.compile(r"\b(insert|update|delete|merge|truncate|create|alter|drop|grant|into|set|copy|call)\b", re.IGNORECASE)
+_WRITES = re.compile(
+    r"\b(insert|update|delete|merge|truncate|create|alter|drop|grant|into|set|copy|call)\b", re.IGNORECASE
+)
 #: As SQLAlchemy finds parameters; a colon in a query is a colon.
 _COLON = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 

@@ -203,7 +203,9 @@ def test_a_stratified_split_of_numbers_is_refused(tmp_path):
 # --- fuzzed -------------------------------------------------------------------------------------------------------------
 
 CELLS = st.one_of(
-    st.sampled_from(["", " ", "1", "-2.5", "nan", "inf", "1e400", "NA", "?", "x", "y", '"', "\0", "\r", "2024-01-01", "𝟙", "é"]),
+    st.sampled_from(
+        ["", " ", "1", "-2.5", "nan", "inf", "1e400", "NA", "?", "x", "y", '"', "\0", "\r", "2024-01-01", "𝟙", "é"]
+    ),
     st.floats(width=32).map(repr),
     st.text(max_size=6),
 )

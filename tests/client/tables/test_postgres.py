@@ -63,7 +63,19 @@ def server():
         shutil.rmtree(root, ignore_errors=True)
         pytest.skip(f"initdb does not run here: {made.stderr.strip().splitlines()[-1:]}")
     log = root / "log"
-    start = [place / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "60", "-o", f"-k {root} -c listen_addresses=''", "start"]
+    start = [
+        place / "pg_ctl",
+        "-D",
+        data,
+        "-l",
+        log,
+        "-w",
+        "-t",
+        "60",
+        "-o",
+        f"-k {root} -c listen_addresses=''",
+        "start",
+    ]
     options |= {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(start, check=True, env={"PATH": os.environ["PATH"], "HOME": str(root)}, **options)
     try:
@@ -85,7 +97,15 @@ def _fill(connection):
     for at in range(60):
         price = None if at % 9 == 0 else round(float(random.normal(10, 3)), 2)
         when = start + datetime.timedelta(hours=at)
-        row = (at, price, "north" if at % 2 else "south", when, when.date(), bool(random.integers(2)), "xy"[at % 3 == 0])
+        row = (
+            at,
+            price,
+            "north" if at % 2 else "south",
+            when,
+            when.date(),
+            bool(random.integers(2)),
+            "xy"[at % 3 == 0],
+        )
         connection.execute("INSERT INTO sales VALUES (%s, %s, %s, %s, %s, %s, %s)", row)
 
 

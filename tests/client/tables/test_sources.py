@@ -9,8 +9,8 @@ import pytest
 from PIL import Image as Pictures
 
 from commonroot.client.data import DataConfig, ImageInput, prepare, read_batches, read_features
-from commonroot.client.tables.source import Reading, open_source
 from commonroot.client.tables.problems import Problems
+from commonroot.client.tables.source import Reading, open_source
 from commonroot.common.errors import DataError
 
 SIZES = [33, 78, 9]
@@ -111,7 +111,9 @@ def test_a_late_surprise_in_a_column_of_numbers_is_named(tmp_path, memory):
     lines = ["a,label", *[f"{at},{'ab'[at % 3 == 0]}" for at in range(5000)]]
     lines[4321] = "oops,a"
     (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(DataError, match=r"t\.csv, row 4322, column 'a': found text, expected a finite number") as caught:
+    with pytest.raises(
+        DataError, match=r"t\.csv, row 4322, column 'a': found text, expected a finite number"
+    ) as caught:
         prepare(config(), folder=tmp_path, memory=memory, root=tmp_path)
     assert "1 problem(s)" in str(caught.value)
     assert not (tmp_path / "tables").exists()
@@ -133,7 +135,10 @@ def test_a_predictor_reads_rows_without_a_target_in_batches(folder):
     whole = features.encode(read_features(folder / "new.csv", features))
     parts = [features.encode(frame) for frame, _ in read_batches(folder / "new.csv", features, size=17, memory=1)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    asked = [features.encode(f) for f, _ in read_batches(None, features, url=f"sqlite:///{folder}/t.db", query="SELECT * FROM t")]
+    asked = [
+        features.encode(f)
+        for f, _ in read_batches(None, features, url=f"sqlite:///{folder}/t.db", query="SELECT * FROM t")
+    ]
     np.testing.assert_array_equal(np.concatenate(asked), whole)
 
 
@@ -241,7 +246,9 @@ def test_colons_and_semicolons_inside_quotes_are_text(folder):
 def test_columns_of_mixed_cells_become_text(tmp_path):
     with sqlite3.connect(tmp_path / "t.db") as database:
         database.execute("CREATE TABLE t (a, b, label)")
-        rows = [(at if at % 5 == 0 else f"k{at % 4}", None if at % 5 else 1.5 * at, "xy"[at % 3 == 0]) for at in range(30)]
+        rows = [
+            (at if at % 5 == 0 else f"k{at % 4}", None if at % 5 else 1.5 * at, "xy"[at % 3 == 0]) for at in range(30)
+        ]
         database.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
     database.close()
     found = prepare(config(path=None, url="sqlite:///t.db", query="SELECT * FROM t"), folder=tmp_path)

@@ -104,7 +104,9 @@ def test_windows_hold_the_rows_before(tmp_path, memory):
     ordered = frame.sort("machine", "cycle").with_columns(
         pl.col("s").shift(1).over("machine").alias("s1"), pl.col("s").shift(2).over("machine").alias("s2")
     )
-    expected = {row["life"]: [row["s2"], row["s1"], row["s"]] for row in ordered.filter(pl.col("cycle") >= 2).to_dicts()}
+    expected = {
+        row["life"]: [row["s2"], row["s1"], row["s"]] for row in ordered.filter(pl.col("cycle") >= 2).to_dicts()
+    }
     seen = 0
     for x, y in zip(found.test.x, found.test.y, strict=True):
         if float(y) in expected:
