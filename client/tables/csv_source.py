@@ -18,7 +18,7 @@ from typing import Final
 import polars as pl
 
 from commonroot.client.tables.problems import Problem, Problems
-from commonroot.client.tables.source import LOOK, UNREADABLE, CellsNotTyped, Reading, check_header, file_digest
+from commonroot.client.tables.source import LOOK, UNNAMED, UNREADABLE, CellsNotTyped, Reading, check_header, file_digest
 
 #: A field longer than this is an open quote.
 _FIELD: Final = 4 << 20
@@ -216,7 +216,8 @@ def _transcode(path: Path, to: Path, encoding: str) -> None:
 
 def _header(path: Path, separator: str) -> tuple[str, ...]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        return tuple(name.strip() for name in next(csv.reader(stream, delimiter=separator), []))
+        names = [name.strip() for name in next(csv.reader(stream, delimiter=separator), [])]
+    return tuple(name or f"{UNNAMED}{at}" for at, name in enumerate(names, start=1))
 
 
 def _encoding_problem(file: str, encoding: str, row: int | None) -> Problem:

@@ -47,4 +47,5 @@ def _kind_of_text(series: pl.Series, missing: tuple[str, ...]) -> Kind:
     letters = texts.str.len_chars().mean()
     distinct = texts.n_unique() / len(texts)
     wordy = (isinstance(words, float) and words >= 3) or (isinstance(letters, float) and letters > 60)
-    return "text" if wordy and distinct > 0.2 else "category"
+    titled = isinstance(words, float) and words >= 1 and len(texts) > 50
+    return "text" if (wordy and distinct > 0.2) or (titled and distinct > 0.5) else "category"

@@ -1,4 +1,4 @@
-"""A look at a table, for whoever writes the ``[data]`` section: columns, kinds, a guess at target and task; no values."""
+"""A look at a table, for whoever writes the ``[data]`` section: columns, kinds, a guess at the target; no values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.kinds import kind_of_column
 from commonroot.client.tables.problems import Problem, Problems
-from commonroot.client.tables.source import Reading, open_source
+from commonroot.client.tables.source import Reading, Source, open_source
 from commonroot.client.tables.sql_source import open_query
 
 #: Names that a target likes to have, the likeliest first.
@@ -49,6 +49,7 @@ def look_at(
     missing = DataConfig.model_fields["missing"].get_default()
     problems = Problems()
     separator = ","
+    source: Source | None
     if path is None:
         source = open_query(url, query, Path.cwd(), problems)
     else:

@@ -18,7 +18,7 @@ from commonroot.client.tables.numbers import NumbersFitter
 from commonroot.client.tables.part import Fitter
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.sequences import SequenceFitter, Window, channels_of
-from commonroot.client.tables.source import Source
+from commonroot.client.tables.source import UNNAMED, Source
 from commonroot.client.tables.text import WIDTH, TextFitter, Tokens, TokensFitter
 
 #: What tokens become where no backbone says.
@@ -130,7 +130,9 @@ def _chosen(
             left_out |= {config.window.order, config.window.group or config.window.order}
         if config.split is not None and config.split.kind == "grouped":
             left_out.add(str(config.split.column))
-        listed = tuple(FeatureConfig(column=name) for name in schema if name not in left_out)
+        listed = tuple(
+            FeatureConfig(column=name) for name in schema if name not in left_out and not name.startswith(UNNAMED)
+        )
     out = []
     for one in listed:
         if one.column not in schema:

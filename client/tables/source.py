@@ -20,6 +20,8 @@ MEMORY: Final = 256 << 20
 BATCH: Final = 65_536
 #: Rows of a look at the columns.
 LOOK: Final = 2_000
+#: How a column without a name is called, before its number; no feature unless it is asked for.
+UNNAMED: Final = "unnamed "
 #: What a look or a read can meet in a file that is no such file.
 UNREADABLE = (pl.exceptions.PolarsError, OSError, ValueError, pl.exceptions.PanicException)
 

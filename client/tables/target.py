@@ -58,7 +58,7 @@ def check_labels(
     name = target.name
     allowed, seen = set(labels), target.drop_nulls().unique()
     strange = seen.filter(pl.Series([str(label) not in allowed for label in seen.to_list()], dtype=pl.Boolean))
-    unknown = np.flatnonzero(target.is_in(strange.implode()).fill_null(False).to_numpy()) if len(strange) else []
+    unknown = np.flatnonzero(target.is_in(strange.implode()).fill_null(False).to_numpy())
     for at in unknown[: found.room]:
         length = len(str(target[int(at)]))
         found.add(

@@ -82,7 +82,7 @@ def test_a_copy_that_is_trusted_is_let_pass(tmp_path):
     assert "again" in prepare(config(trusted=["again"]), folder=folder).features.columns
 
 
-# --- columns that say nothing -------------------------------------------------------------------------------------------
+# --- columns that say nothing ----------------------------------------------------------------------------------------
 
 
 def test_columns_without_a_value_are_named_all_at_once(tmp_path):
@@ -99,7 +99,7 @@ def test_a_constant_column_is_noted_and_no_fault(tmp_path):
     assert not any("7.5" in note or "same" in note for note in found.notes)
 
 
-# --- the wrong form -----------------------------------------------------------------------------------------------------
+# --- the wrong form --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,13 @@ def test_an_open_quote_is_told_with_its_row(tmp_path):
     assert "t.csv, row 22: found quotes that do not match" in refused(tmp_path)
 
 
-def test_a_name_for_every_column_is_needed(tmp_path):
-    (tmp_path / "t.csv").write_text("a,,label\n" + "1,2,x\n3,4,y\n" * 10, encoding="utf-8")
-    assert "t.csv, row 1: found no name for column 2" in refused(tmp_path)
+def test_a_column_without_a_name_is_left_out(tmp_path):
+    """as programs write that number their rows"""
+    (tmp_path / "t.csv").write_text(",a,label\n" + "0,1,x\n1,3,y\n2,3,x\n" * 10, encoding="utf-8")
+    assert prepare(config(), folder=tmp_path).names == ("a",)
 
 
-# --- splits -------------------------------------------------------------------------------------------------------------
+# --- splits ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_time_split_refuses_rows_of_the_future_and_without_a_time(tmp_path):
@@ -200,7 +201,7 @@ def test_a_stratified_split_of_numbers_is_refused(tmp_path):
     assert "found a stratified split of numbers" in refused(folder, task="regression", split="stratified")
 
 
-# --- fuzzed -------------------------------------------------------------------------------------------------------------
+# --- fuzzed ----------------------------------------------------------------------------------------------------------
 
 CELLS = st.one_of(
     st.sampled_from(

@@ -33,7 +33,7 @@ def again(features):
     return Features.from_json(record, load(save(features.arrays())))
 
 
-# --- numbers -------------------------------------------------------------------------------------------------------
+# --- numbers ---------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60)
@@ -81,7 +81,7 @@ def test_a_gap_that_training_never_had_is_the_mean_when_predicting():
     assert part.encode(pl.DataFrame({"a": [None, 5.0]}, schema={"a": pl.Float64}), None).tolist() == [[0], [3]]
 
 
-# --- categories ----------------------------------------------------------------------------------------------------
+# --- categories ------------------------------------------------------------------------------------------------------
 
 
 def test_categories_have_columns_by_how_often_they_came_and_an_unseen_one_has_none():
@@ -102,7 +102,7 @@ def test_categories_are_in_no_representation():
     assert "secret" not in repr(fitted(CategoryFitter("c", 2), pl.DataFrame({"c": ["secret", "other"]})))
 
 
-# --- dates ---------------------------------------------------------------------------------------------------------
+# --- dates -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_date_turns_with_the_year_and_the_week_and_goes_along_the_trend():
@@ -142,7 +142,7 @@ def test_a_way_of_writing_dates_is_the_first_that_reads_them_all(texts, form):
     assert find_format(texts) == form
 
 
-# --- text ----------------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 
 
 def test_words_and_runs_of_words_and_letters_are_terms():
@@ -191,7 +191,7 @@ def test_an_item_of_a_list_keeps_its_place_even_when_empty():
     assert (found[0] > 0).tolist() == [True, False, True, False] and not found[1].any()
 
 
-# --- images and sequences ------------------------------------------------------------------------------------------
+# --- images and sequences --------------------------------------------------------------------------------------------
 
 
 def test_image_files_are_brought_to_one_size_and_range(tmp_path):
@@ -237,7 +237,7 @@ def test_a_window_is_a_row_with_those_before_it_in_its_group():
     np.testing.assert_array_equal(features.encode(frame)[:, :, 0], limited)
 
 
-# --- together ------------------------------------------------------------------------------------------------------
+# --- together --------------------------------------------------------------------------------------------------------
 
 
 def test_features_are_the_same_after_storing():

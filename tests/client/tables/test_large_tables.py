@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -124,7 +125,7 @@ print(json.dumps({"peak": peak - before, "rows": len(found.train), "bytes": foun
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Eight times the rows, 224 MB more encoded, take half of that at most: targets and positions stay, rows do not."""
     peaks = {}
@@ -143,5 +144,4 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         )
         peaks[rows] = json.loads(done.stdout)
     more = (peaks[1_000_000]["bytes"] - peaks[125_000]["bytes"]) / 0.64  # training rows are 0.64 of all
-    print(peaks, more)
     assert peaks[1_000_000]["peak"] - peaks[125_000]["peak"] < 0.5 * more

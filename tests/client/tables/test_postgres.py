@@ -89,7 +89,8 @@ def server():
 
 def _fill(connection):
     connection.execute(
-        "CREATE TABLE sales (id int PRIMARY KEY, price numeric, shop text, at timestamptz, day date, sold bool, label text)"
+        "CREATE TABLE sales (id int PRIMARY KEY, price numeric, shop text, "
+        "at timestamptz, day date, sold bool, label text)"
     )
     connection.execute("CREATE SEQUENCE counter")
     random = np.random.default_rng(3)

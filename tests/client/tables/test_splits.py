@@ -59,7 +59,7 @@ def test_only_training_rows_are_balanced(tmp_path):
     assert counts[0] == counts[1] and abs(int(np.bincount(found.test.y)[1]) - 2) <= 1
 
 
-# --- windows and futures -----------------------------------------------------------------------------------------------
+# --- windows and futures ---------------------------------------------------------------------------------------------
 
 
 def test_a_future_is_the_next_rows_of_the_group():
@@ -116,7 +116,7 @@ def test_windows_hold_the_rows_before(tmp_path, memory):
 
 
 def test_a_future_never_reaches_into_a_later_part(tmp_path):
-    """20 cycles by time: 4 for the test, 4 before for choosing; a future of 2 takes 2 cycles off the end of each part"""
+    """20 cycles by time: 4 for the test, 4 before for choosing; a future of one takes the last cycle off each part"""
     machines(tmp_path)
     asked = DataConfig(
         path="t.parquet", target="s", task="regression", features=["s"], window=WINDOW | {"horizon": 1}, validation=0.25
@@ -125,7 +125,7 @@ def test_a_future_never_reaches_into_a_later_part(tmp_path):
     assert [len(part) for part in (found.train, found.validation, found.test)] == [11 * 12, 3 * 12, 3 * 12]
 
 
-# --- never under a run --------------------------------------------------------------------------------------------------
+# --- never under a run -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
