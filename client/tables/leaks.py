@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 #: Rows of the sample that is compared; taken evenly from the training rows.
 SAMPLE: Final = 20_000
 #: Fewer rows than this prove nothing.
-_FEWEST: Final = 20
+_FEWEST: Final = 15
 #: A column that says the label in all but this share of rows counts as a copy.
 _NEARLY: Final = 0.001
 #: Correlation beyond which a column of numbers is the target in another unit.
