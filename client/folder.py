@@ -8,6 +8,8 @@ roster.json             the signed roster this department joined
 charters/HASH.json      approved charters
 state.db, blobs/        protocol state, heads, ledger
 predictors/             chosen models, newest last
+splits/CHARTER…         part of each row, as a run began
+tables/KEY/             encoded rows that do not fit into memory
 report.json             alone against federated, for this department's eyes
 """
 

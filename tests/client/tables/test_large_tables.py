@@ -1,17 +1,23 @@
 """Tables larger than memory: encoded once into private files, mapped where they are used, in bounded memory."""
 
+import csv
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from commonroot.client.data import DataConfig, prepare
+from commonroot.client.tables import csv_source
 from commonroot.common.errors import DataError, StorageFull
 
 ASKED = DataConfig(path="t.parquet", target="label", task="classification")
@@ -96,6 +102,7 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 from commonroot.client.data import DataConfig, prepare
+from commonroot.client.tables import csv_source
 
 def private():
     for line in open("/proc/self/status"):
@@ -145,3 +152,19 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         peaks[rows] = json.loads(done.stdout)
     more = (peaks[1_000_000]["bytes"] - peaks[125_000]["bytes"]) / 0.64  # training rows are 0.64 of all
     assert peaks[1_000_000]["peak"] - peaks[125_000]["peak"] < 0.5 * more
+
+
+@given(
+    rows=st.lists(st.lists(st.text(alphabet='ab",\n ', max_size=6), min_size=2, max_size=2), max_size=30),
+    size=st.integers(1, 40),
+)
+def test_stretches_of_a_csv_are_whole_rows_and_all_of_them(tmp_path_factory, rows, size):
+    """cut anywhere, quotes and line ends inside cells included"""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([["he\nad", "b"], *rows])
+    path = tmp_path_factory.getbasetemp() / "stretches.csv"
+    path.write_bytes(text.getvalue().encode())
+    with unittest.mock.patch.object(csv_source, "_STRETCH", size):
+        parts = list(csv_source._stretches(path))
+    read = [row for part in parts for row in csv.reader(io.StringIO(part.decode(), newline=""), strict=True)]
+    assert read == rows
