@@ -1,6 +1,6 @@
 """Real tables, as they come: text with gaps, hospital files with question marks, sensors, engines, weekly sales.
 
-They are not shipped: ``COMMONROOT_DATA`` names the folder that holds them, else they are looked for beside the checkout.
+They are not shipped: ``COMMONROOT_DATA`` names the folder that holds them, else they are sought beside the checkout.
 """
 
 import gzip
