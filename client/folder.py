@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from commonroot.client.data import DataConfig
+from commonroot.client.tables.config import DataConfig
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
 from commonroot.common.roster import Hex32, Name, Roster, SignedRoster
