@@ -24,13 +24,14 @@ REPORT: Final = "report.json"
 class DepartmentLearner:
     """Reads the data once, trains when asked, and at the end chooses what is best for this department.
 
-    root     the department's folder; data paths are relative to it
+    root     the department's folder; data paths are relative to it.  None: a check that stores nothing
     secret   32 bytes that only this department holds; with the charter they decide every random choice of training
     pin      store the split at first use under a charter; a mere check does not
     """
 
-    def __init__(self, root: Path, name: str, data: DataConfig, secret: bytes, *, pin: bool = True) -> None:
-        self._root = root
+    def __init__(self, root: Path | None, name: str, data: DataConfig, secret: bytes, *, pin: bool = True) -> None:
+        self._root = root or Path()
+        self._stores = root is not None
         self._name = name
         self._data = data
         self._secret = secret
@@ -75,8 +76,8 @@ class DepartmentLearner:
                 folder=self._root,
                 spec_input=rows_of(charter),
                 adapter=bool(getattr(charter.backbone, "adapter", False)),
-                root=self._root,
-                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin),
+                root=self._root if self._stores else None,
+                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
             )
         return self._prepared[charter.digest]
 
