@@ -16,7 +16,7 @@ def check_folder(root: Path) -> dict[str, Any]:
     """Sizes of what was read, and the approved charters that it fits.  Raises DataError with every problem at once."""
     folder = DepartmentFolder(root)
     prepared = prepare(folder.data, folder=root)
-    learner = DepartmentLearner(root, folder.config.name, folder.data, bytes(32))  # nothing is trained
+    learner = DepartmentLearner(root, folder.config.name, folder.data, bytes(32), pin=False)  # nothing is trained
     fits = []
     for path in sorted((root / "charters").glob("*.json")):
         charter = SignedCharter.from_json(read_bytes(path, what="the charter")).charter
@@ -28,5 +28,6 @@ def check_folder(root: Path) -> dict[str, Any]:
         "train": len(prepared.train),
         "validation": len(prepared.validation),
         "test": len(prepared.test),
+        "notes": list(prepared.notes),
         "charters": fits,
     }

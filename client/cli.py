@@ -23,15 +23,29 @@ def init(
     coordinator: Annotated[str, typer.Option(help="host:port of central IT's coordinator.")],
     authority: Annotated[str, typer.Option(help="The enrolment authority's public key, 64 hex digits.")],
     ca: Annotated[Path, typer.Option(help="The federation's CA certificate, as handed over by central IT.")],
-    data: Annotated[Path | None, typer.Option(help="This department's table, .csv or .npz.")] = None,
-    target: Annotated[str, typer.Option(help="Column to predict.")] = "label",
-    task: Annotated[str, typer.Option(help="classification, binary or regression.")] = "classification",
+    data: Annotated[
+        Path | None, typer.Option(help="This department's table: .csv, .parquet, .npz or a folder of images.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A database instead: sqlite:///FILE or postgresql://…")] = None,
+    query: Annotated[str | None, typer.Option(help="What to ask it; the connection can only read.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict; guessed where not given.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, binary or regression; guessed where not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make this department's folder and keys.  Send request.json (public keys only) to central IT."""
-    from commonroot.client.setup import create, data_section
+    from commonroot.client.setup import create
+    from commonroot.client.tables.look import look_at, section
+    from commonroot.common.errors import ConfigError
 
-    section = "" if data is None else data_section(data.resolve(), target=target, task=task)
+    if (url is None) != (query is None) or (url is not None and data is not None):
+        raise ConfigError("give --data, or --url with --query")
+    found = ""
+    if data is not None or url is not None:
+        path, asked = None if data is None else data.resolve(), {"url": url or "", "query": query or ""}
+        seed = int.from_bytes(os.urandom(4))
+        found = section(path, look_at(path, **asked, target=target, task=task), **asked, seed=seed)
     create(
         folder,
         federation=federation,
@@ -39,7 +53,7 @@ def init(
         coordinator=coordinator,
         authority=authority,
         ca=ca,
-        data=section,
+        data=found,
         random=os.urandom,
     )
     facts = {"folder": str(folder), "request": str(folder / "request.json")}
@@ -126,6 +140,8 @@ def check(folder: Folder, json: Json = False) -> None:
     def text() -> None:
         say(f"{facts['task']} on {facts['columns']} columns: {facts['train']} training rows,")
         say(f"{facts['validation']} validation rows, {facts['test']} test rows; no problems found")
+        for note in facts["notes"]:
+            say(f"note: {note}")
         for charter in facts["charters"]:
             say(f"fits charter {charter[:16]}")
 
@@ -162,7 +178,7 @@ def report(folder: Folder, json: Json = False) -> None:
 @app.command()
 def predict(
     folder: Folder,
-    rows: Annotated[Path, typer.Argument(help="A .csv or .npz file with the training columns.")],
+    rows: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file with the training columns.")],
     out: Annotated[Path | None, typer.Option(help="Write CSV here instead of to the terminal.")] = None,
     json: Json = False,
 ) -> None:

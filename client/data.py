@@ -1,357 +1,46 @@
-"""From a department's file to rows that a model can learn from: task, private split, standardisation.
+"""From a department's source to rows that a model can learn from: the public face of ``client/tables``.
 
 The split is drawn from the department's own seed, the same for the same seed and data, and nobody else learns it.
 Training rows fit everything; validation rows only choose; test rows are read once, for the report.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from commonroot.client.table import Problem, Table, read_table, refuse
-from commonroot.client.tasks import Task, TaskConfig, Where, sort_labels, task_class, task_config
-from commonroot.common.errors import ConfigError
-
-#: Fewer rows than this leave nothing to learn, choose and test on.
-FEWEST_ROWS: Final = 10
-#: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
-STANDARD_LIMIT: Final = 5.0
-
-Fraction = Annotated[float, Field(gt=0, lt=0.9, allow_inf_nan=False)]
-
-
-class DataConfig(BaseModel):
-    """Where a department's rows are and what they mean.
-
-    path        .csv or .npz, relative to the department's folder
-    target      column (or array) to predict
-    task        the kind of task, or a table that says more about it (``client/tasks``)
-    features    columns in order, or every column but the target
-    labels      every label there is, in order; found in the data where not given
-    validation  share of the rows that are not test rows kept for choosing
-    test        share of all rows kept for the report
-    test_rows   that many test rows instead of a share
-    test_path   a file of test rows instead; then all of ``path`` is for training and validation
-    scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit
-                (pixels, bins of a spectrum), whose relative spread means something
-    seed        of the split; private
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    target: Annotated[str, Field(min_length=1)]
-    task: str | dict[str, Any]
-    features: Literal["all but target"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all but target"
-    labels: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
-    validation: Fraction = 0.2
-    test: Fraction = 0.2
-    test_rows: Annotated[int, Field(ge=1)] | None = None
-    test_path: Path | None = None
-    scaling: Literal["columns", "table"] = "columns"
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        try:
-            goal = self.goal
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        if self.labels is not None and "labels" not in type(goal).model_fields:
-            raise ValueError(f"a {goal.kind} has no labels")
-        if self.labels is not None and len({str(label) for label in self.labels}) != len(self.labels):
-            raise ValueError("a label is listed twice")
-        if self.test_rows is not None and self.test_path is not None:
-            raise ValueError("give test_rows or test_path, not both")
-        if not isinstance(self.features, str) and self.target in self.features:
-            raise ValueError("the target is among the features")
-        return self
-
-    @field_validator("task")
-    @classmethod
-    def _known(cls, task: str | dict[str, Any]) -> str | dict[str, Any]:
-        try:
-            task_config(task)
-        except ConfigError as error:
-            raise ValueError(f"{error}; {error.advice}") from error
-        return task
-
-    @property
-    def goal(self) -> TaskConfig:
-        """``task`` and ``labels`` as the configuration of that kind of task."""
-        fields = {"kind": self.task} if isinstance(self.task, str) else dict(self.task)
-        return task_config(fields if self.labels is None else {"labels": self.labels} | fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows with their encoded target, both of them with rows as the first axis.  They never leave the department.
-
-    x  (n, columns) float32 standardised, or (n, …) in another shape that the backbone reads
-    y  as the task's ``encode`` gives it
-    """
-
-    x: NDArray[Any] = field(repr=False)
-    y: NDArray[Any] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, at: NDArray[np.int64]) -> Rows:
-        """The rows at these positions."""
-        return Rows(self.x[at], self.y[at])
-
-    def join(self, other: Rows) -> Rows:
-        """These rows, then the others."""
-        return Rows(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
-
-
-@dataclass(frozen=True, slots=True)
-class Scaler:
-    """(x - centre) / scale, clipped to ±STANDARD_LIMIT; with a spread per column, one that never varied becomes 0.
-
-    centre, scale  (columns,) float64 statistics of the training rows
-    """
-
-    centre: NDArray[np.float64] = field(repr=False)
-    scale: NDArray[np.float64] = field(repr=False)
-
-    @classmethod
-    def fitted(cls, x: NDArray[np.float64], *, scaling: Literal["columns", "table"] = "columns") -> Scaler:
-        """To training rows; ``scaling`` as in ``DataConfig``."""
-        centre, spread = x.mean(axis=0), x.std(axis=0)
-        # a spread that is rounding noise of a constant column counts as none
-        constant = spread <= 1e-12 * np.maximum(np.abs(centre), 1e-300)
-        if scaling == "table":
-            whole = float(np.sqrt(np.square(spread[~constant]).mean())) if not constant.all() else np.inf
-            return cls(centre, np.full_like(spread, whole))
-        return cls(centre, np.where(constant, np.inf, spread))
-
-    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n, columns) float64 to standardised float32."""
-        return np.clip((x - self.centre) / self.scale, -STANDARD_LIMIT, STANDARD_LIMIT).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything a department learns from.
-
-    names    of the columns, in order
-    """
-
-    names: tuple[str, ...]
-    task: Task
-    scaler: Scaler
-    train: Rows
-    validation: Rows
-    test: Rows
-
-    @property
-    def inputs(self) -> int:
-        """Width of a standardised row."""
-        return len(self.names)
-
-
-def learnable(task: Task, rows: Rows) -> Rows:
-    """The rows that may be trained on: all, but for tasks where some are what is being looked for."""
-    kept = task.learnable(rows.y)
-    return rows if kept.all() else rows.take(np.flatnonzero(kept))
-
-
-def judged(task: Task, rows: Rows, *, seed: int) -> Rows:
-    """The rows by which models are compared, of held-out ones; see ``Task.judged``."""
-    x, y = task.judged(rows.x, rows.y, seed=seed)
-    return rows if x is rows.x and y is rows.y else Rows(x, y)
-
-
-def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = None) -> Prepared:
-    """Read, check, split and standardise.
-
-    folder  what relative paths are relative to
-    inputs  columns that the charter's backbone takes; None where there is no charter yet
-
-    Raises DataError that lists everything wrong at once.
-    """
-    numeric = _numeric(config)
-    table, problems = read_table(folder / config.path, config.features, target=config.target, numeric_target=numeric)
-    tested: Table | None = None
-    if config.test_path is not None:
-        features = config.features if table is None else table.names
-        tested, more = read_table(folder / config.test_path, features, target=config.target, numeric_target=numeric)
-        problems += more
-    if table is not None:
-        file = config.path.name
-        problems += _check_shape(file, table, config, inputs)
-        problems += _check_labels(file, table, config, rows_before=_rows_before(config.path))
-        if tested is not None and config.test_path is not None:
-            known = config if getattr(config.goal, "labels", None) is not None else _with_labels(config, table)
-            problems += _check_labels(config.test_path.name, tested, known, _rows_before(config.test_path), whole=False)
-    refuse(problems)
-    if table is None or table.y is None:
-        raise ValueError("a table without problems has a target")
-    return _assemble(config, table, tested)
-
-
-def read_features(path: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """(rows, names) float64 from a .csv or .npz that need not hold a target; DataError lists every problem."""
-    table, problems = read_table(path, names, target=None, numeric_target=False)
-    refuse(problems)
-    if table is None:
-        raise ValueError("a table without problems was read")
-    return table.x
-
-
-def split_rows(
-    y: NDArray[Any], *, test: int, validation: float, seed: int, stratify: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of training, validation and test rows, each ascending.
-
-    test        that many test rows
-    validation  share of the other rows; at least one row
-    stratify    keep the shares of labels, and one row of every label for training where there are enough rows
-    """
-    random = np.random.default_rng([0x73706C6974, seed])
-    order = random.permutation(len(y)).astype(np.int64)
-    reserved = np.zeros(len(y), dtype=bool)
-    if stratify:
-        _, groups = np.unique(y, return_inverse=True)
-        # within shuffled rows: by label, labels in a shuffled order
-        rank = random.permutation(int(groups.max()) + 1)[groups]
-        order = order[np.argsort(rank[order], kind="stable")]
-        first = np.unique(rank[order], return_index=True)[1]
-        reserved[order[first]] = True
-    chosen_test = _every_so_often(order, reserved, test)
-    left = order[~np.isin(order, chosen_test)]
-    chosen_validation = _every_so_often(left, reserved, min(max(1, round(validation * len(left))), len(left) - 1))
-    train = left[~np.isin(left, chosen_validation)]
-    return np.sort(train), np.sort(chosen_validation), np.sort(chosen_test)
-
-
-def folds(y: NDArray[Any], *, count: int, seed: int, stratify: bool) -> NDArray[np.int64]:
-    """(n,) fold of each row, in 0 … count - 1, sizes within one of each other and labels spread evenly."""
-    random = np.random.default_rng([0x666F6C6473, seed])
-    order = random.permutation(len(y))
-    if stratify:
-        order = order[np.argsort(y[order], kind="stable")]
-    out = np.empty(len(y), dtype=np.int64)
-    out[order] = np.arange(len(y)) % count
-    return out
-
-
-def _every_so_often(order: NDArray[np.int64], reserved: NDArray[np.bool_], wanted: int) -> NDArray[np.int64]:
-    """``wanted`` of the rows, evenly spaced along ``order``, so that every stretch of it gives its share."""
-    free = order[~reserved[order]]
-    if len(free) < wanted:
-        free = order  # too few rows to keep one of each label back
-    at = np.arange(len(free))
-    return free[((at + 1) * wanted) // len(free) > (at * wanted) // len(free)]
-
-
-def _assemble(config: DataConfig, table: Table, tested: Table | None) -> Prepared:
-    goal, kind = config.goal.seen(_target(table)), task_class(config.goal.kind)
-    whole = kind.learn(goal, _target(table))
-    y = _encode(whole, table, config.path)
-    stratify = whole.learns == "label"
-    test = 0 if tested is not None else config.test_rows or max(1, round(config.test * len(y)))
-    parts = split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=stratify)
-    train, validation, held = parts
-    scaler = Scaler.fitted(table.x[train], scaling=config.scaling)
-
-    def rows(at: NDArray[np.int64]) -> Rows:
-        return Rows(scaler.apply(table.x[at]), y[at])
-
-    learned = rows(train)
-    task = kind.learn(goal, _target(table)[train]).fitted_to(learned.x)
-    test_rows = rows(held)
-    if tested is not None and config.test_path is not None:
-        test_rows = Rows(scaler.apply(tested.x), _encode(task, tested, config.test_path))
-    return Prepared(table.names, task, scaler, learned, rows(validation), test_rows)
-
-
-def _target(table: Table) -> NDArray[Any]:
-    if table.y is None:
-        raise ValueError("a table with a target was asked for")
-    return table.y
-
-
-def _encode(task: Task, table: Table, path: Path) -> NDArray[Any]:
-    y, problems = task.encode(_target(table), Where(path.name, _rows_before(path)))
-    refuse(problems)
-    return y
-
-
-def _numeric(config: DataConfig) -> bool:
-    return task_class(config.goal.kind).learns == "value"
-
-
-def _label_set(config: DataConfig, table: Table) -> tuple[str, ...] | None:
-    if table.y is None or task_class(config.goal.kind).learns != "label":
-        return None
-    listed = getattr(config.goal, "labels", None)
-    return sort_labels(table.y.tolist()) if listed is None else tuple(str(label) for label in listed)
-
-
-def _with_labels(config: DataConfig, table: Table) -> DataConfig:
-    return config.model_copy(update={"labels": _label_set(config, table)})
-
-
-def _rows_before(path: Path) -> int:
-    """Rows are counted from 1, after the header where there is one."""
-    return 2 if path.suffix.lower() == ".csv" else 1
-
-
-def _check_shape(file: str, table: Table, config: DataConfig, inputs: int | None) -> list[Problem]:
-    problems = []
-    n, columns = table.x.shape
-    if inputs is not None and columns != inputs:
-        fix = "list exactly the columns that the charter was made for in `features`"
-        expected = f"{inputs}, as the charter's backbone takes"
-        problems.append(Problem(file=file, found=f"{columns} feature columns", expected=expected, fix=fix))
-    needed = max(FEWEST_ROWS, (config.test_rows or 0) + FEWEST_ROWS)
-    if n < needed:
-        expected = f"at least {needed}"
-        problems.append(Problem(file=file, found=f"{n} rows", expected=expected, fix="collect more rows"))
-    return problems
-
-
-def _check_labels(
-    file: str, table: Table, config: DataConfig, rows_before: int, *, whole: bool = True
-) -> list[Problem]:
-    """Labels outside the list; and, for a whole table, too few different ones."""
-    if table.y is None or task_class(config.goal.kind).learns != "label":
-        return []
-    problems = []
-    found = table.y.tolist()
-    listed = getattr(config.goal, "labels", None)
-    if listed is not None:
-        allowed = {str(label) for label in listed}
-        for row, label in enumerate(found):
-            if label not in allowed:
-                at, fix = row + rows_before, "mend the label or add it to `labels`"
-                problems.append(
-                    Problem(
-                        file=file,
-                        row=at,
-                        column=config.target,
-                        found=f"the label {label[:24]!r}",
-                        expected=f"one of the {len(allowed)} labels known",
-                        fix=fix,
-                    )
-                )
-    different = len(set(found))
-    if whole and different < 2:
-        fix = "one class alone cannot be learned"
-        expected = "at least two"
-        problems.append(
-            Problem(file=file, column=config.target, found=f"{different} label", expected=expected, fix=fix)
-        )
-    if whole and config.goal.kind == "binary" and different > 2:
-        fix = 'use task = "classification"'
-        problems.append(Problem(file=file, column=config.target, found=f"{different} labels", expected="two", fix=fix))
-    return problems
+from commonroot.client.tables.config import DataConfig, FeatureConfig, SplitConfig, WindowConfig
+from commonroot.client.tables.features import Features
+from commonroot.client.tables.numbers import Scaler
+from commonroot.client.tables.part import STANDARD_LIMIT
+from commonroot.client.tables.pinned import Pin
+from commonroot.client.tables.prepare import FEWEST_ROWS, prepare
+from commonroot.client.tables.problems import Problem, Problems, refuse
+from commonroot.client.tables.read import read_batches, read_features
+from commonroot.client.tables.rows import Prepared, Rows, judged, learnable
+from commonroot.client.tables.split import folds, split_rows
+from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
+
+__all__ = [
+    "FEWEST_ROWS",
+    "STANDARD_LIMIT",
+    "DataConfig",
+    "FeatureConfig",
+    "Features",
+    "ImageInput",
+    "Input",
+    "Pin",
+    "Prepared",
+    "Problem",
+    "Problems",
+    "RowInput",
+    "Rows",
+    "Scaler",
+    "SequenceInput",
+    "SplitConfig",
+    "TokenInput",
+    "WindowConfig",
+    "folds",
+    "judged",
+    "learnable",
+    "prepare",
+    "read_batches",
+    "read_features",
+    "refuse",
+    "split_rows",
+]

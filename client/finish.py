@@ -98,7 +98,7 @@ def conclude(
         "method": draft.method.name,
         "version": version,
     }
-    predictor = Predictor(task, prepared.names, prepared.scaler, arms[choice.kept], about)
+    predictor = Predictor(task, prepared.features, arms[choice.kept], about)
     return Conclusion(predictor, report)
 
 

@@ -8,6 +8,8 @@ roster.json             the signed roster this department joined
 charters/HASH.json      approved charters
 state.db, blobs/        protocol state, heads, ledger
 predictors/             chosen models, newest last
+splits/CHARTER…         part of each row, as a run began
+tables/KEY/             encoded rows that do not fit into memory
 report.json             alone against federated, for this department's eyes
 """
 
@@ -18,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from commonroot.client.data import DataConfig
+from commonroot.client.tables.config import DataConfig
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
 from commonroot.common.roster import Hex32, Name, Roster, checked_roster

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from commonroot.client.data import DataConfig, Prepared, prepare
+from commonroot.client.data import DataConfig, Pin, Prepared, prepare
 from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.trainer import Private, Trainer
-from commonroot.common.backbone import Input
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
@@ -26,16 +24,19 @@ REPORT: Final = "report.json"
 class DepartmentLearner:
     """Reads the data once, trains when asked, and at the end chooses what is best for this department.
 
-    root     the department's folder; data paths are relative to it
+    root     the department's folder; data paths are relative to it.  None: a check that stores nothing
     secret   32 bytes that only this department holds; with the charter they decide every random choice of training
+    pin      store the split at first use under a charter; a mere check does not
     """
 
-    def __init__(self, root: Path, name: str, data: DataConfig, secret: bytes) -> None:
-        self._root = root
+    def __init__(self, root: Path | None, name: str, data: DataConfig, secret: bytes, *, pin: bool = True) -> None:
+        self._root = root or Path()
+        self._stores = root is not None
         self._name = name
         self._data = data
         self._secret = secret
-        self._prepared: dict[Input | None, Prepared] = {}
+        self._pin = pin
+        self._prepared: dict[bytes, Prepared] = {}
 
     def check(self, charter: Charter) -> None:
         """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter."""
@@ -68,11 +69,17 @@ class DepartmentLearner:
         return name
 
     def _rows(self, charter: Charter) -> Prepared:
-        reads = None if charter.network.adapter else charter.network.input
-        if reads not in self._prepared:
-            columns = None if reads is None else math.prod(reads.shape)
-            self._prepared[reads] = prepare(self._data, folder=self._root, inputs=columns)
-        return self._prepared[reads]
+        """Read under this charter: once, and with the split that it began with."""
+        if charter.digest not in self._prepared:
+            self._prepared[charter.digest] = prepare(
+                self._data,
+                folder=self._root,
+                spec_input=charter.network.input,
+                adapter=charter.network.adapter,
+                root=self._root if self._stores else None,
+                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
+            )
+        return self._prepared[charter.digest]
 
     def _trainer(self, charter: Charter) -> Trainer:
         rows = self._rows(charter)

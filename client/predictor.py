@@ -1,7 +1,7 @@
 """The model a department ends up with, as a folder that outlives the libraries that made it.
 
-    predictor.json       version, task, columns, which models with which weights
-    tensors.safetensors  standardisation, and each model's arrays under ``0/…``, ``1/…``
+    predictor.json       version, task, fitted features, which models with which weights
+    tensors.safetensors  the features' arrays under ``features/…``, each model's under ``0/…``, ``1/…``
 
 No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone, and torch where a network is kept.
 """
@@ -9,65 +9,92 @@ No pickle: loading a folder runs nothing in it.  Predicting needs NumPy alone, a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from commonroot.client.data import Scaler, read_features
+from commonroot.client.data import Features, read_batches
 from commonroot.client.models import Model
 from commonroot.client.tasks import Floats, Task, task_from_json
 from commonroot.common.errors import DataError, ForeignState
 from commonroot.files import atomic_write, storage_errors
 
-VERSION: Final = 2
+VERSION: Final = 3
 _RECORD: Final = "predictor.json"
 _TENSORS: Final = "tensors.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Standardisation and one or more models whose predictions are averaged.
+    """Fitted features and one or more models whose predictions are averaged.
 
-    names    of the columns it reads, in order
     members  models with positive weights that sum to 1
     about    plain facts for people (kind of model, charter, scores); JSON values
     """
 
     task: Task
-    names: tuple[str, ...]
-    scaler: Scaler
+    features: Features
     members: tuple[tuple[float, Model], ...]
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def predictive(self, x: NDArray[np.float64]) -> Floats:
-        """Raw rows (n, columns) to the task's prediction array.  Raises DataError for other columns or non-numbers."""
-        raw = np.asarray(x, dtype=np.float64)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the raw columns it reads, in order."""
+        return self.features.columns
+
+    def predictive(self, rows: pl.DataFrame | NDArray[np.float64], folder: Path = Path()) -> Floats:
+        """Raw rows to the task's prediction array.
+
+        rows    a frame with the columns by name, as ``read_batches`` gives it; or, where every feature is a number, an
+                array (n, columns).  A gap is null or NaN
+        folder  what paths in cells are relative to
+
+        Raises DataError for other columns or values that are infinite.
+        """
+        if isinstance(rows, pl.DataFrame):
+            absent = [name for name in self.names if name not in rows.columns]
+            if absent:
+                raise DataError(f"the rows lack {len(absent)} column(s), the first is {absent[0][:60]!r}")
+            return mix(self.task, self.members, self.features.encode(rows, folder))
+        numbers = self.features.numbers_only
+        if numbers is None:
+            raise DataError("rows of features that are not all numbers come as a table with named columns")
+        raw = np.asarray(rows, dtype=np.float64)
         if raw.ndim != 2 or raw.shape[1] != len(self.names):
             raise DataError(f"expected rows of {len(self.names)} columns, found shape {raw.shape}")
-        if not np.isfinite(raw).all():
-            raise DataError("the rows hold values that are not finite numbers")
-        return mix(self.task, self.members, self.scaler.apply(raw))
+        if np.isinf(raw).any():
+            raise DataError("the rows hold infinite values")
+        return mix(self.task, self.members, numbers.encode_matrix(raw))
 
-    def predict(self, x: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """Raw rows (n, columns) to named columns: class and probabilities, or value."""
-        return self.task.columns(self.predictive(x))
+    def predict(self, rows: pl.DataFrame | NDArray[np.float64], folder: Path = Path()) -> dict[str, NDArray[Any]]:
+        """Raw rows to named columns: class and probabilities, or value."""
+        return self.task.columns(self.predictive(rows, folder))
+
+    def predict_batches(
+        self, path: Path | None, *, url: str = "", query: str = ""
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Rows of a file or a query, batch by batch, to named columns.  Raises DataError."""
+        for frame, folder in read_batches(path, self.features, url=url, query=query):
+            yield self.predict(frame, folder)
 
     def predict_file(self, path: Path) -> dict[str, NDArray[Any]]:
-        """Rows of a .csv (columns by name) or .npz (``X``, and ``names`` unless in this order) to named columns."""
-        return self.predict(read_features(path, self.names))
+        """Rows of any file that can be trained on (an .npz without names has the columns x0, x1 …) to named columns."""
+        batches = list(self.predict_batches(path))
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def save(self, folder: Path) -> None:
         """Write into ``folder``, made where needed; each file appears whole or not at all, the record last.
 
         Raises StorageFull or ConfigError where the disk refuses.
         """
-        arrays = {"scaler/centre": self.scaler.centre, "scaler/scale": self.scaler.scale}
+        arrays = {f"features/{name}": array for name, array in self.features.arrays().items()}
         listed = []
         for at, (weight, model) in enumerate(self.members):
             arrays |= {f"{at}/{name}": array for name, array in model.arrays.items()}
@@ -81,7 +108,7 @@ class Predictor:
         record = {
             "version": VERSION,
             "task": self.task.to_json(),
-            "columns": list(self.names),
+            "features": self.features.to_json(),
             "models": listed,
             "about": dict(self.about),
         }
@@ -103,15 +130,14 @@ class Predictor:
             members = tuple(
                 (float(entry["weight"]), _model(entry, _under(arrays, at))) for at, entry in enumerate(record["models"])
             )
-            scaler = Scaler(arrays["scaler/centre"], arrays["scaler/scale"])
-            names = tuple(map(str, record["columns"]))
-            return cls(task_from_json(record["task"]), names, scaler, members, record["about"])
+            features = Features.from_json(record["features"], _under(arrays, "features"))
+            return cls(task_from_json(record["task"]), features, members, record["about"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ForeignState(f"{folder.name!r} holds no predictor that this version can read") from error
 
 
 def mix(task: Task, members: tuple[tuple[float, Model], ...], x: NDArray[Any]) -> Floats:
-    """The weighted mean of the models' predictions for rows as the models read them."""
+    """The weighted mean of the models' predictions for encoded rows."""
     total = sum(weight * model.predict(task, x) for weight, model in members)
     return np.asarray(total, dtype=np.float64)
 
@@ -121,6 +147,6 @@ def _model(entry: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Mode
     return Model(str(entry["kind"]), arrays, *calibrated, network=entry.get("network"))
 
 
-def _under(arrays: Mapping[str, NDArray[Any]], at: int) -> dict[str, NDArray[Any]]:
+def _under(arrays: Mapping[str, NDArray[Any]], at: int | str) -> dict[str, NDArray[Any]]:
     prefix = f"{at}/"
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -38,17 +38,21 @@ authority = "{authority}"
 """
 
 _DATA_TEMPLATE = """
-# This department's table: a CSV file with a header, or a NumPy .npz file with arrays X and y.
-# Relative paths start at this folder. Nothing of it ever leaves.
+# This department's table. Relative paths start at this folder. Nothing of it ever leaves.
 #[data]
-#path = "data.csv"
+#path = "data.csv"               # .csv, .parquet, .npz (arrays X and y), or a folder with a folder of images per label
+#url = "postgresql://me@db/sales"    # or, instead of a path, a database: sqlite:///FILE or postgresql://…; only read
+#query = "SELECT * FROM reviews ORDER BY id"
 #target = "label"                # the column to predict
 #task = "classification"         # classification, binary or regression
+#features = "all but target"     # or a list: names, or tables with column and kind (number, category, datetime, text …)
+#split = "stratified"            # random, stratified; or { kind = "grouped", column = "…" }; or kind = "time"
+#seed = 0                        # of the private split; choose one and keep it to yourself
 """
 
 
 def data_section(path: Path, *, target: str, task: str) -> str:
-    """A ``[data]`` section for a table."""
+    """A ``[data]`` section for a table that nobody has looked at."""
     return f"\n[data]\npath = {json.dumps(str(path))}\ntarget = {json.dumps(target)}\ntask = {json.dumps(task)}\n"
 
 

@@ -154,6 +154,13 @@ class Unreachable(UsageError):
     hint = "check address, port and firewall; the daemon goes on trying"
 
 
+class SourceChanged(UsageError):
+    """A department's source or its ``[data]`` section changed under a run, whose split must stay what it was."""
+
+    code = "CR64"
+    hint = "put the source back as it was; a new run takes the new one"
+
+
 class ProcessDied(UsageError):
     """One of the processes of a demo or benchmark ended by itself."""
 

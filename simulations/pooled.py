@@ -9,7 +9,6 @@ compare with.  It is no bound on what sharing can give: a method may well do bet
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +48,10 @@ def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed:
 
 def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
     charter, strategy = seal(draft), build(draft)
-    columns = None if draft.network.adapter else math.prod(draft.network.input.shape)
-    prepared = {name: prepare(data, inputs=columns) for name, data in sections.items()}
+    network = draft.network
+    prepared = {
+        name: prepare(data, spec_input=network.input, adapter=network.adapter) for name, data in sections.items()
+    }
     report: Report = {
         "arm": arm.label,
         "method": {"name": "pooled", "options": {}},

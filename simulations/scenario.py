@@ -217,7 +217,9 @@ class Scenario(_Frozen):
         return {one.name: self._section(one.data, beside) for one in self.departments}
 
     def _section(self, data: DataConfig, beside: Path) -> DataConfig:
-        changes: dict[str, Any] = {"path": (beside / data.path).resolve()}
+        changes: dict[str, Any] = {}
+        if data.path is not None:
+            changes["path"] = (beside / data.path).resolve()
         if data.test_path is not None:
             changes["test_path"] = (beside / data.test_path).resolve()
         if "seed" not in data.model_fields_set:

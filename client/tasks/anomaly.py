@@ -95,7 +95,7 @@ class Anomaly(Task):
         column = frame.to_series(0)
         if column.dtype.is_float():  # 1.0 is 1
             column = column.fill_nan(None).cast(pl.Int64, strict=False)
-        text = column.cast(pl.String).fill_null("").str.strip_chars().str.to_lowercase()
+        text = column.cast(pl.String).fill_null("").str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
         marked, known = text.is_in(list(self.anomalous)), ~text.is_in(["", "-1"])
         y = np.where(known.to_numpy(), marked.to_numpy(), -1).astype(np.int64)
         return y, []

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from commonroot.client.tasks import weighted
 from commonroot.client.tasks.base import LEAST_PROBABILITY, Array, Floats, Learns, Task, TaskConfig, softmax
-from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, positions, read, texts
+from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, positions, read, texts, unlisted
 from commonroot.common.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -93,10 +93,8 @@ class Classes(Task):
         expected, fix = f"one of the {len(self.labels)} labels known", "mend the label or add it to `labels`"
         if not problems:
             problems = [
-                where.problem(
-                    f"the label {str(found[int(row)])[:24]!r}", expected, fix, row=int(row), column=column.name
-                )
-                for row in np.flatnonzero(y < 0)
+                where.problem(unlisted("label", str(found[row])), expected, fix, row=row, column=column.name)
+                for row in map(int, np.flatnonzero(y < 0))
             ]
         return y, problems
 

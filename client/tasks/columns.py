@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from commonroot.client.table import Problem
+from commonroot.client.tables.problems import Problem
 from commonroot.common.errors import DataError
 
-__all__ = ["Problem", "Target", "Where", "frame_of", "numbers", "positions", "read", "texts", "words"]
+__all__ = ["Problem", "Target", "Where", "frame_of", "numbers", "positions", "read", "texts", "unlisted", "words"]
 
 Target = pl.DataFrame | NDArray[Any]
 #: Beyond this, squares of values are no longer numbers.
@@ -100,6 +100,11 @@ def words(column: pl.Series, separator: str | None, where: Where) -> tuple[list[
         return [[] for _ in column], [where.problem(found, "text or lists of text", fix, column=column.name)]
     cut = ((text or "").split(separator) for text in column)
     return [[word.strip() for word in row if word.strip()] for row in cut], []
+
+
+def unlisted(what: str, text: str) -> str:
+    """How a message calls a label or tag that nobody listed, without showing it."""
+    return f"a {what} of {len(text)} character(s) that is not listed"
 
 
 def read(problems: Sequence[Problem]) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field
 from commonroot.client.tasks import weighted
 from commonroot.client.tasks.base import LEAST_PROBABILITY, Array, Floats, Learns, Task, TaskConfig, sigmoid
 from commonroot.client.tasks.classes import sort_labels
-from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, numbers, read, words
+from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, numbers, unlisted, words
 from commonroot.common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class Multilabel(Task):
         if _lists(frame):
             labels = tuple(map(str, config.seen(target).labels or ()))
         made = cls(labels, config.separator)
-        y, problems = made.encode(target, Where())
-        read(problems)
+        y, _ = made.encode(target, Where())
         if config.weights is None:
             return made
         share = np.clip(y.mean(axis=0), 1.0 / (len(y) + 1), 1.0 - 1.0 / (len(y) + 1))
@@ -108,7 +107,7 @@ class Multilabel(Task):
             for label in labels:
                 at = position.get(label)
                 if at is None:
-                    told = f"the label {label[:24]!r}"
+                    told = unlisted("label", label)
                     problems.append(where.problem(told, expected, fix, row=row, column=column.name))
                 else:
                     y[row, at] = 1.0

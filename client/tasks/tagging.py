@@ -18,7 +18,7 @@ from pydantic import Field
 
 from commonroot.client.tasks import weighted
 from commonroot.client.tasks.base import LEAST_PROBABILITY, Array, Floats, Learns, Task, TaskConfig, softmax
-from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, read, words
+from commonroot.client.tasks.columns import Problem, Target, Where, frame_of, read, unlisted, words
 from commonroot.client.tasks.entities import Scheme
 from commonroot.common.errors import ConfigError
 
@@ -83,7 +83,7 @@ class Tagging(Task):
             for at, tag in enumerate(tags[:length]):
                 y[row, at] = position.get(tag, -1)
                 if tag not in position:
-                    found = f"the tag {tag[:24]!r}"
+                    found = unlisted("tag", tag)
                     problems.append(where.problem(found, expected, fix, row=row, column=column.name))
         return y, problems
 

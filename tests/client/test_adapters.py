@@ -11,7 +11,7 @@ import torch
 from backbone_tasks import CASES, THREE, rows, texts
 
 from commonroot.client import alone
-from commonroot.client.data import Prepared, Rows, Scaler
+from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.model import DepartmentModel, evaluate
 from commonroot.client.models import Model
@@ -113,7 +113,7 @@ def prepared_of(data, *, task=THREE, train=80, validation=52):
     columns = data.x.shape[1]
     parts = (data.take(part) for part in np.split(at, [train, train + validation]))
     names = tuple(f"c{column}" for column in range(columns))
-    return Prepared(names, task, Scaler(np.zeros(columns), np.ones(columns)), *parts)
+    return Prepared(task, Features.of_numbers(names, Scaler(np.zeros(columns), np.ones(columns))), *parts)
 
 
 @pytest.mark.parametrize("family", ["adapter", "resmlp", "ngrams", "transformer", "tcn", "rescnn"])
@@ -136,7 +136,7 @@ def test_the_last_step_ends_in_a_stored_network_that_predicts_what_was_trained(f
         model = DepartmentModel(spec, 3, columns=flat.x.shape[1])
         model.load(net.backbone, net.head, net.adapter)
         expected = evaluate(model, prepared.test.x)
-        predictor = Predictor(THREE, prepared.names, prepared.scaler, ((1.0, network(draft, net)),))
+        predictor = Predictor(THREE, prepared.features, ((1.0, network(draft, net)),))
         predictor.save(tmp_path / "stored")
         ((_, stored),) = Predictor.load(tmp_path / "stored").members
         np.testing.assert_allclose(stored.outputs(THREE, prepared.test.x), expected, rtol=0, atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from commonroot.client import alone, finish
-from commonroot.client.data import Prepared, Rows, Scaler
+from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer
@@ -34,7 +34,9 @@ def prepared_of(*, train=40, validation=24, test=30, task=None, seed=1):
         x = (random.normal(size=(n, 4)) + 2 * np.eye(4)[label]).astype(np.float32)
         return Rows(x, x.sum(axis=1).astype(np.float64) if task.kind == "regression" else label.astype(np.int64))
 
-    return Prepared(NAMES, task, Scaler(np.zeros(4), np.ones(4)), rows(train), rows(validation), rows(test))
+    return Prepared(
+        task, Features.of_numbers(NAMES, Scaler(np.zeros(4), np.ones(4))), rows(train), rows(validation), rows(test)
+    )
 
 
 def concluded(draft, prepared, *, secret=7):
@@ -91,7 +93,7 @@ def test_test_rows_decide_nothing(few_recipes):
     """other test rows, even with wrong labels: the same models, temperatures, choice and reason"""
     prepared = prepared_of()
     spoilt = Rows(prepared.test.x[::-1].copy(), (prepared.test.y + 1) % 3)
-    other = Prepared(NAMES, prepared.task, prepared.scaler, prepared.train, prepared.validation, spoilt)
+    other = Prepared(prepared.task, prepared.features, prepared.train, prepared.validation, spoilt)
     one, two = concluded(draft_of(), prepared), concluded(draft_of(), other)
     for key in ("kept", "reason", "alone", "federated", "contenders", "evidence"):
         assert one.report[key] == two.report[key]
@@ -189,7 +191,9 @@ def test_a_good_backbone_is_worth_more_than_two_dozen_rows(few_recipes):
     )
     shared = train_pooled(draft, [(task, rows(600))], secret=1, epochs=30)[0].backbone
     names = tuple(f"x{at}" for at in range(12))
-    prepared = Prepared(names, task, Scaler(np.zeros(12), np.ones(12)), rows(16), rows(6), rows(300))
+    prepared = Prepared(
+        task, Features.of_numbers(names, Scaler(np.zeros(12), np.ones(12))), rows(16), rows(6), rows(300)
+    )
     trainer = Trainer(draft, task, 9)
     report = conclude(draft, build(draft), prepared, shared, trainer.start(), secret=9, version=5).report
     assert report["kept"] == "both"

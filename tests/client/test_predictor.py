@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from commonroot.client.alone import network
 from commonroot.client.baselines import Recipe, fit
-from commonroot.client.data import Rows, Scaler
+from commonroot.client.data import Features, Rows, Scaler
 from commonroot.client.model import DepartmentModel, initial_head
 from commonroot.client.predictor import Predictor
 from commonroot.client.tasks import Binary, Classification, Regression
@@ -20,6 +20,7 @@ from commonroot.common.errors import DataError, ForeignState
 NAMES = ("height", "weight", "größe")
 RAW = np.random.default_rng(1).normal(5.0, 2.0, size=(40, 3))
 SCALER = Scaler.fitted(RAW[:30])
+FEATURES = Features.of_numbers(NAMES, SCALER)
 LABELS = np.arange(30) % 3
 TASKS = {
     "classification": (Classification(("a", "b", "c")), LABELS),
@@ -44,7 +45,7 @@ def predictor_of(kind, *, about=None):
     rows = Rows(SCALER.apply(RAW[:30]), y)
     models = [fit(recipe, task, rows) for recipe in RECIPES] + [network(draft_of(), net_of(draft_of(), task))]
     members = tuple(zip((0.2, 0.2, 0.2, 0.4), models, strict=True))
-    return Predictor(task, NAMES, SCALER, members, about or {})
+    return Predictor(task, FEATURES, members, about or {})
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -91,7 +92,7 @@ def test_a_csv_is_read_by_column_names_and_an_npz_in_order(tmp_path):
         assert found["class"].tolist() == expected["class"].tolist()
 
 
-@pytest.mark.parametrize("rows", [np.zeros((2, 4)), np.zeros(3), np.full((1, 3), np.nan)], ids=str)
+@pytest.mark.parametrize("rows", [np.zeros((2, 4)), np.zeros(3), np.full((1, 3), np.inf)], ids=str)
 def test_rows_that_do_not_fit_are_refused(rows):
     with pytest.raises(DataError):
         predictor_of("regression").predict(rows)
@@ -124,7 +125,7 @@ def spoil(folder, change):
         lambda record: record.pop("task"),
         lambda record: record["task"].update(kind="ranking"),
         lambda record: record["models"][0].pop("weight"),
-        lambda record: record.update(columns=None),
+        lambda record: record.update(features=None),
     ],
 )
 def test_a_record_of_another_make_is_foreign_state(change, tmp_path):

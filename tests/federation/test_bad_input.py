@@ -137,7 +137,8 @@ TABLES = [
     ("no features", _npz(y=Y), "X with two dimensions"),
     ("one dimension", _npz(X=X[:, 0], y=Y), "1 dimension"),
     ("another number of rows", _npz(X=X, y=Y[:-1]), "one value per row"),
-    ("NaN", _npz(X=_with(np.nan), y=Y), "row 18"),
+    ("a column of NaN", _npz(X=X * [1, 1, np.nan, 1, 1, 1], y=Y), "no value at all"),
+    ("a gap that makes a column more", _npz(X=np.where(X > 5, np.nan, X), y=Y), "feature columns, expected 6"),
     ("infinity", _npz(X=_with(np.inf), y=Y), "infinity"),
     ("text where numbers belong", _npz(X=X.astype(str), y=Y), "dtype"),
     ("Python objects", _npz(X=X, y=Y.astype(object)), "Python objects"),
@@ -150,7 +151,8 @@ TABLES = [
     ("another width than the charter's", _npz(X=X[:, :5], y=Y), "5"),
     ("csv without the target", _csv("a,b,c,d,e,f\n" + "1,2,3,4,5,6\n" * 20), "'y'"),
     ("csv with a word for a number", _csv(HEADER + ROW * 10 + "1,2,three,4,5,6,no\n"), "row 22"),
-    ("csv with a hole", _csv(HEADER + ROW * 10 + "1,2,,4,5,6,no\n"), "empty cell"),
+    ("csv with a hole", _csv(HEADER + ROW * 10 + "1,2,3,4,5,6,\n"), "empty cell"),
+    ("a column that is the target", _csv(HEADER + ROW * 15), "copy of the target"),
     ("csv with a short row", _csv(HEADER + ROW * 10 + "1,2,3\n"), "3 cells"),
     ("csv with a name twice", _csv("a,a,c,d,e,f,y\n" + ROW * 10), "twice"),
     ("csv of a header", _csv(HEADER), "no rows"),
@@ -158,7 +160,7 @@ TABLES = [
     (
         "a label that nobody listed",
         _toml('target = "y"', 'target = "y"\nlabels = ["accepted-0", "other"]'),
-        "rejected-0",
+        "a label of 10 character(s)",
     ),
 ]
 
@@ -172,7 +174,7 @@ def test_a_table_that_cannot_be_learned_from_is_refused_by_check(what, spoil, na
 
 def test_a_daemon_refuses_a_bad_table_before_it_talks_to_anybody(tmp_path, monkeypatch, keep_signals):
     folder = small.founded(tmp_path).departments["ash"].root
-    _npz(X=_with(np.nan), y=Y)(folder)
+    _npz(X=_with(np.inf), y=Y)(folder)
     monkeypatch.setattr(node, "FlowerNode", lambda *_, **__: pytest.fail("it talked"))
     refused(tmp_path, ["department", "up", str(folder)], "CR11", monkeypatch)
 

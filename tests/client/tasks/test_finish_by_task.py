@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from commonroot.client import alone
-from commonroot.client.data import Prepared, Rows, Scaler
+from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.learner import summary
 from commonroot.client.predictor import Predictor
@@ -72,7 +72,8 @@ def prepared_of(kind, *, anomalies=0, **fields):
         y, problems = task.encode(given, task_where())
         assert not problems
         encoded[name] = Rows(x, y)
-    return Prepared(tuple("abcdef"), task, Scaler(np.zeros(COLUMNS), np.ones(COLUMNS)), **encoded)
+    features = Features.of_numbers(tuple("abcdef"), Scaler(np.zeros(COLUMNS), np.ones(COLUMNS)))
+    return Prepared(task, features, **encoded)
 
 
 def task_where():
@@ -150,9 +151,8 @@ def test_anomalies_are_found_with_and_without_labels():
     assert labelled["metric"] == "F1" and labelled["facts"]["auc"] > 0.9
     prepared = prepared_of("anomaly", quantile=0.95)
     blind = Prepared(
-        prepared.names,
         replace(prepared.task, known=False),
-        prepared.scaler,
+        prepared.features,
         *(Rows(rows.x, np.full(len(rows), -1)) for rows in (prepared.train, prepared.validation, prepared.test)),
     )
     report = concluded(blind).report

@@ -1,0 +1,117 @@
+"""Categories: one column for each frequent value of the training rows, one for all rare ones, one for gaps.
+
+A value that training never saw is none of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commonroot.client.tables.part import Arrays
+
+#: That many rare values are known as such; rarer ones are as good as unseen.
+RARE: Final = 4096
+#: Counting stops telling values apart beyond this many.
+DISTINCT: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One-hot of a column.
+
+    values  those with a column of their own, most frequent first
+    rare    those that share one
+    gaps    whether a column tells of gaps
+    """
+
+    kind: ClassVar[str] = "category"
+
+    column: str
+    values: tuple[str, ...] = field(repr=False)
+    rare: tuple[str, ...] = field(default=(), repr=False)
+    gaps: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        named = [f"{self.column} = {value}" for value in self.values]
+        named += [f"{self.column} rare"] if self.rare else []
+        return (*named, *([f"{self.column} missing"] if self.gaps else []))
+
+    def kinds(self) -> dict[str, str]:
+        return {self.column: "category"}
+
+    def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
+        series = frame[self.column]
+        width = len(self.values) + bool(self.rare) + self.gaps
+        out = np.zeros((len(series), width), dtype=np.float32)
+        if not len(series):
+            return out
+        known = [*self.values, *self.rare]
+        places = [*range(len(self.values)), *([len(self.values)] * len(self.rare))]
+        codes = series.replace_strict(known, places, default=-1, return_dtype=pl.Int32)
+        if self.gaps:
+            codes = pl.select(pl.when(series.is_null()).then(width - 1).otherwise(codes)).to_series()
+        at = codes.fill_null(-1).to_numpy()
+        rows = np.flatnonzero(at >= 0)
+        out[rows, at[rows]] = 1.0
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        return {"column": self.column, "values": list(self.values), "rare": list(self.rare), "gaps": self.gaps}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any], arrays: Arrays) -> Self:
+        values, rare = tuple(map(str, record["values"])), tuple(map(str, record["rare"]))
+        return cls(str(record["column"]), values, rare, bool(record["gaps"]))
+
+
+class CategoryFitter:
+    """Counts of a column's values."""
+
+    def __init__(self, column: str, limit: int) -> None:
+        self._column, self._limit = column, limit
+        self._counts: Counter[str] = Counter()
+        self._rows = self._gaps = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        series = frame[self._column]
+        self._rows += len(series)
+        self._gaps += series.null_count()
+        counted = series.drop_nulls().value_counts(name="count")
+        for value, count in counted.iter_rows():
+            if value in self._counts or len(self._counts) < DISTINCT:
+                self._counts[value] += count
+
+    def faults(self) -> list[tuple[str, str, str, str]]:
+        if self._counts:
+            return []
+        return [(self._column, "no value at all", "categories", "leave the column out of `features`")]
+
+    def notes(self) -> list[str]:
+        out = []
+        if len(self._counts) == 1:
+            out.append(f"constant in the training rows: {self._column!r}")
+        if len(self._counts) > self._rows // 2 > 20:
+            out.append(f"hardly any value of {self._column!r} comes twice: is it an identifier, or text?")
+        return out
+
+    def done(self) -> Category:
+        ranked = sorted(self._counts, key=lambda value: (-self._counts[value], value))
+        # where there are too many values, one that comes once teaches nothing
+        few = len(ranked) <= self._limit
+        kept = [value for value in ranked[: self._limit] if few or self._counts[value] > 1]
+        return Category(self._column, tuple(kept), tuple(ranked[len(kept) :][:RARE]), self._gaps > 0)

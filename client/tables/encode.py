@@ -1,0 +1,115 @@
+"""The second pass: every row encoded once, into the part that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commonroot.client.tables.features import Features
+from commonroot.client.tables.part import Part
+from commonroot.client.tables.parting import Keys
+from commonroot.client.tables.plan import Plan
+from commonroot.client.tables.sequences import Sequence as ListColumn
+from commonroot.client.tables.source import BATCH, Reading, Source, Table
+from commonroot.client.tables.store import PARTS, Shelf
+from commonroot.common.backbone.inputs import RowInput, SequenceInput
+
+#: An encoded batch takes about this many bytes at most.
+ENCODED: Final = 16 << 20
+
+
+@dataclass(slots=True)
+class Side:
+    """One table: the department's own, or the one for its test rows.
+
+    target  the target columns, none where there are none
+    count   rows
+    keys    what split and windows read
+    tokens  (rows,) tokens of each row, where the target is one label per token
+    y       (rows, …) encoded target
+    where   (rows,) part of each row
+    """
+
+    source: Source
+    table: Table
+    target: pl.DataFrame
+    count: int
+    keys: Keys
+    tokens: NDArray[np.int64] | None = None
+    y: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    where: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.count
+
+
+def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features:
+    """Fitted parts as features, whose form now has its sizes."""
+    lists = [part for part in parts if isinstance(part, ListColumn)]
+    if lists and plan.window is None:
+        steps = max(part.steps for part in lists)
+        parts = tuple(replace(part, steps=steps) for part in lists)
+    width = sum(len(part.names) for part in parts)
+    if plan.form == "row":
+        return Features(RowInput(width), parts, plan.window, reading)
+    if plan.form == "sequence":
+        return Features(SequenceInput(plan.window.steps if plan.window else steps, width), parts, plan.window, reading)
+    if plan.goal is None:
+        raise ValueError("images and tokens have the form that is asked for")
+    return Features(plan.goal, parts, plan.window, reading)
+
+
+def encode_sides(features: Features, sides: Sequence[Side], shelf: Shelf) -> list[NDArray[Any]]:
+    """x of training, validation and test rows, in the order of their sources."""
+    shape, dtype = features.input.shape, np.dtype(features.input.dtype)
+    counts = [sum(int((side.where == place).sum()) for side in sides) for place in range(len(PARTS))]
+    arrays = [shelf.empty(f"{name}-x", (n, *shape), dtype) for name, n in zip(PARTS, counts, strict=True)]
+    filled = [0] * len(PARTS)
+
+    def put(rows: NDArray[Any], where: NDArray[np.uint8]) -> None:
+        for place, array in enumerate(arrays):
+            chosen = np.flatnonzero(where == place)
+            if len(chosen):
+                end = filled[place] + len(chosen)
+                array[filled[place] : end] = rows if len(chosen) == len(rows) else rows[chosen]
+                filled[place] = end
+
+    for at, side in enumerate(sides):
+        if features.window is None:
+            for start, frame in side.table.batches(features.columns, size=_batch(features)):
+                put(features.encode_rows(frame, side.source.folder), side.where[start : start + len(frame)])
+        else:
+            _windows(features, side, shelf, f"rows-{at}", put)
+    return arrays
+
+
+def _batch(features: Features) -> int:
+    row = int(np.prod(features.input.shape)) * 4
+    return max(256, min(BATCH, ENCODED // max(1, row)))
+
+
+def _windows(features: Features, side: Side, shelf: Shelf, name: str, put: Any) -> None:
+    """Rows first, each once; then the window of each."""
+    window = features.window
+    if window is None:
+        raise ValueError("features with a window are asked for")
+    rows = shelf.empty(name, (side.rows, len(features.names)), np.float32)
+    for start, frame in side.table.batches(features.columns):
+        rows[start : start + len(frame)] = features.encode_rows(frame, side.source.folder)
+    order, begins = side.keys.sorting()
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    back = np.arange(window.steps - 1, -1, -1)
+    size = _batch(features)
+    for start in range(0, side.rows, size):
+        at = place[start : start + size]
+        seen = order[np.maximum(at[:, None] - back, begins[at][:, None])]
+        put(rows[seen], side.where[start : start + size])
+    shelf.drop(name)

@@ -1,0 +1,143 @@
+"""A look at a table, for whoever writes the ``[data]`` section: columns, kinds, a guess at the target; no values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from commonroot.client.tables.config import DataConfig
+from commonroot.client.tables.kinds import kind_of_column
+from commonroot.client.tables.problems import Problem, Problems
+from commonroot.client.tables.source import Reading, Source, open_source
+from commonroot.client.tables.sql_source import open_query
+
+#: Names that a target likes to have, the likeliest first.
+TARGETS: Final = ("label", "target", "y", "class", "outcome", "rating", "score", "rul", "sales", "price", "value")
+#: A column of whole numbers with more different values than this is counted, not named.
+_LABELS: Final = 20
+_SEPARATORS: Final = (";", "\t", "|")
+#: Columns listed in a section; more are counted.
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen.
+
+    rows       looked at, not all there are
+    columns    name → (kind, share of gaps, different values)
+    target     named, or guessed
+    task       named, or guessed
+    separator  of a CSV
+    """
+
+    rows: int
+    columns: dict[str, tuple[str, float, int]]
+    target: str
+    task: str
+    separator: str
+
+
+def look_at(
+    path: Path | None, *, url: str = "", query: str = "", target: str | None = None, task: str | None = None
+) -> Look:
+    """Look at a file, a folder of images or a query.  Raises DataError where there is nothing to look at."""
+    missing = DataConfig.model_fields["missing"].get_default()
+    problems = Problems()
+    separator = ","
+    source: Source | None
+    if path is None:
+        source = open_query(url, query, Path.cwd(), problems)
+    else:
+        wanted = [target] if target is not None else [name for name in TARGETS if path.suffix.lower() == ".npz"]
+        separator = _separator(path)
+        reading = Reading(separator=separator, missing=missing)
+        source = open_source(path, reading, problems, targets=wanted, required=target is not None)
+    problems.refuse()
+    if source is None:
+        raise ValueError("a source without problems was opened")
+    frame = source.look()
+    chosen = target or _guess_target(list(source.schema))
+    if chosen not in source.schema:
+        fix = "name one of the table's columns with --target"
+        problems.add(Problem(file=source.name, column=chosen, found="no such column", expected="the target", fix=fix))
+        problems.refuse()
+    columns = {}
+    for name in source.schema:
+        series = frame[name]
+        gaps = float(series.null_count() / max(1, len(series)))
+        distinct = 0 if series.dtype.is_nested() else series.n_unique()
+        columns[name] = (str(kind_of_column(series, missing=missing)), gaps, distinct)
+    return Look(len(frame), columns, chosen, task or _guess_task(frame[chosen], columns[chosen][0]), separator)
+
+
+def section(path: Path | None, look: Look, *, url: str = "", query: str = "", seed: int | None = None) -> str:
+    """A commented ``[data]`` section."""
+    lines = ["", "[data]"]
+    if path is not None:
+        lines.append(f"path = {json.dumps(str(path), ensure_ascii=False)}")
+    else:
+        lines += ["# The connection can only read; keep passwords out of it (PGPASSFILE, PGPASSWORD)."]
+        lines += [f"url = {json.dumps(url)}", f"query = {json.dumps(query, ensure_ascii=False)}"]
+    if look.separator != ",":
+        lines.append(f"separator = {json.dumps(look.separator)}")
+    lines += [
+        f"target = {json.dumps(look.target, ensure_ascii=False)}    # the column to predict",
+        f"task = {json.dumps(look.task)}    # classification, binary or regression",
+    ]
+    if seed is not None:
+        lines.append(f"seed = {seed}    # of the private split; keep it to yourself")
+    features = [name for name in look.columns if name != look.target]
+    lines += [
+        "",
+        f"# What a look at {look.rows} rows says.  Every column but the target is a feature unless listed here:",
+    ]
+    for name in features[:_SHOWN]:
+        kind, gaps, distinct = look.columns[name]
+        missing = f", {gaps:.0%} missing" if gaps else ""
+        values = f", {distinct} values" if kind == "category" else ""
+        lines.append(f"#   {json.dumps(name, ensure_ascii=False)}: {kind}{values}{missing}")
+    if len(features) > _SHOWN:
+        lines.append(f"#   … and {len(features) - _SHOWN} more")
+    example = ", ".join(
+        f"{{ column = {json.dumps(name, ensure_ascii=False)}, kind = {json.dumps(look.columns[name][0])} }}"
+        for name in features[:2]
+    )
+    lines += [
+        f"#features = [{example}]",
+        "",
+        "# How rows are parted: random, stratified, grouped or time.",
+        f'#split = {{ kind = "grouped", column = {json.dumps(features[0] if features else "customer")}, test = 0.2 }}',
+        "# Rows seen with those before them, for time series:",
+        '#window = { group = "machine", order = "time", steps = 30 }',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _separator(path: Path) -> str:
+    """What parts the cells of the header: a comma unless only another one does."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return ","
+    with path.open("rb") as file:
+        header = file.readline(1 << 16).decode("utf-8", errors="replace")
+    found = [one for one in _SEPARATORS if one in header]
+    return found[0] if "," not in header and found else ","
+
+
+def _guess_target(names: list[str]) -> str:
+    lowered = {name.lower(): name for name in reversed(names)}
+    return next((lowered[name] for name in TARGETS if name in lowered), names[-1] if names else "label")
+
+
+def _guess_task(series: pl.Series, kind: str) -> str:
+    distinct = series.drop_nulls().n_unique() if not series.dtype.is_nested() else 2
+    if kind == "number":
+        numbers = series.cast(pl.Float64, strict=False).drop_nulls()
+        if distinct > _LABELS or (len(numbers) and bool((numbers != numbers.round()).any())):
+            return "regression"
+    return "binary" if distinct == 2 else "classification"

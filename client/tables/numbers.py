@@ -1,0 +1,180 @@
+"""Numbers: standardised by training statistics; a gap is the training mean, and a column of its own says so.
+
+Statistics come from one pass over batches, merged as in Chan, Golub, LeVeque, 1979, "Updating formulae and a pairwise
+algorithm for computing sample variances"; one batch gives NumPy's own mean and standard deviation, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commonroot.client.tables.cells import LARGEST
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Scaler:
+    """(x - centre) / scale, clipped to ±STANDARD_LIMIT; with a spread per column, one that never varied becomes 0.
+
+    centre, scale  (columns,) float64 statistics of the training rows
+    """
+
+    centre: NDArray[np.float64] = field(repr=False)
+    scale: NDArray[np.float64] = field(repr=False)
+
+    @classmethod
+    def fitted(cls, x: NDArray[np.float64], *, scaling: Literal["columns", "table"] = "columns") -> Scaler:
+        """To training rows; ``scaling`` as in ``DataConfig``."""
+        return cls.of_moments(x.mean(axis=0), x.std(axis=0), scaling=scaling)
+
+    @classmethod
+    def of_moments(
+        cls, centre: NDArray[np.float64], spread: NDArray[np.float64], *, scaling: Literal["columns", "table"]
+    ) -> Scaler:
+        """To means and standard deviations."""
+        constant = is_constant(centre, spread)
+        if scaling == "table":
+            whole = float(np.sqrt(np.square(spread[~constant]).mean())) if not constant.all() else np.inf
+            return cls(centre, np.full_like(spread, whole))
+        return cls(centre, np.where(constant, np.inf, spread))
+
+    def apply(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(n, columns) float64 to standardised float32; NaN stays NaN."""
+        out = x - self.centre
+        out /= self.scale
+        np.clip(out, -STANDARD_LIMIT, STANDARD_LIMIT, out=out)
+        return out.astype(np.float32)
+
+
+def is_constant(centre: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """A spread that is rounding noise of a constant column counts as none."""
+    return np.asarray(spread <= 1e-12 * np.maximum(np.abs(centre), 1e-300))
+
+
+class Moments:
+    """Count, mean and sum of squared deviations of columns, over batches; NaN is no value."""
+
+    def __init__(self, width: int) -> None:
+        self.count = np.zeros(width, dtype=np.int64)
+        self.mean = np.zeros(width)
+        self.squares = np.zeros(width)
+
+    def add(self, x: NDArray[np.float64]) -> None:
+        """A batch (n, width)."""
+        if not len(x):
+            return
+        gaps = ~(np.abs(x) <= LARGEST)  # beyond that a cell is a problem, told elsewhere
+        if gaps.any():
+            count = len(x) - gaps.sum(axis=0)
+            some = np.maximum(count, 1)
+            mean = np.where(gaps, 0.0, x).sum(axis=0) / some
+            squares = np.square(np.where(gaps, 0.0, np.where(gaps, 0.0, x) - mean)).sum(axis=0)
+        else:
+            count = np.full(x.shape[1], len(x))
+            mean = x.mean(axis=0)
+            squares = np.square(x - mean).sum(axis=0)
+        self.merge(count, mean, squares)
+
+    def merge(self, count: NDArray[np.int64], mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
+        """The moments of other rows."""
+        if not self.count.any():
+            self.count, self.mean, self.squares = count.astype(np.int64), mean, squares
+            return
+        total = self.count + count
+        some = np.maximum(total, 1)
+        step = mean - self.mean
+        self.squares = self.squares + squares + np.square(step) * (self.count * (count / some))
+        self.mean = self.mean + step * (count / some)
+        self.count = total
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Standard deviations (divided by the count)."""
+        return np.sqrt(self.squares / np.maximum(self.count, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Number columns, standardised; after them one 0/1 column for each that has gaps to tell of.
+
+    gaps  positions in ``columns`` of those
+    """
+
+    kind: ClassVar[str] = "number"
+
+    columns: tuple[str, ...]
+    scaler: Scaler
+    gaps: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.columns, *(f"{self.columns[at]} missing" for at in self.gaps))
+
+    def kinds(self) -> dict[str, str]:
+        return dict.fromkeys(self.columns, "number")
+
+    def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
+        return self.encode_matrix(matrix(frame, self.columns))
+
+    def encode_matrix(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(n, columns) float64 to (n, names) float32."""
+        scaled = self.scaler.apply(raw)
+        gaps = np.isnan(scaled)
+        if gaps.any():
+            scaled[gaps] = 0.0
+        if not self.gaps:
+            return scaled
+        return np.concatenate([scaled, gaps[:, list(self.gaps)].astype(np.float32)], axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"columns": list(self.columns), "gaps": list(self.gaps)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"centre": self.scaler.centre, "scale": self.scaler.scale}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any], arrays: Arrays) -> Self:
+        columns = tuple(map(str, record["columns"]))
+        scaler = Scaler(arrays["centre"], arrays["scale"])
+        if scaler.centre.shape != (len(columns),) or scaler.scale.shape != (len(columns),):
+            raise ValueError("statistics of other columns")
+        return cls(columns, scaler, tuple(map(int, record["gaps"])))
+
+
+class NumbersFitter:
+    """Moments and gaps of number columns.
+
+    telling  which columns get a column of their own for gaps, where training rows have any
+    """
+
+    def __init__(self, columns: tuple[str, ...], telling: frozenset[str], scaling: Literal["columns", "table"]) -> None:
+        self._columns, self._telling, self._scaling = columns, telling, scaling
+        self._moments = Moments(len(columns))
+        self._rows = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        self._rows += len(frame)
+        self._moments.add(matrix(frame, self._columns))
+
+    def faults(self) -> list[tuple[str, str, str, str]]:
+        fix = "leave the column out of `features`"
+        empty = [name for name, count in zip(self._columns, self._moments.count, strict=True) if not count]
+        return [(name, "no value at all", "numbers", fix) for name in empty]
+
+    def notes(self) -> list[str]:
+        constant = is_constant(self._moments.mean, self._moments.spread)
+        named = [name for name, still in zip(self._columns, constant, strict=True) if still]
+        more = "" if len(named) <= 10 else f" and {len(named) - 10} more"
+        return [f"constant in the training rows: {', '.join(map(repr, named[:10]))}{more}"] if named else []
+
+    def done(self) -> Numbers:
+        scaler = Scaler.of_moments(self._moments.mean, self._moments.spread, scaling=self._scaling)
+        short = self._moments.count < self._rows
+        gaps = tuple(at for at, name in enumerate(self._columns) if short[at] and name in self._telling)
+        return Numbers(self._columns, scaler, gaps)

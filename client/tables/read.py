@@ -1,0 +1,83 @@
+"""Rows to predict: a file or a query that need not hold a target, read as the training rows were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from commonroot.client.tables.features import Features
+from commonroot.client.tables.problems import Problem, Problems
+from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Source, Table, open_source
+from commonroot.client.tables.sql_source import open_query
+
+
+def read_features(path: Path, features: Features) -> pl.DataFrame:
+    """Every row of a file with the columns that the features read; DataError lists every problem."""
+    frames = [frame for frame, _ in read_batches(path, features)]
+    return pl.concat(frames) if len(frames) != 1 else frames[0]
+
+
+def read_batches(
+    path: Path | None, features: Features, *, url: str = "", query: str = "", size: int = BATCH, memory: int = MEMORY
+) -> Iterator[tuple[pl.DataFrame, Path]]:
+    """(cleaned rows, folder that paths in cells are relative to), in order and in batches.
+
+    Features with a window see rows together, so theirs come in one batch.  A table without rows gives one empty batch.
+    Raises DataError that lists every problem of the batches read so far.
+    """
+    problems = Problems()
+    source: Source | None
+    if path is None:
+        source = open_query(url, query, Path(), problems)
+    else:
+        source = open_source(path, features.reading, problems, required=False)
+    if source is None:
+        problems.refuse()
+        return
+    kinds = features.kinds
+    for name in kinds:
+        if name not in source.schema:
+            fix = "the model reads the columns that it was trained with"
+            problems.add(
+                Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
+            )
+    problems.refuse()
+    table = Table(source, kinds, missing=features.reading.missing, memory=memory)
+    if features.window is not None:
+        try:
+            frames = [frame for _, frame in table.batches(problems=problems)]
+        except CellsNotTyped:
+            table.slower()
+            frames = [frame for _, frame in table.batches(problems=problems)]
+        problems.refuse()
+        yield pl.concat(frames) if frames else _empty(kinds), source.folder
+        return
+    yield from ((frame, source.folder) for frame in _each(table, problems, size, kinds))
+
+
+def _each(table: Table, problems: Problems, size: int, kinds: dict[str, str]) -> Iterator[pl.DataFrame]:
+    done = 0
+    for slower in (False, True):
+        if slower:
+            table.slower()
+        try:
+            for at, frame in table.batches(problems=problems, size=size):
+                problems.refuse()
+                if at + len(frame) > done:  # after starting over, rows that were handed out already are passed by
+                    yield frame.slice(max(0, done - at))
+                    done = at + len(frame)
+            if not done:
+                yield _empty(kinds)
+            return
+        except CellsNotTyped:
+            problems = Problems()
+
+
+def _empty(kinds: dict[str, str]) -> pl.DataFrame:
+    return pl.DataFrame({name: [] for name in kinds}, schema={name: _types(kind) for name, kind in kinds.items()})
+
+
+def _types(kind: str) -> pl.DataType:
+    return pl.Float64() if kind == "number" else pl.String()

@@ -1,0 +1,169 @@
+"""A real PostgreSQL, started for these tests alone: it is asked, and nothing can be written to it.
+
+The server runs from the machine's own binaries, under a user that is not root, on a socket in a folder of its own.
+"""
+
+import datetime
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commonroot.client.data import DataConfig, prepare
+from commonroot.common.errors import DataError
+
+psycopg = pytest.importorskip("psycopg", reason="the extra commonroot[postgres] is not installed")
+
+
+def binaries() -> Path | None:
+    """The folder of initdb and postgres, the newest version first."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]), reverse=True)
+    on_path = shutil.which("initdb")
+    places = [*(path.parent for path in found), *([Path(on_path).resolve().parent] if on_path else [])]
+    return next((place for place in places if (place / "postgres").is_file() and (place / "pg_ctl").is_file()), None)
+
+
+def somebody() -> str | None:
+    """A user that may run a server: PostgreSQL refuses to run as root."""
+    if os.getuid():
+        return pwd.getpwuid(os.getuid()).pw_name
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    return None
+
+
+@pytest.fixture(scope="module")
+def server():
+    """URL of a running server with a table ``sales`` of 60 rows."""
+    place, user = binaries(), somebody()
+    if place is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
+    if user is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no other user")
+    root = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    as_user = {} if os.getuid() else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    if as_user:
+        shutil.chown(root, user)
+    data, options = root / "data", {"capture_output": True, "text": True, "cwd": root, **as_user}
+    made = subprocess.run(
+        [place / "initdb", "-D", data, "-U", "owner", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+        env={"PATH": os.environ["PATH"], "HOME": str(root)},
+        **options,
+    )
+    if made.returncode:
+        shutil.rmtree(root, ignore_errors=True)
+        pytest.skip(f"initdb does not run here: {made.stderr.strip().splitlines()[-1:]}")
+    log = root / "log"
+    start = [
+        place / "pg_ctl",
+        "-D",
+        data,
+        "-l",
+        log,
+        "-w",
+        "-t",
+        "60",
+        "-o",
+        f"-k {root} -c listen_addresses=''",
+        "start",
+    ]
+    options |= {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(start, check=True, env={"PATH": os.environ["PATH"], "HOME": str(root)}, **options)
+    try:
+        with psycopg.connect(host=str(root), user="owner", dbname="postgres") as connection:
+            _fill(connection)
+        yield f"postgresql://owner@/postgres?host={root}"
+    finally:
+        subprocess.run([place / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **options)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _fill(connection):
+    connection.execute(
+        "CREATE TABLE sales (id int PRIMARY KEY, price numeric, shop text, "
+        "at timestamptz, day date, sold bool, label text)"
+    )
+    connection.execute("CREATE SEQUENCE counter")
+    random = np.random.default_rng(3)
+    start = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    for at in range(60):
+        price = None if at % 9 == 0 else round(float(random.normal(10, 3)), 2)
+        when = start + datetime.timedelta(hours=at)
+        row = (
+            at,
+            price,
+            "north" if at % 2 else "south",
+            when,
+            when.date(),
+            bool(random.integers(2)),
+            "xy"[at % 3 == 0],
+        )
+        connection.execute("INSERT INTO sales VALUES (%s, %s, %s, %s, %s, %s, %s)", row)
+
+
+def asked(url, query, **changes):
+    section = {"url": url, "query": query, "target": "label", "task": "binary"} | changes
+    return prepare(DataConfig(**section))
+
+
+def count(url):
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT count(*), sum(price) FROM sales").fetchone()
+
+
+def test_a_query_becomes_rows_with_the_kinds_of_its_columns(server):
+    found = asked(server, "SELECT price, shop, at, day, sold, label FROM sales ORDER BY id")
+    kinds = {"price": "number", "shop": "category", "at": "datetime", "day": "datetime", "sold": "number"}
+    assert found.features.kinds == kinds
+    assert len(found.train) + len(found.validation) + len(found.test) == 60 and "price missing" in found.names
+
+
+def test_the_same_question_gives_the_same_rows(server):
+    query = "SELECT price, shop, label FROM sales WHERE shop LIKE '%o%' AND id::int >= 0 ORDER BY id"
+    np.testing.assert_array_equal(asked(server, query).test.x, asked(server, query).test.x)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("DELETE FROM sales", "found a statement that writes"),
+        ("UPDATE sales SET price = 0 RETURNING *", "found a statement that writes"),
+        ("WITH gone AS (DELETE FROM sales RETURNING *) SELECT * FROM gone", "found a statement that writes"),
+        ("SELECT * INTO copy FROM sales", "found a statement that writes"),
+        ("SELECT nextval('counter') AS label", "found a statement that writes"),
+        ("COMMIT; DELETE FROM sales", "found several statements"),
+        ("SET default_transaction_read_only = off", "found a statement that writes"),
+        ("SELECT * FROM nowhere", "found a table that does not exist"),
+        ("SELECT elsewhere FROM sales", "found a column that does not exist"),
+        ("SELEKT 1", "found no valid SQL"),
+        ("SELECT 1 / 0 AS label", "found a query that failed (SQLSTATE 22012)"),
+        ("SELECT 'hunter2'::int AS label", "found a query that failed (SQLSTATE 22P02)"),
+    ],
+)
+def test_a_query_that_fails_or_writes_is_one_error_and_nothing_is_written(server, query, says):
+    before = count(server)
+    with pytest.raises(DataError) as caught:
+        asked(server, query)
+    assert says in str(caught.value) and "1 problem(s)" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert count(server) == before
+    with psycopg.connect(server) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://nobody:hunter2@/postgres?host=/nowhere", "postgresql://owner@/other?host={root}"]
+)
+def test_a_database_that_does_not_answer_is_one_error(server, url):
+    with pytest.raises(DataError, match="1 problem") as caught:
+        asked(url.format(root=server.partition("host=")[2]), "SELECT 1 AS label")
+    assert "hunter2" not in str(caught.value)
