@@ -64,7 +64,7 @@ def network(draft: Draft, net: Net) -> Model:
     """A trained network as a stored model."""
     arrays: dict[str, NDArray[np.generic]] = {f"backbone/{name}": array for name, array in net.backbone.items()}
     arrays |= {f"head/{name}": array for name, array in net.head.items()}
-    arrays["tanh"] = np.array(draft.backbone.activation == "tanh", dtype=np.int64)
+    arrays["tanh"] = np.array(draft.network.activation == "tanh", dtype=np.int64)
     return Model("network", arrays)
 
 

@@ -71,12 +71,12 @@ class Trainer:
 
     def start(self) -> Private:
         """The private state before the first round."""
-        head = initial_head(self.draft.backbone, self.task.outputs, self.secret)
+        head = initial_head(self.draft.network, self.task.outputs, self.secret)
         return {f"head/{name}": array for name, array in head.items()}
 
     def net(self, received: Tensors, private: Private) -> Net:
         """Broadcast and private state as one network.  Raises ConfigError where a shared head fits another task."""
-        backbone = {name: np.asarray(received[name]) for name, _ in self.draft.backbone.shapes()}
+        backbone = {name: np.asarray(received[name]) for name, _ in self.draft.network.shapes()}
         if not self.shared_head:
             return Net(backbone, {name: private[f"head/{name}"] for name in ("weight", "bias")})
         weight, bias = received[COMMON_HEAD_WEIGHT], received[COMMON_HEAD_BIAS]
@@ -105,7 +105,7 @@ class Trainer:
 
         Raises TrainingDiverged where a loss or tensor is not finite.
         """
-        model = DepartmentModel(self.draft.backbone, self.task.outputs)
+        model = DepartmentModel(self.draft.network, self.task.outputs)
         received_net = self.net(received, private)
         model.load(received_net.backbone, received_net.head)
         scored = held_out if held_out is not None and len(held_out) else rows
@@ -162,9 +162,9 @@ def train_alone(
 
     Raises TrainingDiverged where a loss or tensor is not finite.
     """
-    model = DepartmentModel(draft.backbone, task.outputs)
-    head = initial_head(draft.backbone, task.outputs, secret)
-    model.load(draft.backbone.initial(draft.training.seed), head)
+    model = DepartmentModel(draft.network, task.outputs)
+    head = initial_head(draft.network, task.outputs, secret)
+    model.load(draft.network.initial(draft.training.seed), head)
     random = np.random.default_rng([0x7477696E, secret])
     loop = _Loop(model, task, draft.training, random)
     loop.begin(Phase(parts=EVERYTHING, epochs=max(epochs)))
@@ -189,12 +189,12 @@ def train_pooled(
     Every step takes a batch of one department and moves the backbone and that department's head (multi-task learning,
     Caruana, 1997).  No deployed federation can run this; it says what perfect sharing would give.
     """
-    backbone = draft.backbone.initial(draft.training.seed)
+    backbone = draft.network.initial(draft.training.seed)
     loops: list[_Loop] = []
     random = np.random.default_rng([0x706F6F6C, secret])
     for at, (task, _) in enumerate(departments):
-        model = DepartmentModel(draft.backbone, task.outputs)
-        model.load(backbone, initial_head(draft.backbone, task.outputs, secret + at))
+        model = DepartmentModel(draft.network, task.outputs)
+        model.load(backbone, initial_head(draft.network, task.outputs, secret + at))
         if loops:
             model.backbone = loops[0].model.backbone
         common = loops[0].backbone if loops else None
@@ -217,9 +217,9 @@ def train_pooled(
 def represent(draft: Draft, backbone: Mapping[str, NDArray[Any]], x: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the backbone makes of standardised rows: (n, inputs) to (n, widths[-1]) float32."""
     hidden = x
-    for at in range(len(draft.backbone.widths)):
+    for at in range(len(draft.network.widths)):
         hidden = hidden @ backbone[f"layers.{at}.weight"].T + backbone[f"layers.{at}.bias"]
-        hidden = np.maximum(hidden, 0) if draft.backbone.activation == "relu" else np.tanh(hidden)
+        hidden = np.maximum(hidden, 0) if draft.network.activation == "relu" else np.tanh(hidden)
     return hidden.astype(np.float32)
 
 

@@ -60,7 +60,7 @@ def deployed_rows(rounds: int, inputs: int = _INPUTS, widths: tuple[int, ...] = 
             departments=_tables(root, inputs),
             port=free_port(),
         )
-        parameters = federation.charter.charter.backbone.parameters()
+        parameters = federation.charter.charter.network.parameters()
         clear = statistics.median(clear_seconds(federation, rounds))
         masked = statistics.median(masked_seconds(federation, rounds))
     of = f"{len(_NAMES)} departments, {parameters:,} parameters, TLS on loopback"

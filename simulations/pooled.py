@@ -22,7 +22,7 @@ from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import Arm, Report, Tell
 from commonroot.simulations.founding import training_secret
-from commonroot.strategies import build, seal
+from commonroot.strategies import build_trained, seal
 
 #: Said wherever this arm is shown.
 NO_PRIVACY: Final = "all departments' rows in one place: a reference for simulations only, with no privacy at all"
@@ -47,8 +47,8 @@ def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed:
 
 
 def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
-    charter, strategy = seal(draft), build(draft)
-    prepared = {name: prepare(data, inputs=draft.backbone.inputs) for name, data in sections.items()}
+    charter, strategy = seal(draft), build_trained(draft)
+    prepared = {name: prepare(data, inputs=draft.network.inputs) for name, data in sections.items()}
     report: Report = {
         "arm": arm.label,
         "method": {"name": "pooled", "options": {}},
@@ -87,11 +87,11 @@ def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int
 
 def passes(draft: Draft) -> int:
     """Passes over the rows: as many as the method's rounds make that move the backbone."""
-    return draft.rounds * sum(phase.epochs for phase in build(draft).plan(draft) if "backbone" in phase.parts)
+    return draft.rounds * sum(phase.epochs for phase in build_trained(draft).plan(draft) if "backbone" in phase.parts)
 
 
 def _with_private_heads(draft: Draft) -> Draft:
-    strategy = build(draft)
+    strategy = build_trained(draft)
     if strategy.plan(draft) and not strategy.shares_head:
         return draft
     return draft.model_copy(update={"method": Method(name="fedper")})
