@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.table import Problem, Table, read_table, refuse
 from commonroot.client.tasks import TASKS, Regression, Task, sort_labels
+from commonroot.common.errors import ConfigError
 
 #: Fewer rows than this leave nothing to learn, choose and test on.
 FEWEST_ROWS: Final = 10
@@ -30,7 +32,9 @@ class DataConfig(BaseModel):
 
     path        .csv or .npz, relative to the department's folder
     target      column (or array) to predict
-    task        ``classification``, ``binary`` or ``regression``
+    task        ``classification``, ``binary``, ``regression`` or ``recommendation`` (see ``ratings``)
+    user, item  of a recommendation: the columns that say who rated what; the target is the rating
+    catalogue   of a recommendation: a .csv that lists every item there is in a column named as ``item``
     features    columns in order, or every column but the target
     labels      every label there is, in order; found in the data where not given
     validation  share of the rows that are not test rows kept for choosing
@@ -46,7 +50,10 @@ class DataConfig(BaseModel):
 
     path: Path
     target: Annotated[str, Field(min_length=1)]
-    task: Literal["classification", "binary", "regression"]
+    task: Literal["classification", "binary", "regression", "recommendation"]
+    user: Annotated[str, Field(min_length=1)] | None = None
+    item: Annotated[str, Field(min_length=1)] | None = None
+    catalogue: Path | None = None
     features: Literal["all but target"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all but target"
     labels: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
     validation: Fraction = 0.2
@@ -58,6 +65,10 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if (self.task == "recommendation") != (self.user is not None and self.item is not None):
+            raise ValueError("a recommendation, and nothing else, names the columns user and item")
+        if self.catalogue is not None and self.item is None:
+            raise ValueError("only a recommendation has a catalogue")
         if self.labels is not None and self.task == "regression":
             raise ValueError("a regression has no labels")
         if self.task == "binary" and self.labels is not None and len(self.labels) != 2:
@@ -115,6 +126,15 @@ class Scaler:
             return cls(centre, np.full_like(spread, whole))
         return cls(centre, np.where(constant, np.inf, spread))
 
+    def with_shared(self, names: tuple[str, ...], shared: SharedStatistics) -> Scaler:
+        """The same with the statistics of all departments' rows for the columns that they know."""
+        centre, scale = self.centre.copy(), self.scale.copy()
+        for at, name in enumerate(names):
+            if shared.is_number(name):
+                centre[at], spread = shared.standardise(name)
+                scale[at] = spread if spread > 0 else np.inf
+        return Scaler(centre, scale)
+
     def apply(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to standardised float32."""
         return np.clip((x - self.centre) / self.scale, -STANDARD_LIMIT, STANDARD_LIMIT).astype(np.float32)
@@ -140,14 +160,23 @@ class Prepared:
         return len(self.names)
 
 
-def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = None) -> Prepared:
+def prepare(
+    config: DataConfig,
+    *,
+    folder: Path = Path(),
+    inputs: int | None = None,
+    shared: SharedStatistics | None = None,
+) -> Prepared:
     """Read, check, split and standardise.
 
     folder  what relative paths are relative to
     inputs  columns that the charter's backbone takes; None where there is no charter yet
+    shared  statistics of all departments' rows: columns that they know are standardised by them, and not by own rows
 
-    Raises DataError that lists everything wrong at once.
+    Raises DataError that lists everything wrong at once, ConfigError for a task without a feature table.
     """
+    if config.task == "recommendation":
+        raise ConfigError("a recommendation has ratings and no features", hint='use a charter with method "als"')
     numeric = config.task == "regression"
     table, problems = read_table(folder / config.path, config.features, target=config.target, numeric_target=numeric)
     tested: Table | None = None
@@ -165,7 +194,7 @@ def prepare(config: DataConfig, *, folder: Path = Path(), inputs: int | None = N
     refuse(problems)
     if table is None or table.y is None:
         raise ValueError("a table without problems has a target")
-    return _assemble(config, table, tested)
+    return _assemble(config, table, tested, shared)
 
 
 def read_features(path: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
@@ -223,13 +252,30 @@ def _every_so_often(order: NDArray[np.int64], reserved: NDArray[np.bool_], wante
     return free[((at + 1) * wanted) // len(free) > (at * wanted) // len(free)]
 
 
-def _assemble(config: DataConfig, table: Table, tested: Table | None) -> Prepared:
+def training_rows(config: DataConfig, *, folder: Path = Path()) -> NDArray[np.int64]:
+    """Positions in ``path`` of the rows that training may see, as ``prepare`` splits them, whatever their features."""
+    numeric = config.task == "regression"
+    table, problems = read_table(folder / config.path, (), target=config.target, numeric_target=numeric)
+    refuse(problems)
+    if table is None or table.y is None:
+        raise ValueError("a table without problems has a target")
+    return _split(config, _encode(table, _label_set(config, table)), stratify=not numeric)[0]
+
+
+def _split(
+    config: DataConfig, y: NDArray[Any], *, stratify: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    test = 0 if config.test_path is not None else config.test_rows or max(1, round(config.test * len(y)))
+    return split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=stratify)
+
+
+def _assemble(config: DataConfig, table: Table, tested: Table | None, shared: SharedStatistics | None) -> Prepared:
     labels = _label_set(config, table)
     y = _encode(table, labels)
-    test = 0 if tested is not None else config.test_rows or max(1, round(config.test * len(y)))
-    parts = split_rows(y, test=test, validation=config.validation, seed=config.seed, stratify=labels is not None)
-    train, validation, held = parts
+    train, validation, held = _split(config, y, stratify=labels is not None)
     scaler = Scaler.fitted(table.x[train], scaling=config.scaling)
+    if shared is not None:
+        scaler = scaler.with_shared(table.names, shared)
 
     def rows(at: NDArray[np.int64]) -> Rows:
         return Rows(scaler.apply(table.x[at]), y[at])

@@ -82,6 +82,7 @@ def read_table(
     if not path.is_file():
         problems.append(Problem(file=file, found="no such file", expected="a .csv or .npz file", fix="mend the path"))
         return None, problems
+    raw: _Raw | None
     if path.suffix.lower() == ".npz":
         raw = _open_npz(path, target, problems)
     elif path.suffix.lower() == ".csv":
@@ -106,6 +107,46 @@ def read_table(
     return Table(chosen, x, y), problems
 
 
+def read_cells(path: Path, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]] | None, list[Problem]]:
+    """Columns as they stand, by name: text without blanks around it, or a .npz's numbers.  Problems as in
+    ``read_table``; empty cells are none."""
+    problems: list[Problem] = []
+    file = path.name
+    if not path.is_file() or path.suffix.lower() not in (".csv", ".npz"):
+        problems.append(Problem(file=file, found="no such table", expected="a .csv or .npz file", fix="mend the path"))
+        return None, problems
+    if path.suffix.lower() == ".csv":
+        raw = _open_csv(path, problems)
+        if raw is not None:
+            _choose(file, raw, tuple(names), None, problems)
+        if raw is None or problems:
+            return None, problems
+        return {name: raw.cells_of(name) for name in names}, problems
+    found: dict[str, NDArray[Any]] = {}
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            listed = [str(one) for one in archive["names"]] if "names" in archive.files else []
+            x = archive["X"] if "X" in archive.files else np.zeros((0, 0))
+            listed = listed or [f"x{at}" for at in range(x.shape[1] if x.ndim == 2 else 0)]
+            for name in names:
+                if name in archive.files:
+                    found[name] = archive[name]
+                elif name in listed and x.ndim == 2 and len(listed) == x.shape[1]:
+                    found[name] = x[:, listed.index(name)]
+                else:
+                    fix = "save it under this name"
+                    expected = "an array or a column of X"
+                    problems.append(Problem(file=file, column=name, found="nothing", expected=expected, fix=fix))
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+        fix = "save it with numpy.savez and plain dtypes"
+        problems.append(Problem(file=file, found="unreadable content", expected="plain NumPy arrays", fix=fix))
+    for name, array in found.items():
+        if array.ndim != 1 or len(array) != len(next(iter(found.values()))):
+            expected, fix = "one value per row", "save columns of one length"
+            problems.append(Problem(file=file, column=name, found=f"shape {array.shape}", expected=expected, fix=fix))
+    return (None if problems else found), problems
+
+
 class _Raw:
     """Columns by name before they have types."""
 
@@ -126,6 +167,11 @@ class _RawCsv(_Raw):
     def __init__(self, header: Sequence[str], cells: list[list[str]]) -> None:
         super().__init__(header, len(cells))
         self.cells = cells
+
+    def cells_of(self, name: str) -> NDArray[Any]:
+        """(rows,) text as it stands, without blanks around it."""
+        at = self.header.index(name)
+        return np.array([row[at].strip() for row in self.cells], dtype=np.str_)
 
     def numbers(self, file: str, names: Sequence[str], problems: list[Problem]) -> NDArray[np.float64]:
         at = [self.header.index(name) for name in names]
@@ -189,7 +235,7 @@ class _RawNpz(_Raw):
         return labels
 
 
-def _open_csv(path: Path, problems: list[Problem]) -> _Raw | None:
+def _open_csv(path: Path, problems: list[Problem]) -> _RawCsv | None:
     file = path.name
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -268,7 +314,7 @@ def _choose(file: str, raw: _Raw, features: Features, target: str | None, proble
         if name not in raw.header:
             fix = "add the column or mend the configuration"
             problems.append(Problem(file=file, column=name, found="no such column", expected="it in row 1", fix=fix))
-    if not chosen:
+    if not chosen and isinstance(features, str):
         problems.append(
             Problem(file=file, found="no feature columns", expected="at least one", fix="list them in `features`")
         )

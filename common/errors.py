@@ -154,6 +154,13 @@ class Unreachable(UsageError):
     hint = "check address, port and firewall; the daemon goes on trying"
 
 
+class StatisticsMissing(UsageError):
+    """A charter builds on shared statistics that this department does not hold."""
+
+    code = "CR69"
+    hint = "take part in the run of the statistics charter to its end first"
+
+
 class ProcessDied(UsageError):
     """One of the processes of a demo or benchmark ended by itself."""
 

@@ -216,8 +216,9 @@ class Scenario(_Frozen):
 
     def _section(self, data: DataConfig, beside: Path) -> DataConfig:
         changes: dict[str, Any] = {"path": (beside / data.path).resolve()}
-        if data.test_path is not None:
-            changes["test_path"] = (beside / data.test_path).resolve()
+        for name in ("test_path", "catalogue"):
+            if (other := getattr(data, name)) is not None:
+                changes[name] = (beside / other).resolve()
         if "seed" not in data.model_fields_set:
             changes["seed"] = self.seed
         return data.model_copy(update=changes)

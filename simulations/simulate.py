@@ -117,7 +117,7 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
     for name, data in sections.items():
-        files = [path for path in (data.path, data.test_path) if path is not None]
+        files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
         ours[f"department {name}"] = record
     if not (root / MARK).is_file():

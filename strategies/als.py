@@ -140,7 +140,11 @@ class ALS(BaseModel):
     # -- the department's half -----------------------------------------------------------------------------------------
 
     def gather(
-        self, draft: Draft, state: Tensors, data: Mapping[str, NDArray[np.generic]], private: Tensors
+        self,
+        draft: Draft,
+        state: Tensors,
+        data: Mapping[str, NDArray[np.generic]],
+        private: Mapping[str, NDArray[np.generic]],
     ) -> Gathered:
         """Solve the users on the items received; what they say about the items.  Raises DataError beyond the bounds."""
         item, rating = np.asarray(data["item"], np.int64), np.asarray(data["rating"], np.float64)

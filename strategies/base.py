@@ -148,7 +148,11 @@ class Gathering(Protocol):
         """
 
     def gather(
-        self, draft: Draft, state: Tensors, data: Mapping[str, NDArray[np.generic]], private: Tensors
+        self,
+        draft: Draft,
+        state: Tensors,
+        data: Mapping[str, NDArray[np.generic]],
+        private: Mapping[str, NDArray[np.generic]],
     ) -> Gathered:
         """One department's terms, each within its bound.
 

@@ -109,7 +109,11 @@ class Statistics(BaseModel):
             raise OutsideCharter(f"what was received are no statistics of any rows: {problem}")
 
     def gather(
-        self, draft: Draft, state: Tensors, data: Mapping[str, NDArray[np.generic]], private: Tensors
+        self,
+        draft: Draft,
+        state: Tensors,
+        data: Mapping[str, NDArray[np.generic]],
+        private: Mapping[str, NDArray[np.generic]],
     ) -> Gathered:
         """One department's statistics.  Raises DataError for too many rows or a value beyond its column's range."""
         rows = int(data["count"])
