@@ -180,7 +180,7 @@ class Recommender:
         }
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        tensors = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
         atomic_write(folder / _TENSORS, tensors, mode=0o600)
         atomic_write(
             folder / RECORD, json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1).encode(), mode=0o600

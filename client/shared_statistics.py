@@ -146,7 +146,7 @@ class SharedStatistics:
         place = folder / FOLDER
         with storage_errors(place):
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tensors = save_tensors({name: np.ascontiguousarray(array) for name, array in self.totals.items()})
+        tensors = save_tensors({name: np.asarray(array, order="C") for name, array in self.totals.items()})
         atomic_write(place / f"{digest}.safetensors", tensors, mode=0o600)
         columns = _COLUMNS.dump_python(self.columns, mode="json")
         record = {"layout": LAYOUT, "charter": digest, "columns": columns}
