@@ -254,12 +254,13 @@ def _every_so_often(order: NDArray[np.int64], reserved: NDArray[np.bool_], wante
 
 def training_rows(config: DataConfig, *, folder: Path = Path()) -> NDArray[np.int64]:
     """Positions in ``path`` of the rows that training may see, as ``prepare`` splits them, whatever their features."""
-    numeric = config.task == "regression"
+    numeric = config.task in ("regression", "recommendation")
     table, problems = read_table(folder / config.path, (), target=config.target, numeric_target=numeric)
     refuse(problems)
     if table is None or table.y is None:
         raise ValueError("a table without problems has a target")
-    return _split(config, _encode(table, _label_set(config, table)), stratify=not numeric)[0]
+    labels = None if numeric else _label_set(config, table)
+    return _split(config, _encode(table, labels), stratify=not numeric)[0]
 
 
 def _split(

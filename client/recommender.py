@@ -136,10 +136,10 @@ class Recommender:
         order = np.lexsort((seen.item, -model.items[seen.item, 0], -seen.rating, seen.user))
         starts = np.searchsorted(seen.user[order], np.arange(n + 1))
         names = np.array([*self.items, ""])
+        liked = np.append(seen.item[order], len(self.items))  # the last stands for no item
         for rank in range(top):
-            has = starts[:-1] + rank < starts[1:]
-            at = np.where(has, starts[:-1] + rank, 0)
-            out[f"liked {rank + 1}"] = names[np.where(has, seen.item[order[at]], len(self.items))]
+            at = starts[:-1] + rank
+            out[f"liked {rank + 1}"] = names[liked[np.where(at < starts[1:], at, len(order))]]
         return out
 
     # -- files -----------------------------------------------------------------------------------------------------

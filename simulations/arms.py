@@ -22,7 +22,7 @@ from commonroot.simulations.founding import Federation, found, reopen, to_toml
 from commonroot.simulations.network import MemoryNetwork
 from commonroot.simulations.outcome import outcome
 from commonroot.simulations.scenario import Scenario
-from commonroot.strategies import build, seal
+from commonroot.strategies import build, build_trained, seal
 
 #: The arm that no deployed federation can run: everybody's rows in one place.
 POOLED: Final = "pooled"
@@ -62,6 +62,7 @@ def parse_arm(text: str, charter: Draft) -> Arm:
     if name == POOLED:
         if options:
             raise ConfigError(f"--arm {text}: {POOLED} has no options; it trains as long as the charter's method")
+        build_trained(charter)
         return Arm(text, charter, pooled=True)
     if name != charter.method.name or options:
         try:
