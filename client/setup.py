@@ -274,6 +274,11 @@ def plain_words(charter: Charter) -> list[str]:
         ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
+        *(
+            [f"Columns are standardised with the statistics of charter {charter.statistics}."]
+            if charter.statistics
+            else []
+        ),
         "Rows, labels, heads, counts and scores stay in your folder.",
     ]
 
