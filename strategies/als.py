@@ -18,7 +18,7 @@ The first round counts: it gives the mean and the items' biases.  Every later on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Final, Self
 
 import numpy as np
@@ -248,22 +248,45 @@ def systems(
     features      (others, k)
     targets       (n,) what is to be explained
 
-    Returns (groups, k(k + 1)/2) upper triangles of Σ x xᵀ, and (groups, k) Σ x·target.  Ratings are added in the order
-    of their groups, then as they come: the same input gives the same bits.
+    Returns (groups, k(k + 1)/2) upper triangles of Σ x xᵀ, and (groups, k) Σ x·target.  The same input gives the
+    same bits.
     """
     width = features.shape[1]
-    first, second = np.triu_indices(width)
+    upper = np.triu_indices(width)
     gram = np.zeros((groups, triangle(width)))
     moment = np.zeros((groups, width))
     order = np.argsort(group, kind="stable")
-    for at in range(0, len(order), _STEP):  # a group that a step cuts is added in two parts, in order
-        rows = order[at : at + _STEP]
+    for start, size, ids in _pieces(np.bincount(group, minlength=groups), width):
+        place = np.arange(int(size.max()))
+        inside = place < size[:, None]
+        rows = order[np.where(inside, start[:, None] + place, 0)]
         x = features[other[rows]]
-        ids = group[rows]
-        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
-        gram[ids[starts]] += np.add.reduceat(x[:, first] * x[:, second], starts, axis=0)
-        moment[ids[starts]] += np.add.reduceat(x * targets[rows, None], starts, axis=0)
+        x[~inside] = 0.0
+        both = np.matmul(x.transpose(0, 2, 1), x)
+        np.add.at(gram, ids, both[:, upper[0], upper[1]])
+        np.add.at(moment, ids, np.matmul(targets[rows][:, None, :], x)[:, 0])
     return gram, moment
+
+
+def _pieces(counts: Positions, width: int) -> Iterator[tuple[Positions, Positions, Positions]]:
+    """Sorted ratings in pieces of one group each, handed out in batches of about equal length.
+
+    Yields (starts, sizes, groups) of some pieces.  A piece is short enough for one thread to multiply it, so that sums
+    do not depend on the number of cores.
+    """
+    longest = max(16, min(512, (1 << 17) // width**2))
+    pieces = -(-counts // longest)
+    ids = np.repeat(np.arange(len(counts)), pieces)
+    at = np.arange(len(ids)) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # number of a piece in its group
+    starts = np.repeat(np.cumsum(counts) - counts, pieces) + at * longest
+    sizes = np.minimum(longest, counts[ids] - at * longest)
+    padded = 1 << np.ceil(np.log2(sizes)).astype(np.int64)
+    for length in np.unique(padded).tolist():
+        those = np.flatnonzero(padded == length)
+        step = max(1, _STEP // length)
+        for first in range(0, len(those), step):
+            some = those[first : first + step]
+            yield starts[some], sizes[some], ids[some]
 
 
 def predict(mean: float, items: Doubles, users: Doubles, user: Positions, item: Positions) -> Doubles:
