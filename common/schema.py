@@ -18,17 +18,52 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 #: Words are runs of letters, digits and underscores, in any alphabet.
 _WORD: Final = re.compile(r"\w+")
+#: ISO 8601 as machines write it: a date, and perhaps a time of day with or without a zone.
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d:\d\d)?)?")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower case, in order."""
+    return _WORD.findall(text.lower())
+
+
+def bucket_of(word: str, buckets: int) -> int:
+    """Where a word is counted: BLAKE2b of its UTF-8, 8 bytes big endian, modulo ``buckets``."""
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % buckets
+
+
+def seconds_of(text: str) -> float:
+    """A date or time in ISO 8601, to the microsecond, as seconds since 1970-01-01 UTC; without a zone it is UTC.
+
+    Raises ValueError for anything else.
+    """
+    found = _MOMENT.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("expected a date or time in ISO 8601")
+    day, time, zone = found.groups()
+    micros = int(np.datetime64(day if time is None else f"{day}T{time}", "us").astype(np.int64))
+    if zone and zone != "Z":
+        offset = 60 * (60 * int(zone[1:3]) + int(zone[4:6]))
+        micros -= 1_000_000 * (offset if zone[0] == "+" else -offset)
+    return micros / 1e6
+
+
+def _moment(text: str) -> str:
+    seconds_of(text)
+    return text.strip()
+
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Buckets = Annotated[int, Field(ge=2, le=1 << 20)]
+Moment = Annotated[str, AfterValidator(_moment)]
 Bins = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
@@ -95,21 +130,16 @@ class DatetimeColumn(_Ranged):
 
     name: ColumnName
     kind: Literal["datetime"]
-    low: datetime
-    high: datetime
-
-    @field_validator("low", "high")
-    @classmethod
-    def _with_zone(cls, value: datetime) -> datetime:
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    low: Moment
+    high: Moment
 
     @property
     def start(self) -> float:
-        return self.low.timestamp()
+        return seconds_of(self.low)
 
     @property
     def end(self) -> float:
-        return self.high.timestamp()
+        return seconds_of(self.high)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -158,19 +188,3 @@ class TextColumn(_Column):
 
 Column = Annotated[NumberColumn | DatetimeColumn | CategoryColumn | TextColumn, Field(discriminator="kind")]
 Ranged = NumberColumn | DatetimeColumn
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, lower case, in order."""
-    return _WORD.findall(text.lower())
-
-
-def bucket_of(word: str, buckets: int) -> int:
-    """Where a word is counted: BLAKE2b of its UTF-8, 8 bytes big endian, modulo ``buckets``."""
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % buckets
-
-
-def seconds_of(text: str) -> float:
-    """A date or time in ISO 8601 as seconds since 1970-01-01 UTC.  Raises ValueError for anything else."""
-    found = datetime.fromisoformat(text.strip())
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

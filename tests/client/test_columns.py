@@ -11,7 +11,7 @@ from commonroot.client.data import DataConfig, prepare, training_rows
 from commonroot.client.shared_statistics import load
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, ForeignState, StatisticsMissing
-from commonroot.common.schema import bucket_of
+from commonroot.common.schema import bucket_of, seconds_of
 from commonroot.strategies import build, seal
 
 COLUMNS = [
@@ -121,6 +121,24 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path):
 def test_a_column_that_the_table_lacks_is_named(tmp_path):
     with pytest.raises(DataError, match="column 'note': found no such column"):
         read_columns(config(), write(tmp_path, lines(), HEAD.replace("note", "memo")), charter_of())
+
+
+MOMENTS = {
+    "1970-01-02": 86400.0,
+    "2021-02-03T04:05": 1612325100.0,
+    "2021-02-03 04:05:06.25Z": 1612325106.25,
+    "2021-02-03T04:05:06+01:30": 1612319706.0,
+    " 2021-02-03T04:05:06-00:30 ": 1612326906.0,
+}
+
+
+def test_moments_are_seconds_since_1970_utc():
+    for text, seconds in MOMENTS.items():
+        told = datetime.fromisoformat(text.strip())
+        assert seconds_of(text) == seconds == (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    for text in ("", "yesterday", "2021-13-01", "2021-02-30", "03.02.2021", "2021-02-03T25:00", "20210203", "now"):
+        with pytest.raises(ValueError, match=r"."):
+            seconds_of(text)
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
