@@ -6,9 +6,10 @@ the result.  A department approves a charter by its hash, and from then on refus
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
@@ -93,6 +94,7 @@ def _kind_of_backbone(value: Any) -> str:
     return "factors" if family == "factors" else "network"
 
 
+_KINDS: Final = ("network", "factors")
 #: Everything that ``[backbone]`` may describe.
 Backbone = Annotated[
     Annotated[BackboneSpec, Tag("network")] | Annotated[FactorsSpec, Tag("factors")], Discriminator(_kind_of_backbone)
@@ -166,8 +168,15 @@ def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_field(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """A field as its file names it: which kind of backbone was tried stands in no file."""
+    return ".".join(
+        str(part) for before, part in itertools.pairwise((None, *place)) if before != "backbone" or part not in _KINDS
+    )
 
 
 class TermSpec(_Frozen):
