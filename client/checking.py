@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from commonroot.client.data import prepare
+from commonroot.client.data import DataConfig, prepare
 from commonroot.client.folder import DepartmentFolder
+from commonroot.client.gathering import describe_ratings
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import SignedCharter
 from commonroot.files import read_bytes
@@ -15,13 +16,21 @@ from commonroot.files import read_bytes
 def check_folder(root: Path) -> dict[str, Any]:
     """Sizes of what was read, and the approved charters that it fits.  Raises DataError with every problem at once."""
     folder = DepartmentFolder(root)
-    prepared = prepare(folder.data, folder=root)
+    facts = describe(folder.data, root)
     learner = DepartmentLearner(root, folder.config.name, folder.data, bytes(32), pin=False)  # nothing is trained
     fits = []
     for path in sorted((root / "charters").glob("*.json")):
         charter = SignedCharter.from_json(read_bytes(path, what="the charter")).charter
         learner.check(charter)
         fits.append(charter.digest.hex())
+    return facts | {"charters": fits}
+
+
+def describe(data: DataConfig, root: Path) -> dict[str, Any]:
+    """Sizes of what was read, without any charter.  Raises DataError with every problem at once."""
+    if data.goal_kind == "recommendation":
+        return describe_ratings(data, root)
+    prepared = prepare(data, folder=root)
     return {
         "task": prepared.task.kind,
         "columns": len(prepared.names),
@@ -29,5 +38,4 @@ def check_folder(root: Path) -> dict[str, Any]:
         "validation": len(prepared.validation),
         "test": len(prepared.test),
         "notes": list(prepared.notes),
-        "charters": fits,
     }

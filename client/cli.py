@@ -180,12 +180,13 @@ def predict(
     folder: Folder,
     rows: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file with the training columns.")],
     out: Annotated[Path | None, typer.Option(help="Write CSV here instead of to the terminal.")] = None,
+    top: Annotated[int | None, typer.Option(help="Of a recommender: this many best items per user.", min=1)] = None,
     json: Json = False,
 ) -> None:
     """Predict with the chosen model."""
     from commonroot.client.predicting import predict_file
 
-    facts = predict_file(folder, rows, out=out, as_json=json)
+    facts = predict_file(folder, rows, out=out, as_json=json, top=top)
     if out is not None:
         emit(facts, json, lambda: say(f"{facts['rows']} predictions written to {out}"))
 
@@ -204,6 +205,22 @@ def checkpoint(
 
     spec = describe(folder, targets=tuple(target or ()), rank=rank, share=share, length=length)
     emit(spec.model_dump(mode="json"), json, lambda: say(to_toml(spec).rstrip("\n")))
+
+
+@app.command()
+def profiles(
+    folder: Folder,
+    top: Annotated[int, typer.Option(help="Items each user liked best.", min=0)] = 3,
+    segments: Annotated[int, typer.Option(help="Put users into this many segments.", min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write CSV here instead of to the terminal.")] = None,
+    json: Json = False,
+) -> None:
+    """Customer profiles of a recommender: ratings, factors, favourite items and segment of every user."""
+    from commonroot.client.predicting import profiles as all_profiles
+
+    facts = all_profiles(folder, top=top, segments=segments, out=out, as_json=json)
+    if out is not None:
+        emit(facts, json, lambda: say(f"{facts['rows']} profiles written to {out}"))
 
 
 @app.command()

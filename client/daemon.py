@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commonroot.client.data import prepare
+from commonroot.client.checking import describe
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner import DepartmentLearner
 from commonroot.client.session import Session
@@ -61,7 +61,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     tell = event_printer(as_json)
     try:
         session = open_session(folder, roster, store, tell)
-        prepare(folder.data, folder=root)  # a table that cannot be read is said here and now, and not in a log later
+        describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
         node = FlowerNode(
             folder.config.coordinator,

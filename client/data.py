@@ -9,10 +9,11 @@ from commonroot.client.tables.features import Features
 from commonroot.client.tables.numbers import Scaler
 from commonroot.client.tables.part import STANDARD_LIMIT
 from commonroot.client.tables.pinned import Pin
-from commonroot.client.tables.prepare import FEWEST_ROWS, prepare
+from commonroot.client.tables.prepare import FEWEST_ROWS, prepare, training_rows
 from commonroot.client.tables.problems import Problem, Problems, refuse
-from commonroot.client.tables.read import read_batches, read_features
+from commonroot.client.tables.read import read_batches, read_cells, read_features
 from commonroot.client.tables.rows import Prepared, Rows, judged, learnable
+from commonroot.client.tables.source import Reading
 from commonroot.client.tables.split import folds, split_rows
 from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
 
@@ -28,6 +29,7 @@ __all__ = [
     "Prepared",
     "Problem",
     "Problems",
+    "Reading",
     "RowInput",
     "Rows",
     "Scaler",
@@ -40,7 +42,9 @@ __all__ = [
     "learnable",
     "prepare",
     "read_batches",
+    "read_cells",
     "read_features",
     "refuse",
     "split_rows",
+    "training_rows",
 ]

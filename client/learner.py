@@ -9,14 +9,16 @@ from typing import Any, Final
 import numpy as np
 
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
+from commonroot.client.gathering import Gatherer, Place, check_gathering, gatherer_for
 from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
+from commonroot.client.shared_statistics import load as load_statistics
 from commonroot.client.trainer import Private, Trainer
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text
-from commonroot.strategies import build
+from commonroot.strategies import Gathering, Strategy, build, build_trained
 
 REPORT: Final = "report.json"
 
@@ -37,16 +39,26 @@ class DepartmentLearner:
         self._secret = secret
         self._pin = pin
         self._prepared: dict[bytes, Prepared] = {}
+        self._gatherers: dict[bytes, Gatherer] = {}
 
     def check(self, charter: Charter) -> None:
-        """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter."""
+        """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter.
+
+        StatisticsMissing where the charter builds on shared statistics that are not here.
+        """
+        method = build(charter)
+        if isinstance(method, Gathering):
+            check_gathering(charter, method, self._gatherer(charter))
+            return
         trainer = self._trainer(charter)
-        received = build(charter).initial(charter)
-        trainer.check(received, self._rows(charter).train)
+        trainer.check(method.initial(charter), self._rows(charter).train)
 
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
-        """Carry out the strategy's plan on the training rows."""
+        """Carry out the strategy's plan on the training rows, or gather from them."""
         strategy = build(charter)
+        if isinstance(strategy, Gathering):
+            found = strategy.gather(charter, received, self._gatherer(charter).data(), local or {})
+            return Trained(found.terms, found.private)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
         trained = trainer.train(strategy.plan(charter), received, private, rows.train, rows.validation, version=version)
@@ -56,10 +68,19 @@ class DepartmentLearner:
         """Fine-tune, compare with training alone, choose, store; the name of the predictor's folder.
 
         Writes ``report.json`` for this department's eyes.  Doing it again after a crash gives the same.
+        A gathering keeps what came out in its own way (``gathering``).
         """
+        strategy = build(charter)
+        if isinstance(strategy, Gathering):
+            return self._gatherer(charter).finish(received, version)
+        return self._conclude(charter, strategy, received, version, local)
+
+    def _conclude(
+        self, charter: Charter, strategy: Strategy, received: Tensors, version: int, local: Local | None
+    ) -> str:
         from commonroot.client.finish import conclude  # scikit-learn takes its time to load
 
-        strategy, prepared, seed = build(charter), self._rows(charter), self._seed(charter)
+        prepared, seed = self._rows(charter), self._seed(charter)
         private = self._private(self._trainer(charter), local)
         found = conclude(charter, strategy, prepared, received, private, secret=seed, version=version)
         name = f"{charter.digest.hex()[:16]}-version-{version}"
@@ -71,20 +92,28 @@ class DepartmentLearner:
     def _rows(self, charter: Charter) -> Prepared:
         """Read under this charter: once, and with the split that it began with."""
         if charter.digest not in self._prepared:
+            shared = None if charter.statistics is None else load_statistics(self._root, charter.statistics)
             self._prepared[charter.digest] = prepare(
                 self._data,
                 folder=self._root,
                 spec_input=charter.network.input,
                 adapter=charter.network.adapter,
+                shared=shared,
                 root=self._root if self._stores else None,
                 pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
             )
         return self._prepared[charter.digest]
 
+    def _gatherer(self, charter: Charter) -> Gatherer:
+        if charter.digest not in self._gatherers:
+            place = Place(self._root, self._name, self._data, self._seed(charter), self._root / REPORT)
+            self._gatherers[charter.digest] = gatherer_for(charter, place)
+        return self._gatherers[charter.digest]
+
     def _trainer(self, charter: Charter) -> Trainer:
         rows = self._rows(charter)
         columns = rows.train.x.shape[-1]
-        return Trainer(charter, rows.task, self._seed(charter), build(charter).shares_head, columns)
+        return Trainer(charter, rows.task, self._seed(charter), build_trained(charter).shares_head, columns)
 
     def _seed(self, charter: Charter) -> int:
         return int.from_bytes(derive(self._secret, "training", charter.digest))

@@ -12,17 +12,26 @@ from typing import Any
 
 from commonroot.client.folder import DepartmentConfig, DepartmentFolder
 from commonroot.client.node_key import load_node_key, make_node_key, public_line
+from commonroot.client.shared_statistics import held
 from commonroot.client.store import DepartmentStore
 from commonroot.common import canonical
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
-from commonroot.common.errors import BadSignature, ConfigError, EpochRollback, NotApproved, SplitRoster, WrongFederation
+from commonroot.common.errors import (
+    BadSignature,
+    ConfigError,
+    EpochRollback,
+    NotApproved,
+    SplitRoster,
+    StatisticsMissing,
+    WrongFederation,
+)
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import atomic_write, erase, read_bytes, read_secret, write_secret
-from commonroot.strategies import check_sealed
+from commonroot.strategies import GATHERINGS, check_sealed
 
 _TEMPLATE = """\
 # Commonroot department. Every field is explained here; `commonroot department check` names every wrong one.
@@ -234,13 +243,15 @@ def approve(folder: DepartmentFolder, path: Path, *, expected: str | None = None
     """Approve a signed charter, by this department's own decision; from then on its daemon takes part in it.
 
     Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    NotApproved where the hash is not the expected one.
+    NotApproved where the hash is not the expected one, StatisticsMissing where it builds on statistics not held here.
     """
     data = read_bytes(path, what="the charter")
     roster = folder.roster()
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
     folder.require_federation(charter.federation)
     check_sealed(charter)
+    if charter.statistics is not None and not held(folder.root, charter.statistics):
+        raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
     if expected is not None and charter.digest.hex() != expected.lower():
         raise NotApproved(f"{path} has hash {charter.digest.hex()}, not the expected {expected}")
     atomic_write(folder.charter_path(charter.digest), data)
@@ -256,6 +267,8 @@ def plain_words(charter: Charter) -> list[str]:
     """What approving a charter means, one sentence a line."""
     manifest = charter.manifest
     scalars = ", ".join(term.name for term in manifest.lane("fixed64"))
+    if charter.method.name in GATHERINGS:
+        return _plain_words_of_gathering(charter)
     return [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
         f"Method {charter.method.name!r} for {charter.rounds} rounds.",
@@ -265,5 +278,27 @@ def plain_words(charter: Charter) -> list[str]:
         ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
+        *(
+            [f"Columns are standardised with the statistics of charter {charter.statistics}."]
+            if charter.statistics
+            else []
+        ),
         "Rows, labels, heads, counts and scores stay in your folder.",
     ]
+
+
+def _plain_words_of_gathering(charter: Charter) -> list[str]:
+    manifest = charter.manifest
+    sent = ", ".join(f"{term.name} ({term.size:,})" for term in manifest.terms)
+    lines = [
+        f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
+        f"Method {charter.method.name!r}, rounds: {charter.rounds}; nothing is trained.",
+        f"Each round this department adds exact sums over its rows to an encrypted sum: {sent}.",
+        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
+    ]
+    if charter.columns:
+        lines.append("Columns: " + ", ".join(f"{column.name} ({column.kind})" for column in charter.columns) + ".")
+        lines.append("What few rows share, a rare label or word or a lonely bin, shows in such a sum; see SECURITY.md.")
+    else:
+        lines.append("What only one user rated shows in such a sum; see SECURITY.md.")
+    return [*lines, "Rows, names and scores stay in your folder."]

@@ -231,11 +231,14 @@ class DepartmentStore:
 
     def latest_predictor(self) -> Path | None:
         """Where the newest chosen model lies."""
-        row = self._one("SELECT predictor FROM closed ORDER BY at DESC LIMIT 1")
+        row = self._one("SELECT predictor FROM closed WHERE predictor != '' ORDER BY at DESC LIMIT 1")
         return None if row is None else self.folder / "predictors" / str(row[0])
 
     def commit_closed(self, *, charter: str, version: int, predictor: str, facts: dict[str, Fact]) -> None:
-        """The final backbone was taken over and the chosen model stands in ``predictors/<predictor>``."""
+        """The final backbone was taken over and the chosen model stands in ``predictors/<predictor>``.
+
+        ``predictor`` is empty where a run predicts nothing.
+        """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?, ?)", (charter, version, predictor, time.time()))
             self._append(db, "closed", facts)

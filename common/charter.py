@@ -6,17 +6,20 @@ the result.  A department approves a charter by its hash, and from then on refus
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from functools import cached_property
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationError, field_validator
 
 from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
+from commonroot.common.backbone.factors import FactorsSpec
 from commonroot.common.errors import ConfigError
 from commonroot.common.manifest import Lane, Manifest, Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex64, Name, Roster, parse
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex32, Hex64, Name, Roster, parse
+from commonroot.common.schema import Column
 from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
 
@@ -89,29 +92,72 @@ class Timing(_Frozen):
     attempts: Annotated[int, Field(ge=1)] = 5
 
 
+def _kind_of_backbone(value: Any) -> str:
+    """``factors``, or a network, which is what a backbone without a family is."""
+    family = value.get("family") if isinstance(value, dict) else getattr(value, "family", None)
+    return "factors" if family == "factors" else "network"
+
+
+_KINDS: Final = ("network", "factors")
+#: Everything that ``[backbone]`` may describe.
+Backbone = Annotated[
+    Annotated[SerializeAsAny[BackboneSpec], Tag("network")] | Annotated[FactorsSpec, Tag("factors")],
+    Discriminator(_kind_of_backbone),
+]
+
+
 class Draft(_Frozen):
     """A charter as a person writes it.
 
-    lanes  how bulk terms travel (``secure_sum.lanes``): ``uint16``, ``3x21`` or ``uint32``; ``auto`` is the smallest
-           meant for the roster's size, so it never changes within an epoch
-    ready  whether departments train before a round opens, so that only those who are done mask with each other: ``on``,
-           ``off``, or ``auto``: where the roster's mask graph is not complete, beyond 32 departments
+    backbone    what is shared: a network, or the factors of a catalogue; absent where nothing is but statistics
+    lanes       how bulk terms travel (``secure_sum.lanes``): ``uint16``, ``3x21`` or ``uint32``; ``auto`` is the
+                smallest meant for the roster's size, so it never changes within an epoch
+    ready       whether departments train before a round opens, so that only those who are done mask with each other:
+                ``on``, ``off``, or ``auto``: where the roster's mask graph is not complete, beyond 32 departments
+    columns     what departments' tables have in common (``schema``); the method ``statistics`` sums over them
+    statistics  hash of the charter whose opened statistics every department standardises its columns with
     """
 
     federation: Name
     name: Name
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     method: Method
-    backbone: SerializeAsAny[BackboneSpec]
+    backbone: Backbone | None = None
     training: Training = Training()
     cohort: Cohort = Cohort()
     timing: Timing = Timing()
     lanes: LaneChoice = "auto"
     ready: Literal["auto", "on", "off"] = "auto"
+    columns: Annotated[tuple[Column, ...], Field(max_length=10_000)] = ()
+    statistics: Hex32 | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _names(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        names = [column.name for column in columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(map(repr, twice))}: a column is listed twice")
+        return columns
 
     @property
     def network(self) -> BackboneSpec:
-        """The backbone of methods that train one."""
+        """The backbone of methods that train one.  Raises ConfigError where the charter has none of that kind."""
+        if not isinstance(self.backbone, BackboneSpec):
+            raise ConfigError(
+                f"method {self.method.name!r} trains a network, and the charter's [backbone] describes none",
+                hint="give inputs and widths, or choose another method",
+            )
+        return self.backbone
+
+    @property
+    def factors(self) -> FactorsSpec:
+        """The catalogue of methods that factorise.  Raises ConfigError where the charter has none."""
+        if not isinstance(self.backbone, FactorsSpec):
+            raise ConfigError(
+                f"method {self.method.name!r} needs item factors, and the charter's [backbone] describes none",
+                hint='give family = "factors", items and width',
+            )
         return self.backbone
 
     @classmethod
@@ -130,8 +176,15 @@ def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_field(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """A field as its file names it: which kind of backbone was tried stands in no file."""
+    return ".".join(
+        str(part) for before, part in itertools.pairwise((None, *place)) if before != "backbone" or part not in _KINDS
+    )
 
 
 class TermSpec(_Frozen):

@@ -161,6 +161,13 @@ class SourceChanged(UsageError):
     hint = "put the source back as it was; a new run takes the new one"
 
 
+class StatisticsMissing(UsageError):
+    """A charter builds on shared statistics that this department does not hold."""
+
+    code = "CR69"
+    hint = "take part in the run of the statistics charter to its end first"
+
+
 class ProcessDied(UsageError):
     """One of the processes of a demo or benchmark ended by itself."""
 

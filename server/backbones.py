@@ -27,7 +27,7 @@ class BackboneStore:
     def write(self, run: int, version: int, state: Mapping[str, NDArray[np.float32]]) -> tuple[str, bytes]:
         """Store a version durably; returns its file name and the SHA-256 of the file."""
         name = f"run-{run}-version-{version}.safetensors"
-        data = save({key: np.ascontiguousarray(value) for key, value in state.items()})
+        data = save({key: np.asarray(value, order="C") for key, value in state.items()})
         atomic_write(self.folder / name, data)
         return name, sha256(data)
 

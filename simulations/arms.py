@@ -15,14 +15,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from commonroot.client.data import DataConfig
+from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
+from commonroot.files import atomic_write
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
 from commonroot.simulations.network import MemoryNetwork
 from commonroot.simulations.outcome import outcome
 from commonroot.simulations.scenario import Scenario
-from commonroot.strategies import build, seal
+from commonroot.strategies import build, build_trained, seal
 
 #: The arm that no deployed federation can run: everybody's rows in one place.
 POOLED: Final = "pooled"
@@ -62,6 +64,7 @@ def parse_arm(text: str, charter: Draft) -> Arm:
     if name == POOLED:
         if options:
             raise ConfigError(f"--arm {text}: {POOLED} has no options; it trains as long as the charter's method")
+        build_trained(charter)
         return Arm(text, charter, pooled=True)
     if name != charter.method.name or options:
         try:
@@ -135,13 +138,16 @@ def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, Dat
     if not folder.exists():
         fresh = folder.with_name(f".{folder.name}")
         shutil.rmtree(fresh, ignore_errors=True)
+        first = scenario.statistics or arm.draft
         made = found(
             fresh,
             federation=arm.draft.federation,
-            charter_toml=to_toml(arm.draft.model_dump(mode="json", exclude_none=True)),
+            charter_toml=to_toml(first.model_dump(mode="json", exclude_none=True)),
             departments=sections,
             seed=scenario.seed,
         )
+        if scenario.statistics is not None:
+            made = _counted(made, arm)
         journal = made.coordinator.journal()
         try:
             journal.queue(made.charter)
@@ -149,6 +155,23 @@ def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, Dat
             journal.close()
         fresh.rename(folder)
     return reopen(folder)
+
+
+def _counted(federation: Federation, arm: Arm) -> Federation:
+    """The same once its statistics are summed and the arm's charter, which builds on them, is signed and approved."""
+    simulated = SimulatedFederation(federation, MemoryNetwork())
+    try:
+        simulated.start_all()
+        simulated.queue()
+        simulated.run()
+    finally:
+        simulated.close()
+    draft = federation.root / "training.toml"
+    atomic_write(draft, to_toml(arm.draft.model_dump(mode="json", exclude_none=True)).encode())
+    signed, path = federation.coordinator.sign_charter(draft)
+    for folder in federation.departments.values():
+        approve(folder, path)
+    return Federation(federation.root, federation.coordinator, federation.departments, signed, path)
 
 
 def _version(federation: Federation) -> int:

@@ -60,7 +60,7 @@ def deployed_rows(rounds: int, inputs: int = _INPUTS, widths: tuple[int, ...] = 
             departments=_tables(root, inputs),
             port=free_port(),
         )
-        parameters = federation.charter.charter.backbone.parameters()
+        parameters = federation.charter.charter.network.parameters()
         # In the clear before and after, so that a machine that gets slower or faster does so for both.
         before = clear_seconds(federation, rounds)
         masked = statistics.median(masked_seconds(federation, rounds))

@@ -151,7 +151,7 @@ def write_table(path: Path, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """JSON values as TOML: scalars and lists of scalars first, then every mapping as a table of its own."""
+    """JSON values as TOML: scalars and lists first, then every mapping as a table of its own."""
     return "\n".join(_toml_lines(values, ()))
 
 
@@ -171,5 +171,9 @@ def _toml_key(key: str) -> str:
 
 
 def _toml_value(value: Any) -> str:
-    """JSON and TOML write these alike, but for one control character that JSON leaves bare."""
+    """JSON and TOML write scalars alike, but for one control character that JSON leaves bare."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml_value(one)}" for key, one in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

@@ -12,26 +12,40 @@ import json
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.finish import conclude
 from commonroot.client.learner import summary
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.trainer import train_pooled
-from commonroot.common.charter import Draft, Method
+from commonroot.common.charter import Charter, Draft, Method
 from commonroot.common.errors import TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import Arm, Report, Tell
 from commonroot.simulations.founding import training_secret
-from commonroot.strategies import build, seal
+from commonroot.strategies import build_trained, seal
+from commonroot.strategies.statistics import Statistics
 
 #: Said wherever this arm is shown.
 NO_PRIVACY: Final = "all departments' rows in one place: a reference for simulations only, with no privacy at all"
 
 
-def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
+def run_pooled(
+    folder: Path,
+    arm: Arm,
+    sections: dict[str, DataConfig],
+    *,
+    seed: int,
+    tell: Tell,
+    shared: SharedStatistics | None = None,
+) -> Report:
     """Train centrally and let every department conclude; a report with the keys of a federated arm's.
 
-    It is kept in ``folder``; where it lies there already, nothing is trained.
+    It is kept in ``folder``; where it lies there already, nothing is trained.  ``shared`` are the statistics to
+    standardise with, where the charter builds on some.
     Where the charter's method has no last step that fits a private head to a backbone (a shared head, or nothing in
     common), that of FedPer is taken.  ``state`` is ``stopped`` where the training diverges.
     """
@@ -39,18 +53,36 @@ def run_pooled(folder: Path, arm: Arm, sections: dict[str, DataConfig], *, seed:
     if kept.is_file():
         found: Report = json.loads(read_text(kept, what="the pooled arm's report"))
         return found
-    report = _train(arm, _with_private_heads(arm.draft), sections, seed=seed, tell=tell)
+    report = _train(arm, _with_private_heads(arm.draft), sections, seed=seed, tell=tell, shared=shared)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     atomic_write(kept, json.dumps(report, indent=2).encode())
     return report
 
 
-def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int, tell: Tell) -> Report:
-    charter, strategy = seal(draft), build(draft)
+def pooled_statistics(charter: Charter, sections: dict[str, DataConfig]) -> SharedStatistics:
+    """What a statistics charter's sum over all departments gives, without the sum."""
+    method = Statistics.model_validate(charter.method.options)
+    state = method.initial(charter)
+    parts = [method.gather(charter, state, read_columns(one, Path(), charter), {}).terms for one in sections.values()]
+    sums = {name: np.asarray(sum(part[name] for part in parts), dtype=np.float64) for name in parts[0]}
+    return SharedStatistics.received(charter, method.combine(charter, state, sums))
+
+
+def _train(
+    arm: Arm,
+    draft: Draft,
+    sections: dict[str, DataConfig],
+    *,
+    seed: int,
+    tell: Tell,
+    shared: SharedStatistics | None,
+) -> Report:
+    charter, strategy = seal(draft), build_trained(draft)
     network = draft.network
     prepared = {
-        name: prepare(data, spec_input=network.input, adapter=network.adapter) for name, data in sections.items()
+        name: prepare(data, spec_input=network.input, adapter=network.adapter, shared=shared)
+        for name, data in sections.items()
     }
     report: Report = {
         "arm": arm.label,
@@ -89,11 +121,11 @@ def _train(arm: Arm, draft: Draft, sections: dict[str, DataConfig], *, seed: int
 
 def passes(draft: Draft) -> int:
     """Passes over the rows: as many as the method's rounds make that move the backbone."""
-    return draft.rounds * sum(phase.epochs for phase in build(draft).plan(draft) if "backbone" in phase.parts)
+    return draft.rounds * sum(phase.epochs for phase in build_trained(draft).plan(draft) if "backbone" in phase.parts)
 
 
 def _with_private_heads(draft: Draft) -> Draft:
-    strategy = build(draft)
+    strategy = build_trained(draft)
     if strategy.plan(draft) and not strategy.shares_head:
         return draft
     return draft.model_copy(update={"method": Method(name="fedper")})

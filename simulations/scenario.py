@@ -2,6 +2,7 @@
 
 seed = 1                     # of splits, training, weather; wherever nothing below has a seed of its own
 [charter]                    # exactly a charter's fields; a charter.toml can be pasted here
+[statistics]                 # likewise, of a charter whose statistics are summed first, for the other to build on
 [world]                      # departments that come with the program …
 [[departments]]              # … or your own: a name and the [data] section of its department.toml
 [network]                    # what is lost, late or delivered twice
@@ -25,6 +26,8 @@ from commonroot.files import read_text
 from commonroot.simulations import digits
 from commonroot.simulations.network import Weather, delay, drop, repeat
 from commonroot.simulations.weather import by_round
+from commonroot.strategies import seal
+from commonroot.strategies.statistics import Statistics
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -130,10 +133,24 @@ class Scenario(_Frozen):
 
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     charter: Draft
+    statistics: Draft | None = None
     world: World | None = None
     departments: tuple[Department, ...] = ()
     network: Network = Network()
     events: tuple[Event, ...] = ()
+
+    @field_validator("statistics")
+    @classmethod
+    def _of_the_same(cls, statistics: Draft | None, info: ValidationInfo) -> Draft | None:
+        charter: Draft | None = info.data.get("charter")
+        if statistics is not None and statistics.method.name != Statistics.name:
+            raise ValueError(f"its method is {statistics.method.name!r}, not {Statistics.name!r}")
+        if statistics is not None and charter is not None:
+            if statistics.federation != charter.federation:
+                raise ValueError(f"it is of federation {statistics.federation!r}, not {charter.federation!r}")
+            if charter.statistics is not None:
+                raise ValueError("the charter names statistics of its own; leave that to the simulation")
+        return statistics
 
     @field_validator("departments")
     @classmethod
@@ -178,11 +195,16 @@ class Scenario(_Frozen):
 
     @property
     def draft(self) -> Draft:
-        """The charter; its first backbone is of this scenario's seed unless it names a seed of its own."""
-        training = self.charter.training
-        if "seed" in training.model_fields_set:
-            return self.charter
-        return self.charter.model_copy(update={"training": training.model_copy(update={"seed": self.seed})})
+        """The charter; its first backbone is of this scenario's seed unless it names a seed of its own.
+
+        With statistics to sum first, it names their charter.
+        """
+        changes: dict[str, Any] = {}
+        if "seed" not in self.charter.training.model_fields_set:
+            changes["training"] = self.charter.training.model_copy(update={"seed": self.seed})
+        if self.statistics is not None:
+            changes["statistics"] = seal(self.statistics).digest.hex()
+        return self.charter.model_copy(update=changes)
 
     def present(self, version: int) -> list[str]:
         """Departments that are up while version + 1 is about to be made from ``version``: kills before, starts up to
@@ -218,10 +240,9 @@ class Scenario(_Frozen):
 
     def _section(self, data: DataConfig, beside: Path) -> DataConfig:
         changes: dict[str, Any] = {}
-        if data.path is not None:
-            changes["path"] = (beside / data.path).resolve()
-        if data.test_path is not None:
-            changes["test_path"] = (beside / data.test_path).resolve()
+        for name in ("path", "test_path", "catalogue"):
+            if (other := getattr(data, name)) is not None:
+                changes[name] = (beside / other).resolve()
         if "seed" not in data.model_fields_set:
             changes["seed"] = self.seed
         return data.model_copy(update=changes)

@@ -22,11 +22,12 @@ from typing import Any, Final
 
 from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
+from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
 from commonroot.simulations.comparison import table_rows
-from commonroot.simulations.pooled import run_pooled
+from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
 
@@ -69,7 +70,7 @@ def simulate(
         _claim(root)
         with take_ownership(root):
             sections = scenario.sections(path.resolve().parent, root / "data")
-            _check(chosen, sections)
+            _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             reports = [_run(root, arm, scenario, sections, tell) for arm in chosen]
     return {
@@ -88,7 +89,8 @@ def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfi
 
     began = time.perf_counter()
     if arm.pooled:
-        report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm)
+        shared = None if scenario.statistics is None else pooled_statistics(seal(scenario.statistics), sections)
+        report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
     else:
         report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
     report["wall_seconds"] = time.perf_counter() - began
@@ -117,7 +119,7 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
     for name, data in sections.items():
-        files = [path for path in (data.path, data.test_path) if path is not None]
+        files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
         ours[f"department {name}"] = record
     if not (root / MARK).is_file():
@@ -132,9 +134,11 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         )
 
 
-def _check(arms: Sequence[Arm], sections: dict[str, DataConfig]) -> None:
+def _check(arms: Sequence[Arm], statistics: Draft | None, sections: dict[str, DataConfig]) -> None:
     """Every department's data against every arm, as each would check its own; DataError tells all of it at once."""
-    charters = {arm.folder: seal(arm.draft) for arm in arms}
+    # what an arm builds on is not there yet, and says nothing about whether the data fits
+    charters = {arm.folder: seal(arm.draft.model_copy(update={"statistics": None})) for arm in arms}
+    charters |= {} if statistics is None else {"statistics": seal(statistics)}
     problems: dict[str, list[str]] = {}
     for name, data in sections.items():
         learner = DepartmentLearner(None, name, data, bytes(32))  # nothing is trained or stored

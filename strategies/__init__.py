@@ -10,34 +10,51 @@ import difflib
 from types import MappingProxyType
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
-from commonroot.strategies.averaging import AveragedBackbone
-from commonroot.strategies.base import LocalResult, Phase, Strategy
+from commonroot.strategies.als import ALS
+from commonroot.strategies.base import Gathered, Gathering, LocalResult, Phase, Strategy
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
 from commonroot.strategies.local import Local
 from commonroot.strategies.personal import FedPer, FedRep
+from commonroot.strategies.statistics import Statistics
 
-__all__ = ["STRATEGIES", "LocalResult", "Phase", "Strategy", "build", "check_sealed", "seal"]
+__all__ = [
+    "GATHERINGS",
+    "STRATEGIES",
+    "Gathered",
+    "Gathering",
+    "LocalResult",
+    "Phase",
+    "Strategy",
+    "build",
+    "build_trained",
+    "check_sealed",
+    "seal",
+]
 
+#: Methods that average what departments train.
 STRATEGIES: Final = MappingProxyType(
     {kind.name: kind for kind in (FedAvg, FedAvgFineTune, FedPer, FedRep, Local)},
 )
+#: Methods that add up exact arithmetic.
+GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS)})
 
 
-def build(draft: Draft) -> Strategy:
-    """The draft's strategy with its options checked.
+def build(draft: Draft) -> Strategy | Gathering:
+    """The draft's method with its options checked.
 
     Raises ConfigError for a method that is not installed, or naming every wrong option at once.
     """
     method = draft.method
-    kind = STRATEGIES.get(method.name)
+    kinds: dict[str, type[BaseModel]] = {**STRATEGIES, **GATHERINGS}
+    kind = kinds.get(method.name)
     if kind is None:
-        raise ConfigError(f"no method {method.name!r}; {_nearest(method.name, STRATEGIES)}")
+        raise ConfigError(f"no method {method.name!r}; {_nearest(method.name, kinds)}")
     try:
-        strategy: AveragedBackbone = kind.model_validate(method.options)
+        strategy = kind.model_validate(method.options)
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -45,8 +62,18 @@ def build(draft: Draft) -> Strategy:
             unknown = problem["type"] == "extra_forbidden"
             lines.append(f"  {option}: {_nearest(option, kind.model_fields) if unknown else problem['msg']}")
         raise ConfigError(f"method {method.name!r} has {len(lines)} wrong option(s):\n" + "\n".join(lines)) from error
-    if not isinstance(strategy, Strategy):  # a registry of this module's own making: a defect, not a user's mistake
+    if not isinstance(
+        strategy, Strategy | Gathering
+    ):  # a registry of this module's making: a defect, no user's mistake
         raise TypeError(f"{kind.__name__} is not a strategy")
+    return strategy
+
+
+def build_trained(draft: Draft) -> Strategy:
+    """The same for what only methods that train can do.  Raises ConfigError for a gathering."""
+    strategy = build(draft)
+    if isinstance(strategy, Gathering):
+        raise ConfigError(f"method {draft.method.name!r} trains nothing", hint=f"one of {', '.join(STRATEGIES)} does")
     return strategy
 
 

@@ -140,7 +140,7 @@ def mean_losses(sums: Sums) -> dict[str, float]:
 
     ``loss`` of the last training epoch, ``held_out`` of the model as it was received; empty for a sum without weight.
     """
-    weight = float(sums["weight"])
+    weight = float(sums.get("weight", 0.0))  # a gathering has none
     return {name: float(sums[name]) / weight for name in ("loss", "held_out")} if weight > 0 else {}
 
 
@@ -163,7 +163,7 @@ class AveragedBackbone(BaseModel):
 
     def broadcast(self, draft: Draft) -> Shapes:
         """The backbone's tensors."""
-        return draft.backbone.shapes()
+        return draft.network.shapes()
 
     def terms(self, draft: Draft) -> tuple[Term, ...]:
         """The weighted change of every broadcast tensor, and the participation scalars."""
@@ -171,7 +171,7 @@ class AveragedBackbone(BaseModel):
 
     def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
         """The backbone that the charter's seed gives."""
-        return draft.backbone.initial(draft.training.seed)
+        return draft.network.initial(draft.training.seed)
 
     def contribute(self, draft: Draft, state: Tensors, result: LocalResult) -> dict[str, NDArray[np.floating]]:
         """One department's weighted, clipped change and participation."""

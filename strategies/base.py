@@ -5,6 +5,9 @@ next state.  Neither half can see a single department's contribution from outsid
 What happens in between (clipping, fixed point, masks, opening) belongs to the secure sum; what happens before (epochs,
 which parts train) is a plan that the department's trainer carries out.
 
+There are two kinds.  A ``Strategy`` averages what was trained.  A ``Gathering`` trains nothing: its local half is exact
+arithmetic on the rows, and what comes out of the sum is what the same arithmetic on everybody's rows would give.
+
 Strategies are numpy only.  They never read a clock, a file or a random number.
 """
 
@@ -59,6 +62,18 @@ class LocalResult:
     held_out: float = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What one round of a gathering gives a department.
+
+    terms    to contribute, by name
+    private  to keep until the next round; never leaves
+    """
+
+    terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
+    private: Mapping[str, NDArray[np.generic]] = field(repr=False)
+
+
 @runtime_checkable
 class Strategy(Protocol):
     """One method.  Instances are frozen, built from a charter by ``strategies.build``."""
@@ -93,6 +108,59 @@ class Strategy(Protocol):
 
     def contribute(self, draft: Draft, state: Tensors, result: LocalResult) -> dict[str, NDArray[np.floating]]:
         """The terms of one department, each within its bound."""
+
+    def combine(self, draft: Draft, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
+        """The next state from the opened sums."""
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A method whose local half is exact arithmetic.  Instances are frozen, built by ``strategies.build``.
+
+    ``broadcast``, ``terms``, ``initial`` and ``combine`` are as in ``Strategy``.
+
+    Guarantees
+    ----------
+    * ``gather`` is a function of its arguments: a repeated round contributes the same numbers
+    * every term travels as ``fixed64``, so nothing is clipped or rounded at random
+    """
+
+    name: ClassVar[str]
+
+    def broadcast(self, draft: Draft) -> Shapes:
+        """Tensors that departments receive each round, by name and shape, in order."""
+
+    def terms(self, draft: Draft) -> tuple[Term, ...]:
+        """Everything a department contributes each round.  Raises ConfigError where the charter does not fit."""
+
+    def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
+        """The state before the first round."""
+
+    def check_received(
+        self, draft: Draft, received: Tensors, version: int, earlier: Tensors, earlier_version: int
+    ) -> None:
+        """Raise OutsideCharter for a broadcast that no sum can have led to.
+
+        This binds less than with averaging, where a round moves the state by a clipped step: one sum may lead a
+        gathering anywhere that is a possible result.  What is checked is that: version 0 is what the charter's seed
+        gives, and a later one is well formed and within the charter's bounds.  A coordinator that makes up such a
+        state is not found out here; each method says what it could learn by that.
+        """
+
+    def gather(
+        self,
+        draft: Draft,
+        state: Tensors,
+        data: Mapping[str, NDArray[np.generic]],
+        private: Mapping[str, NDArray[np.generic]],
+    ) -> Gathered:
+        """One department's terms, each within its bound.
+
+        data     the department's rows as named arrays; which, each method says
+        private  what the round before kept; empty before the first
+
+        Raises DataError where the rows do not keep to what the charter says of them.
+        """
 
     def combine(self, draft: Draft, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
         """The next state from the opened sums."""

@@ -56,9 +56,9 @@ class FedAvg(AveragedBackbone):
     def broadcast(self, draft: Draft) -> Shapes:
         """The backbone's tensors, then those of a shared head."""
         if self.outputs is None:
-            return draft.backbone.shapes()
-        head = ((COMMON_HEAD_WEIGHT, (self.outputs, draft.backbone.outputs)), (COMMON_HEAD_BIAS, (self.outputs,)))
-        return (*draft.backbone.shapes(), *head)
+            return draft.network.shapes()
+        head = ((COMMON_HEAD_WEIGHT, (self.outputs, draft.network.outputs)), (COMMON_HEAD_BIAS, (self.outputs,)))
+        return (*draft.network.shapes(), *head)
 
     def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
         """The backbone of the charter's seed; a shared head starts at zero, which favours no class."""

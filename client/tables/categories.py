@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.part import Arrays
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
@@ -29,6 +30,7 @@ class Category:
     values  those with a column of their own, most frequent first
     rare    those that share one
     gaps    whether a column tells of gaps
+    others  whether every other value is as good as rare
     """
 
     kind: ClassVar[str] = "category"
@@ -37,6 +39,7 @@ class Category:
     values: tuple[str, ...] = field(repr=False)
     rare: tuple[str, ...] = field(default=(), repr=False)
     gaps: bool = False
+    others: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -45,7 +48,7 @@ class Category:
     @property
     def names(self) -> tuple[str, ...]:
         named = [f"{self.column} = {value}" for value in self.values]
-        named += [f"{self.column} rare"] if self.rare else []
+        named += [f"{self.column} rare"] if self.rare or self.others else []
         return (*named, *([f"{self.column} missing"] if self.gaps else []))
 
     def kinds(self) -> dict[str, str]:
@@ -53,22 +56,26 @@ class Category:
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
         series = frame[self.column]
-        width = len(self.values) + bool(self.rare) + self.gaps
+        width = len(self.names)
         out = np.zeros((len(series), width), dtype=np.float32)
         if not len(series):
             return out
         known = [*self.values, *self.rare]
         places = [*range(len(self.values)), *([len(self.values)] * len(self.rare))]
-        codes = series.replace_strict(known, places, default=-1, return_dtype=pl.Int32)
+        unseen = len(self.values) if self.others else -1
+        codes = series.replace_strict(known, places, default=unseen, return_dtype=pl.Int32)
         if self.gaps:
             codes = pl.select(pl.when(series.is_null()).then(width - 1).otherwise(codes)).to_series()
+        elif self.others:
+            codes = pl.select(pl.when(series.is_null()).then(-1).otherwise(codes)).to_series()
         at = codes.fill_null(-1).to_numpy()
         rows = np.flatnonzero(at >= 0)
         out[rows, at[rows]] = 1.0
         return out
 
     def to_json(self) -> dict[str, Any]:
-        return {"column": self.column, "values": list(self.values), "rare": list(self.rare), "gaps": self.gaps}
+        named = {"column": self.column, "values": list(self.values), "rare": list(self.rare)}
+        return named | {"gaps": self.gaps, "others": self.others}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}
@@ -76,14 +83,19 @@ class Category:
     @classmethod
     def from_json(cls, record: dict[str, Any], arrays: Arrays) -> Self:
         values, rare = tuple(map(str, record["values"])), tuple(map(str, record["rare"]))
-        return cls(str(record["column"]), values, rare, bool(record["gaps"]))
+        return cls(str(record["column"]), values, rare, bool(record["gaps"]), bool(record["others"]))
 
 
 class CategoryFitter:
-    """Counts of a column's values."""
+    """Counts of a column's values.
 
-    def __init__(self, column: str, limit: int) -> None:
+    shared  statistics of all departments' rows; where they list the column's labels, every department has the same
+            columns: the most frequent labels, one for all others, one for gaps
+    """
+
+    def __init__(self, column: str, limit: int, shared: SharedStatistics | None = None) -> None:
         self._column, self._limit = column, limit
+        self._shared = shared if shared is not None and shared.has_labels(column) else None
         self._counts: Counter[str] = Counter()
         self._rows = self._gaps = 0
 
@@ -97,7 +109,7 @@ class CategoryFitter:
                 self._counts[value] += count
 
     def faults(self) -> list[tuple[str, str, str, str]]:
-        if self._counts:
+        if self._counts or self._shared is not None:
             return []
         return [(self._column, "no value at all", "categories", "leave the column out of `features`")]
 
@@ -110,6 +122,10 @@ class CategoryFitter:
         return out
 
     def done(self) -> Category:
+        if self._shared is not None:
+            listed = [label for label, _ in self._shared.categories(self._column)[:-1]]
+            gaps = self._shared.known(self._column) < self._shared.count
+            return Category(self._column, tuple(listed[: self._limit]), (), gaps, others=True)
         ranked = sorted(self._counts, key=lambda value: (-self._counts[value], value))
         # where there are too many values, one that comes once teaches nothing
         few = len(ranked) <= self._limit

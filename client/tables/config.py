@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from commonroot.client.tasks.base import TaskConfig
+from commonroot.client.tasks.recommendation import RECOMMENDATION
 from commonroot.client.tasks.registry import task_class, task_config
 from commonroot.common.errors import ConfigError
 
@@ -94,6 +95,8 @@ class DataConfig(_Section):
     url, query  instead of a path: a database and what to ask it; the connection can only read
     target      column (or array) to predict; a list where the task takes several; none where it needs none
     task        the kind of task, or a table that says more about it (``client/tasks``)
+    user, item  of a recommendation: the columns that say who rated what; the target is the rating
+    catalogue   of a recommendation: a table that lists every item there is in a column named as ``item``
     features    columns in order, or every column but the target; each a name or a table (``FeatureConfig``)
     labels      every label there is, in order; found in the data where not given
     validation  share of the rows that are not test rows kept for choosing
@@ -115,8 +118,13 @@ class DataConfig(_Section):
     path: Path | None = None
     url: Annotated[str | None, Field(min_length=1, repr=False)] = None
     query: Annotated[str, Field(min_length=1)] | None = None
-    target: Column | Annotated[tuple[Column, ...], Field(min_length=1)] | None = None
     task: str | dict[str, Any]
+    target: Annotated[
+        Column | Annotated[tuple[Column, ...], Field(min_length=1)] | None, Field(validate_default=True)
+    ] = None
+    user: Column | None = None
+    item: Column | None = None
+    catalogue: Path | None = None
     features: Literal["all but target"] | Annotated[tuple[Column | FeatureConfig, ...], Field(min_length=1)] = (
         "all but target"
     )
@@ -138,9 +146,13 @@ class DataConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        """``split = "random"`` stands for ``split = { kind = "random" }``."""
+        """``split = "random"`` stands for ``split = { kind = "random" }``; ``[data.task]`` may hold user and item."""
         if isinstance(value, dict) and isinstance(value.get("split"), str):
-            return value | {"split": {"kind": value["split"]}}
+            value = value | {"split": {"kind": value["split"]}}
+        task = value.get("task") if isinstance(value, dict) else None
+        if isinstance(task, dict) and task.get("kind") == RECOMMENDATION:
+            rated = {name: task[name] for name in ("user", "item", "catalogue") if name in task}
+            value = {**value, **rated, "task": {name: task[name] for name in task if name not in rated}}
         return value
 
     @field_validator("task")
@@ -151,6 +163,15 @@ class DataConfig(_Section):
         except ConfigError as error:
             raise ValueError(f"{error}; {error.advice}") from error
         return task
+
+    @field_validator("target")
+    @classmethod
+    def _needed(cls, target: str | tuple[str, ...] | None, info: ValidationInfo) -> str | tuple[str, ...] | None:
+        task = info.data.get("task")
+        kind = task if task is None or isinstance(task, str) else str(task["kind"])
+        if target is None and (kind is None or task_class(kind).needs_target):
+            raise ValueError(f"a {kind or 'task'} needs a target")
+        return target
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -178,8 +199,10 @@ class DataConfig(_Section):
             goal = self.goal
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        if self.target is None and kind.needs_target:
-            raise ValueError(f"a {kind.kind} needs a target")
+        if (kind.kind == RECOMMENDATION) != (self.user is not None and self.item is not None):
+            raise ValueError("a recommendation, and nothing else, names the columns user and item")
+        if self.catalogue is not None and self.item is None:
+            raise ValueError("only a recommendation has a catalogue")
         if self.balance and kind.learns != "label":
             raise ValueError("only labels can be balanced")
         ahead = None if self.window is None else self.window.horizon

@@ -69,7 +69,7 @@ class NpzSource:
                 found, fix = f"shape {y.shape}", "save X and the target together"
                 wrong(found, f"({len(x)},), one value per row of X", fix, target)
                 continue
-            if y.dtype.kind not in "biufU":
+            if y.dtype.kind not in ("biufU" if required else "biufUM"):
                 fix = "store labels as text"
                 wrong(f"dtype {y.dtype}", "text or whole numbers", fix, target)
                 continue

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
 from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, matrix
 
@@ -43,6 +44,15 @@ class Scaler:
             whole = float(np.sqrt(np.square(spread[~constant]).mean())) if not constant.all() else np.inf
             return cls(centre, np.full_like(spread, whole))
         return cls(centre, np.where(constant, np.inf, spread))
+
+    def with_shared(self, names: tuple[str, ...], shared: SharedStatistics) -> Scaler:
+        """The same with the statistics of all departments' rows for the columns that they know."""
+        centre, scale = self.centre.copy(), self.scale.copy()
+        for at, name in enumerate(names):
+            if shared.is_number(name):
+                centre[at], spread = shared.standardise(name)
+                scale[at] = spread if spread > 0 else np.inf
+        return Scaler(centre, scale)
 
     def apply(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to standardised float32; NaN stays NaN."""
@@ -151,10 +161,17 @@ class NumbersFitter:
     """Moments and gaps of number columns.
 
     telling  which columns get a column of their own for gaps, where training rows have any
+    shared   statistics of all departments' rows, which go before this department's own
     """
 
-    def __init__(self, columns: tuple[str, ...], telling: frozenset[str], scaling: Literal["columns", "table"]) -> None:
-        self._columns, self._telling, self._scaling = columns, telling, scaling
+    def __init__(
+        self,
+        columns: tuple[str, ...],
+        telling: frozenset[str],
+        scaling: Literal["columns", "table"],
+        shared: SharedStatistics | None = None,
+    ) -> None:
+        self._columns, self._telling, self._scaling, self._shared = columns, telling, scaling, shared
         self._moments = Moments(len(columns))
         self._rows = 0
 
@@ -164,7 +181,8 @@ class NumbersFitter:
 
     def faults(self) -> list[tuple[str, str, str, str]]:
         fix = "leave the column out of `features`"
-        empty = [name for name, count in zip(self._columns, self._moments.count, strict=True) if not count]
+        counted = zip(self._columns, self._moments.count, strict=True)
+        empty = [name for name, count in counted if not count and not self._is_shared(name)]
         return [(name, "no value at all", "numbers", fix) for name in empty]
 
     def notes(self) -> list[str]:
@@ -175,6 +193,17 @@ class NumbersFitter:
 
     def done(self) -> Numbers:
         scaler = Scaler.of_moments(self._moments.mean, self._moments.spread, scaling=self._scaling)
-        short = self._moments.count < self._rows
-        gaps = tuple(at for at, name in enumerate(self._columns) if short[at] and name in self._telling)
+        if self._shared is not None:
+            scaler = scaler.with_shared(self._columns, self._shared)
+        gaps = tuple(at for at, name in enumerate(self._columns) if name in self._telling and self._has_gaps(at))
         return Numbers(self._columns, scaler, gaps)
+
+    def _is_shared(self, name: str) -> bool:
+        return self._shared is not None and self._shared.is_number(name)
+
+    def _has_gaps(self, at: int) -> bool:
+        """Anywhere, where that is known: then every department has the same columns."""
+        name = self._columns[at]
+        if self._shared is not None and self._shared.is_number(name):
+            return self._shared.known(name) < self._shared.count
+        return bool(self._moments.count[at] < self._rows)

@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.categories import CategoryFitter
 from commonroot.client.tables.config import DataConfig, FeatureConfig
 from commonroot.client.tables.dates import DateFitter, find_format
@@ -65,14 +66,10 @@ def make_plan(
     """The plan, or None with what is wrong with the columns added."""
     before = problems.count
     chosen = _chosen(config, source, look, goal, problems)
-    keys = _keys(config, source, look, problems)
-    if problems.count > before:
+    keyed = plan_keys(config, source, look, problems)
+    if problems.count > before or keyed is None:
         return None
-    window = None
-    if config.window is not None:
-        order = config.window.order
-        written = find_format(look[order]) if keys[order] == "datetime" and look[order].dtype == pl.String else None
-        window = Window(order, config.window.steps, config.window.group, written, keys[order])
+    keys, window = keyed
     form = goal.kind if goal is not None else _guess(chosen, window)
     _check_goal(source, chosen, window, form, goal, problems)
     if problems.count > before:
@@ -84,8 +81,29 @@ def make_plan(
     return Plan(chosen, keys, window, form, goal)
 
 
+def plan_keys(
+    config: DataConfig, source: Source, look: pl.DataFrame, problems: Problems
+) -> tuple[dict[str, str], Window | None] | None:
+    """Columns that the split and the window read, with their kinds, and the window; None with problems added."""
+    before = problems.count
+    keys = _keys(config, source, look, problems)
+    if problems.count > before:
+        return None
+    if config.window is None:
+        return keys, None
+    order = config.window.order
+    written = find_format(look[order]) if keys[order] == "datetime" and look[order].dtype == pl.String else None
+    return keys, Window(order, config.window.steps, config.window.group, written, keys[order])
+
+
 def fitters(
-    plan: Plan, config: DataConfig, source: Source, look: pl.DataFrame, *, adapter: bool = False
+    plan: Plan,
+    config: DataConfig,
+    source: Source,
+    look: pl.DataFrame,
+    *,
+    adapter: bool = False,
+    shared: SharedStatistics | None = None,
 ) -> list[Fitter]:
     """What fits the plan's features, in the order of their encoded columns; neighbouring numbers are one."""
     if plan.window is None and plan.form != "row":
@@ -96,7 +114,7 @@ def fitters(
     def close() -> None:
         if run:
             telling = frozenset(one.column for one in run if one.missing == "indicator")
-            out.append(NumbersFitter(tuple(one.column for one in run), telling, config.scaling))
+            out.append(NumbersFitter(tuple(one.column for one in run), telling, config.scaling, shared))
             run.clear()
 
     for one in plan.chosen:
@@ -105,11 +123,14 @@ def fitters(
             continue
         close()
         if one.kind == "category":
-            out.append(CategoryFitter(one.column, one.limit))
+            out.append(CategoryFitter(one.column, one.limit, shared))
         elif one.kind == "datetime":
             series = look[one.column]
             form = one.format or (find_format(series, share=0.95) if series.dtype == pl.String else None)
             out.append(DateFitter(one.column, form))
+        elif shared is not None and (buckets := shared.text_buckets(one.column)) is not None:
+            # shared document frequencies are of single words, in as many places as the charter says
+            out.append(TextFitter(one.column, width=buckets, ngrams=1, chars=0, shared=shared))
         else:
             alone = len(plan.chosen) == 1 and plan.window is None and not adapter
             width = one.width or (plan.goal.width if alone and isinstance(plan.goal, RowInput) else WIDTH)

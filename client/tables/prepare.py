@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.encode import Side, assembled, encode_sides
 from commonroot.client.tables.features import Features
@@ -21,7 +22,7 @@ from commonroot.client.tables.leaks import SAMPLE, find_leaks
 from commonroot.client.tables.part import Fitter
 from commonroot.client.tables.parting import Keys, check_later, part_rows
 from commonroot.client.tables.pinned import Pin, pin_split, pinned_split
-from commonroot.client.tables.plan import Plan, fitters, make_plan
+from commonroot.client.tables.plan import Plan, fitters, make_plan, plan_keys
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.rows import Prepared, Rows
 from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
@@ -29,7 +30,9 @@ from commonroot.client.tables.split import LEFT_OUT, TEST, TRAIN, balanced
 from commonroot.client.tables.sql_source import open_query
 from commonroot.client.tables.store import FOLDER, Shelf, cache_key, cached
 from commonroot.client.tables.target import Targets, cell_kinds, item_counts, takes_several, target_frame
+from commonroot.client.tasks.recommendation import RECOMMENDATION
 from commonroot.common.backbone.inputs import Input, RowInput, SequenceInput
+from commonroot.common.errors import ConfigError
 
 #: Fewer rows than this leave nothing to learn, choose and test on.
 FEWEST_ROWS = 10
@@ -42,6 +45,7 @@ def prepare(
     inputs: int | None = None,
     spec_input: Input | None = None,
     adapter: bool = False,
+    shared: SharedStatistics | None = None,
     root: Path | None = None,
     pin: Pin | None = None,
     memory: int = MEMORY,
@@ -52,17 +56,35 @@ def prepare(
     inputs      columns that the charter's backbone takes; short for ``spec_input=RowInput(inputs)``
     spec_input  the form of rows that the backbone takes; None where there is no charter yet
     adapter     whether a private adapter takes a row of any width
+    shared      statistics of all departments' rows: columns that they know are encoded by them, not by own rows
     root        the department's folder, in which rows that do not fit into memory are kept; None keeps them there
     pin         where the split under a charter is kept, so that it never changes under a run
     memory      bytes that a table or its encoded rows may take in memory
 
-    Raises  DataError: lists everything wrong at once; SourceChanged: another source or section than the run began with
+    Raises  DataError: lists everything wrong at once; ConfigError: a task without features; SourceChanged: another
+            source or section than the run began with
     """
+    if config.goal_kind == RECOMMENDATION:
+        raise ConfigError("a recommendation has ratings and no features", hint='use a charter with method "als"')
     goal = spec_input or (RowInput(inputs) if inputs is not None else None)
     for attempt in (1, 2):
-        work = _Work(config, folder, goal, adapter, root, pin, memory, slow=attempt == 2)
+        work = _Work(config, folder, goal, adapter, shared, root, pin, memory, slow=attempt == 2)
         try:
             return work.run()
+        except CellsNotTyped:
+            continue
+    raise ValueError("reading cell by cell asks for no types")
+
+
+def training_rows(config: DataConfig, *, folder: Path = Path()) -> NDArray[np.int64]:
+    """Positions in the source of the rows that training may see, as ``prepare`` parts them, whatever their features.
+
+    Raises DataError.
+    """
+    for attempt in (1, 2):
+        work = _Work(config, folder, None, False, None, None, None, MEMORY, slow=attempt == 2)
+        try:
+            return work.training_rows()
         except CellsNotTyped:
             continue
     raise ValueError("reading cell by cell asks for no types")
@@ -77,6 +99,7 @@ class _Work:
         folder: Path,
         goal: Input | None,
         adapter: bool,
+        shared: SharedStatistics | None,
         root: Path | None,
         pin: Pin | None,
         memory: int,
@@ -84,6 +107,7 @@ class _Work:
         slow: bool,
     ) -> None:
         self.config, self.folder, self.goal, self.adapter = config, folder, goal, adapter
+        self.shared = shared
         self.root, self.pin, self.memory, self.slow = root, pin, memory, slow
         self.reading = Reading.of(config)
         self.targets = Targets(config)
@@ -113,6 +137,24 @@ class _Work:
         sides = [main] if tested is None else [main, tested]
         return self._encode(features, sides, shelved)
 
+    def training_rows(self) -> NDArray[np.int64]:
+        """Positions of the rows for training; what is wrong with features is not looked for."""
+        source = self._open(self.config.path)
+        if source is None:
+            self.problems.refuse()
+            raise ValueError("a source without problems was opened")
+        self._look = source.look()
+        keyed = plan_keys(self.config, source, self._look, self.problems)
+        self._check_columns(source, self.config.targets)
+        if keyed is None or self.problems:
+            self.problems.refuse()
+            raise ValueError("keys without problems were found")
+        main = self._side(source, Plan((), keyed[0], keyed[1], "row", None))
+        self._check_targets(main, None)
+        self._part(main, "", sound=not self.problems)
+        self.problems.refuse()
+        return np.flatnonzero(main.where == TRAIN).astype(np.int64)
+
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _opened(self) -> tuple[Side, Plan, Side | None]:
@@ -125,12 +167,7 @@ class _Work:
             raise ValueError("a source without problems was opened")
         look = source.look()
         plan = make_plan(self.config, source, look, self.goal, self.problems)
-        missing = [name for name in self.config.targets if name not in source.schema]
-        for name in missing:
-            fix = "add the column or mend the configuration"
-            self.problems.add(
-                Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
-            )
+        missing = self._check_columns(source, self.config.targets)
         several = len(self.config.targets) > 1 and not takes_several(self.config)
         if several:
             self.problems.add(
@@ -151,15 +188,21 @@ class _Work:
         main = self._side(source, plan)
         tested = None
         if second is not None:
-            absent = [name for name in [*plan.wanted, *self.config.targets] if name not in second.schema]
-            for name in absent:
-                fix = "the test rows need the columns of the others"
-                self.problems.add(
-                    Problem(file=second.name, column=name, found="no such column", expected="it in row 1", fix=fix)
-                )
-            if not absent:
+            fix = "the test rows need the columns of the others"
+            if not self._check_columns(second, [*plan.wanted, *self.config.targets], fix):
                 tested = self._side(second, plan)
         return main, plan, tested
+
+    def _check_columns(
+        self, source: Source, names: Sequence[str], fix: str = "add the column or mend the configuration"
+    ) -> list[str]:
+        """Those that the source lacks, each a problem."""
+        missing = [name for name in names if name not in source.schema]
+        for name in missing:
+            self.problems.add(
+                Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
+            )
+        return missing
 
     def _open(self, path: Path | None) -> Source | None:
         if path is None:
@@ -225,7 +268,7 @@ class _Work:
     # --- fitting ------------------------------------------------------------------------------------------------------
 
     def _fit(self, main: Side, plan: Plan, tested: Side | None) -> Features:
-        fitting = fitters(plan, self.config, main.source, self._look, adapter=self.adapter)
+        fitting = fitters(plan, self.config, main.source, self._look, adapter=self.adapter, shared=self.shared)
         columns = list(plan.wanted)
         training = main.where == TRAIN
         sample: list[pl.DataFrame] = []
@@ -306,7 +349,8 @@ class _Work:
     def _shelved(self, prints: str) -> Path | None:
         if self.root is None:
             return None
-        facts = (self.config.model_dump_json(), prints, repr(self.goal), str(self.adapter), str(self.memory))
+        shared = "" if self.shared is None else self.shared.fingerprint
+        facts = (self.config.model_dump_json(), prints, repr(self.goal), str(self.adapter), shared, str(self.memory))
         return self.root / FOLDER / cache_key(*facts)
 
     def _encode(self, features: Features, sides: list[Side], shelved: Path | None) -> Prepared:

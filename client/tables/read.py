@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.problems import Problem, Problems
-from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Source, Table, open_source
+from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
 from commonroot.client.tables.sql_source import open_query
 
 
@@ -55,6 +58,39 @@ def read_batches(
         yield pl.concat(frames) if frames else _empty(kinds), source.folder
         return
     yield from ((frame, source.folder) for frame in _each(table, problems, size, kinds))
+
+
+def read_cells(
+    path: Path, columns: Sequence[str], reading: Reading, problems: Problems
+) -> tuple[dict[str, NDArray[Any]], int] | None:
+    """(columns as they stand, by name; number of the first row), or None with problems added.
+
+    Text is without blanks around it and empty where there is a gap; numbers are NaN there; times are datetime64.
+    """
+    source = open_source(path, reading, problems, targets=columns, required=False)
+    if source is None:
+        return None
+    for name in columns:
+        if name not in source.schema:
+            fix = "add the column or mend the configuration"
+            problems.add(
+                Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
+            )
+    if problems:
+        return None
+    frames = list(source.read(dict.fromkeys(columns, "any"), typed=False, size=0))
+    frame = pl.concat(frames) if len(frames) != 1 else frames[0]
+    return {name: _cells(frame[name]) for name in columns}, source.first_row
+
+
+def _cells(series: pl.Series) -> NDArray[Any]:
+    if series.dtype.is_numeric():
+        found: NDArray[Any] = series.to_numpy()
+        return found
+    if isinstance(series.dtype, pl.Datetime | pl.Date):
+        return series.cast(pl.Datetime("us")).to_numpy()
+    text = series.cast(pl.String).fill_null("").str.strip_chars()
+    return np.array(text.to_list(), dtype=np.str_)
 
 
 def _each(table: Table, problems: Problems, size: int, kinds: dict[str, str]) -> Iterator[pl.DataFrame]:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.part import Arrays
 
 #: Width of a hashed vector where nothing else decides it.
@@ -32,7 +33,7 @@ _cache: dict[str, int] = {}
 
 
 def hashes(terms: pl.Series) -> NDArray[np.uint64]:
-    """(n,) the first eight bytes of BLAKE2b of each term, as little-endian whole numbers; the same on every machine."""
+    """(n,) eight bytes of BLAKE2b of each term as whole numbers, as ``common.schema.bucket_of`` takes them."""
     unique = terms.unique()
     known = []
     if len(_cache) > _CACHED:
@@ -40,7 +41,7 @@ def hashes(terms: pl.Series) -> NDArray[np.uint64]:
     for term in unique.to_list():
         value = _cache.get(term)
         if value is None:
-            value = int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
+            value = int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "big")
             _cache[term] = value
         known.append(value)
     return terms.replace_strict(unique, pl.Series(known, dtype=pl.UInt64), return_dtype=pl.UInt64).to_numpy()
@@ -134,10 +135,15 @@ class Text:
 
 
 class TextFitter:
-    """Document frequencies of hashed places."""
+    """Document frequencies of hashed places.
 
-    def __init__(self, column: str, *, width: int, ngrams: int, chars: int) -> None:
-        self._column, self._ngrams, self._chars = column, ngrams, chars
+    shared  statistics of all departments' rows, whose document frequencies go before the department's own
+    """
+
+    def __init__(
+        self, column: str, *, width: int, ngrams: int, chars: int, shared: SharedStatistics | None = None
+    ) -> None:
+        self._column, self._ngrams, self._chars, self._shared = column, ngrams, chars, shared
         self._frequencies = np.zeros(width, dtype=np.int64)
         self._rows = 0
 
@@ -148,7 +154,7 @@ class TextFitter:
         self._frequencies += np.bincount(counted["place"].to_numpy(), minlength=width)
 
     def faults(self) -> list[tuple[str, str, str, str]]:
-        if self._frequencies.any():
+        if self._frequencies.any() or self._shared is not None:
             return []
         return [(self._column, "no word at all", "text", "leave the column out of `features`")]
 
@@ -156,7 +162,10 @@ class TextFitter:
         return []
 
     def done(self) -> Text:
-        weights = np.log((1 + self._rows) / (1 + self._frequencies)) + 1.0
+        if self._shared is not None:
+            weights = self._shared.idf(self._column)
+        else:
+            weights = np.log((1 + self._rows) / (1 + self._frequencies)) + 1.0
         return Text(self._column, self._ngrams, self._chars, weights.astype(np.float32))
 
 

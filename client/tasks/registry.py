@@ -24,6 +24,7 @@ from commonroot.client.tasks.forecast import Forecast
 from commonroot.client.tasks.life import Life
 from commonroot.client.tasks.multilabel import Multilabel
 from commonroot.client.tasks.rating import Rating
+from commonroot.client.tasks.recommendation import Recommendation
 from commonroot.client.tasks.regression import Regression
 from commonroot.client.tasks.tagging import Tagging
 from commonroot.common.errors import ConfigError, ForeignState
@@ -43,6 +44,7 @@ TASKS: Final[MappingProxyType[str, type[Task]]] = MappingProxyType(
             Life,
             Multilabel,
             Rating,
+            Recommendation,
             Regression,
             Tagging,
         )

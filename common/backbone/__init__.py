@@ -1,5 +1,6 @@
 """The shared backbone as numbers: its families, the tensors that each has, and the values a seed gives them."""
 
+from commonroot.common.backbone.factors import FactorsSpec
 from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
 from commonroot.common.backbone.installed import InstalledSpec
 from commonroot.common.backbone.mlp import MlpSpec
@@ -13,6 +14,7 @@ from commonroot.common.backbone.transformer import TransformerSpec
 
 __all__ = [
     "BackboneSpec",
+    "FactorsSpec",
     "ImageInput",
     "Input",
     "InstalledSpec",

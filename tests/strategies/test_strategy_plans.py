@@ -124,7 +124,7 @@ def test_an_unknown_method_gets_its_nearest_name():
 
 
 def test_a_method_like_no_other_gets_the_list():
-    with pytest.raises(ConfigError, match="known: fedavg, fedavg-ft, fedper, fedrep, local"):
+    with pytest.raises(ConfigError, match="known: als, fedavg, fedavg-ft, fedper, fedrep, local, statistics"):
         build(draft_of("zzz"))
 
 

@@ -1,0 +1,116 @@
+"""Drafts and data for the methods that gather, shared by their tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from commonroot.common.charter import Draft
+from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.strategies import build, seal
+
+COLUMNS = [
+    {"name": "age", "kind": "number", "low": 0, "high": 120, "bins": 12},
+    {"name": "joined", "kind": "datetime", "low": "2020-01-01", "high": "2026-01-01", "bins": 6},
+    {"name": "segment", "kind": "category", "labels": ["retail", "business"]},
+    {"name": "town", "kind": "category", "buckets": 16},
+    {"name": "review", "kind": "text", "buckets": 32},
+    {"name": "income", "kind": "number", "low": -1e5, "high": 1e7, "bins": 4},
+]
+ITEMS, WIDTH = 12, 3
+
+
+def statistics_draft(**changes):
+    values = {
+        "federation": "bank",
+        "name": "counts",
+        "rounds": 1,
+        "method": {"name": "statistics", "options": {"most_rows": 1000}},
+        "columns": COLUMNS,
+    }
+    return Draft.model_validate(values | changes)
+
+
+def als_draft(rounds=6, items=ITEMS, width=WIDTH, **options):
+    return Draft.model_validate(
+        {
+            "federation": "bank",
+            "name": "films",
+            "rounds": rounds,
+            "method": {"name": "als", "options": {"strength": 2.0, "most_users": 500} | options},
+            "backbone": {"family": "factors", "items": items, "width": width},
+        }
+    )
+
+
+def statistics_rows(seed, rows=60):
+    """One department's columns, with gaps."""
+    random = np.random.default_rng([seed, 1])
+    draft = statistics_draft()
+    age = random.integers(18, 91, rows).astype(float)
+    joined = random.uniform(draft.columns[1].start, draft.columns[1].end, rows)
+    income = random.lognormal(10, 1, rows)
+    for values in (age, joined, income):
+        values[random.random(rows) < 0.1] = np.nan
+    pairs = np.unique(np.stack([random.integers(0, rows, 4 * rows), random.integers(0, 32, 4 * rows)], axis=1), axis=0)
+    return {
+        "count": np.asarray(rows),
+        "0": age,
+        "1": joined,
+        "2": random.integers(-1, 3, rows),
+        "3": random.integers(0, 16, rows),
+        "4": pairs,
+        "5": income,
+    }
+
+
+def pooled_rows(parts):
+    """The same rows in one table."""
+    out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in ("count", "4")}
+    starts = np.cumsum([0, *(int(part["count"]) for part in parts)])
+    out["4"] = np.concatenate([part["4"] + [[start, 0]] for part, start in zip(parts, starts, strict=False)])
+    return out | {"count": np.asarray(starts[-1])}
+
+
+def ratings(seed, users=20, items=ITEMS, share=0.6):
+    """One department's ratings of a low-rank taste, one to five stars."""
+    random = np.random.default_rng([seed, 2])
+    shared = np.random.default_rng(77)
+    taste, appeal = random.normal(size=(users, 2)), shared.normal(size=(items, 2))
+    stars = np.clip(np.rint(3.2 + taste @ appeal.T + 0.4 * random.normal(size=(users, items))), 1, 5)
+    user, item = np.nonzero(random.random((users, items)) < share)
+    return {"user": user, "item": item, "rating": stars[user, item], "users": np.asarray(users)}
+
+
+def pooled_ratings(parts):
+    """The same ratings in one place, users numbered one department after another."""
+    starts = np.cumsum([0, *(int(part["users"]) for part in parts)])
+    user = np.concatenate([part["user"] + start for part, start in zip(parts, starts, strict=False)])
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("item", "rating")}
+    return whole | {"user": user, "users": np.asarray(starts[-1])}
+
+
+def opened_sum(draft, contributions):
+    """What the secure sum's codec makes of contributions: encoded, added as words, decoded."""
+    codec = SumCodec(seal(draft).manifest, max(3, len(contributions)))
+    bounds = codec.initial_bounds()
+    encoded = [codec.encode(terms, bounds, bytes([at]) * 32) for at, terms in enumerate(contributions)]
+    bulk = np.sum([one for one, _ in encoded], axis=0, dtype=encoded[0][0].dtype)
+    exact = np.sum([one for _, one in encoded], axis=0, dtype=np.uint64)
+    return codec.decode(bulk, exact, len(contributions), bounds).values
+
+
+def rounds_of(draft, parts, *, through=opened_sum):
+    """Every state of a run over these departments."""
+    method = build(draft)
+    states = [method.initial(draft)]
+    private = [{} for _ in parts]
+    for _ in range(draft.rounds):
+        made = [method.gather(draft, states[-1], part, kept) for part, kept in zip(parts, private, strict=True)]
+        private = [one.private for one in made]
+        states.append(method.combine(draft, states[-1], through(draft, [one.terms for one in made])))
+    return states
+
+
+def plain_sum(draft, contributions):
+    """The same without the codec."""
+    return {name: np.sum([one[name] for one in contributions], axis=0, dtype=float) for name in contributions[0]}
