@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.simulations.datasets.world import Section
@@ -38,10 +39,7 @@ def stratified(
     test: list[NDArray[np.int64]] = []
     for label in np.unique(y):
         at = random.permutation(np.flatnonzero(y == label))
-        if per_class is not None:
-            cut = min(per_class, len(at) - 1)
-        else:
-            cut = len(at) - round((share or 0.0) * len(at))
+        cut = len(at) - round((share or 0.0) * len(at)) if per_class is None else min(per_class, len(at) - 1)
         learn.append(at[:cut])
         test.append(at[cut:])
     return np.sort(np.concatenate(learn)), np.sort(np.concatenate(test))
@@ -52,3 +50,8 @@ def shuffled(n: int, *, share: float, seed: int) -> tuple[NDArray[np.int64], NDA
     order = np.random.default_rng([0x73687566666C, seed]).permutation(n)
     cut = n - round(share * n)
     return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """A table with its columns' types."""
+    frame.write_parquet(path)

@@ -67,10 +67,16 @@ class Dataset:
 #: Name → module with a ``DATASET``; imported only when asked for.
 DATASETS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "clothing": "commonroot.simulations.datasets.clothing",
+        "engines": "commonroot.simulations.datasets.engines",
+        "films": "commonroot.simulations.datasets.films",
         "heart": "commonroot.simulations.datasets.heart",
         "office": "commonroot.simulations.datasets.office",
         "school": "commonroot.simulations.datasets.school",
         "sentiment": "commonroot.simulations.datasets.sentiment",
+        "stars": "commonroot.simulations.datasets.stars",
+        "tags": "commonroot.simulations.datasets.tags",
+        "valves": "commonroot.simulations.datasets.valves",
     }
 )
 
