@@ -1,8 +1,8 @@
 """Turbofan engines run to failure in four fleets (NASA C-MAPSS, Saxena, Goebel, Simon, Eklund, 2008, simulated): how
 many cycles are left, counted from at most 125?
 
-Each fleet's published training engines are dealt to learning, validation and test; windows of 30 cycles of one engine predict what it has left at their end.  Nothing of a test engine is ever
-seen in learning.
+Each fleet's published training engines are dealt to learning, validation and test; windows of 30 cycles of one engine
+predict what it has left at their end.  Nothing of a test engine is ever seen in learning.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ DATASETS: Final[Mapping[str, str]] = MappingProxyType(
         "films": "commonroot.simulations.datasets.films",
         "heart": "commonroot.simulations.datasets.heart",
         "office": "commonroot.simulations.datasets.office",
+        "sales": "commonroot.simulations.datasets.sales",
         "school": "commonroot.simulations.datasets.school",
         "sentiment": "commonroot.simulations.datasets.sentiment",
         "stars": "commonroot.simulations.datasets.stars",
