@@ -7,6 +7,6 @@ that nothing that trains can read them by accident.
 
 from __future__ import annotations
 
-from commonroot.simulations.datasets.world import DATASETS, Dataset, World, find, get
+from commonroot.simulations.datasets.world import DATASETS, Dataset, World, downloads, find, get
 
-__all__ = ["DATASETS", "Dataset", "World", "find", "get"]
+__all__ = ["DATASETS", "Dataset", "World", "downloads", "find", "get"]

@@ -31,7 +31,7 @@ def rows(source: Path, kind: str, site: str) -> tuple[NDArray[np.float64], NDArr
     from scipy.io import loadmat
 
     path = f"surf/{site}_SURF_L10.mat" if kind == "surf" else f"googlenet1024/{site}.mat"
-    cells: dict[str, Any] = loadmat(source / path)
+    cells: dict[str, Any] = loadmat(str(source / path))
     x = cells["fts"].astype(np.float64)
     if kind == "surf":
         x /= np.maximum(x.sum(axis=1, keepdims=True), 1.0)

@@ -22,7 +22,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
     """139 schools, 75 % of each for learning."""
     from scipy.io import loadmat
 
-    cells = loadmat(source / "school.mat")
+    cells = loadmat(str(source / "school.mat"))
     departments = {}
     for at in range(SCHOOLS):
         # the last column is a constant 1
