@@ -29,7 +29,8 @@ DEALT: Final = {"forty": (60, 40)}
 
 def cycles(source: Path, fleet: str) -> pl.DataFrame:
     """One row a cycle: ``engine``, ``cycle``, the channels, and ``left``, capped."""
-    raw = np.loadtxt(gzip.decompress((source / f"train_{fleet}.txt.gz").read_bytes()).decode().splitlines())
+    text = gzip.decompress((source / f"train_{fleet}.txt.gz").read_bytes()).decode()
+    raw = np.fromstring(text, sep=" ").reshape(-1, 2 + len(CHANNELS))
     frame = pl.DataFrame(raw, schema=["engine", "cycle", *CHANNELS], orient="row")
     left = (pl.col("cycle").max().over("engine") - pl.col("cycle")).clip(upper_bound=CAP)
     return frame.with_columns(left.alias("left"), pl.col("engine").cast(pl.Int64), pl.col("cycle").cast(pl.Int64))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,19 @@ LABELLED: Final = {"even": (200, 200, 200, 200), "uneven": (1000, 200, 50, 50)}
 TESTED: Final = 2000
 
 
-def rows(path: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """(n, 5,000) rows of unit length and labels of one published file."""
+def labels(path: Path) -> tuple[Any, NDArray[np.str_]]:
+    """Counts (n, 5,000), sparse, and labels of one published file."""
     from sklearn.datasets import load_svmlight_file
 
     counts, y = load_svmlight_file(str(path), n_features=WORDS, zero_based=True)
+    return counts, np.where(y > 0, "pleased", "displeased")
+
+
+def features(counts: Any) -> NDArray[np.float32]:
+    """Sparse counts as dense rows of log(1 + count), of unit length."""
     x = np.log1p(counts.toarray())
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return x.astype(np.float32), np.where(y > 0, "pleased", "displeased")
+    return np.asarray(x, dtype=np.float32)
 
 
 def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -> World:
@@ -42,12 +47,12 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
     turn = seed % len(CATEGORIES)
     for at, name in enumerate(CATEGORIES):
         many = labelled[(at - turn) % len(CATEGORIES)]
-        x, y = rows(source / f"{name}_train.svmlight")
+        counts, y = labels(source / f"{name}_train.svmlight")
         learn, _ = stratified(y, per_class=many // 2, seed=seed)
-        write_npz(target / f"{name}-learn.npz", x[learn], y[learn])
-        x, y = rows(source / f"{name}_test.svmlight")
+        write_npz(target / f"{name}-learn.npz", features(counts[learn]), y[learn])
+        counts, y = labels(source / f"{name}_test.svmlight")
         _, held = stratified(y, share=TESTED / len(y), seed=seed)
-        write_npz(target / f"{name}-test.npz", x[held], y[held])
+        write_npz(target / f"{name}-test.npz", features(counts[held]), y[held])
         departments[name] = section(
             target, name, target_column="y", task="binary", labels=["displeased", "pleased"], scaling="table", seed=seed
         )
