@@ -84,7 +84,9 @@ def simulate(
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
+    only: Annotated[list[str] | None, typer.Argument(help="Of `data`: the datasets to run; all without.")] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
+    data: Annotated[Path | None, typer.Option(help="Where published data lies; see `commonroot download`.")] = None,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -95,7 +97,7 @@ def bench(
     console = Console(stderr=json)
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:
-        measured[one] = run_benchmark(one, folder, console)
+        measured[one] = run_benchmark(one, folder, console, only=only or (), data=data)
         if not json:
             console.print(table(one, measured[one]))
     if json:

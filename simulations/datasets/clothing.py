@@ -48,7 +48,9 @@ def write(source: Path, target: Path, *, seed: int, predict: str) -> World:
     """One department of the federation for each department of the shop."""
     found = reviews(source)
     departments = {}
-    task: Any = "binary" if predict == "recommended" else {"kind": "rating", "low": 1.0, "high": 5.0}
+    task: Any = {"kind": "binary", "metric": "AUC"}
+    if predict == "stars":
+        task = {"kind": "rating", "lowest": 1.0, "highest": 5.0}
     for name in DEPARTMENTS:
         own = found.filter(pl.col("department") == name)
         learn, test = stratified(own["stars"].to_numpy(), share=_TEST, seed=seed)

@@ -49,7 +49,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
             name,
             suffix=".parquet",
             target_column="stars",
-            task={"kind": "rating", "low": 1.0, "high": 5.0},
+            task={"kind": "rating", "lowest": 1.0, "highest": 5.0},
             features=[{"column": "text", "kind": "text"}],
             seed=seed,
         )

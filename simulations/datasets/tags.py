@@ -97,7 +97,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
             suffix=".parquet",
             target_column="tags",
             task={"kind": "tagging"},
-            features=[{"column": "text", "kind": "text"}],
+            features=[{"column": "text", "kind": "tokens"}],
             seed=seed,
         )
     charter = {

@@ -50,7 +50,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
             line,
             suffix=".parquet",
             target_column="anomaly",
-            task={"kind": "anomaly", "normal": "no"},
+            task={"kind": "anomaly", "anomalous": ["yes"]},
             features=list(SENSORS),
             window={"group": "experiment", "order": "time", "steps": STEPS},
             split={"kind": "grouped", "column": "experiment", "validation": 0.2, "seed": seed},
