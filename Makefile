@@ -50,8 +50,8 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 test: $(STAMP) ## every test, the README's transcripts included
 	"$(BIN)/python" -m pytest
 
-fuzz: $(STAMP) ## every decoder of a peer's bytes, 100,000 inputs each (`make test` tries 10,000)
-	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py
+fuzz: $(STAMP) ## ten times what `make test` tries: decoders of a peer's bytes, orders of events in secure sums
+	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py tests/proofs/test_stateful.py
 
 static: $(STAMP) typing ## the part of `check` that runs nothing: ruff and mypy
 	"$(BIN)/ruff" check .
@@ -76,8 +76,10 @@ typing:
 	@for entry in commonroot/*.py commonroot/py.typed $(ROOMS); do \
 	  ln -sfn "../../$$entry" ".typing/commonroot/$${entry##*/}"; done
 
-docs: $(STAMP) ## write the pages that are made from the code (docs/errors.md)
+docs: $(STAMP) ## write what is made from the code: docs/errors.md, parts of docs/protocol.md and docs/threats.md
 	"$(BIN)/python" tests/test_errors.py
+	"$(BIN)/python" tests/protocol_page.py
+	"$(BIN)/python" tests/proofs/threats.py
 
 clean: ## what was built and cached; the virtual environment too
 	rm -rf build dist *.egg-info .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis "$(VENV)"

@@ -41,7 +41,7 @@ class Candidate:
     """
 
     name: str
-    loss: float
+    loss: float = field(repr=False)
     temperature: float
     fit: Refit = field(repr=False)
 

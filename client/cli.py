@@ -60,6 +60,7 @@ def join(
     """Pin a signed roster and countersign it.  A newer one replaces it, an older or a second one is refused."""
     from commonroot.client.folder import DepartmentFolder
     from commonroot.client.setup import join as join_epoch
+    from commonroot.common.secure_sum.epoch import countersigners
 
     opened = DepartmentFolder(folder)
     before = {m.name for m in opened.roster().departments} if (folder / "roster.json").is_file() else set()
@@ -73,7 +74,7 @@ def join(
         for word, names in moves.items():
             if names:
                 say(f"  {word}: {', '.join(names)}")
-        say(f"it begins once {joined.parameters.opening_quorum} departments have countersigned this very roster")
+        say(f"it begins once {countersigners(joined)} departments have countersigned this very roster")
 
     emit(facts, json, text)
 

@@ -102,7 +102,7 @@ class _Federated:
     """The federated candidate: how its head began, the model on training rows, and how to fit it to others."""
 
     name: str
-    loss: float
+    loss: float = field(repr=False)
     model: Model = field(repr=False)
     fit: Callable[[Rows], Model] = field(repr=False)
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
-from commonroot.common.roster import Hex32, Name, Roster, SignedRoster
+from commonroot.common.roster import Hex32, Name, Roster, checked_roster
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import read_bytes, read_secret, read_text
 
@@ -85,7 +85,7 @@ class DepartmentFolder:
         path = self.root / "roster.json"
         if not path.is_file():
             raise KeyFileError(f"{path} is missing", hint="`commonroot department join DIR ROSTER.json`")
-        roster = SignedRoster.from_json(read_bytes(path, what="the roster")).check(bytes.fromhex(self.config.authority))
+        roster = checked_roster(read_bytes(path, what="the roster"), bytes.fromhex(self.config.authority))
         self.require_federation(roster.federation)
         return roster
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,7 +36,7 @@ from commonroot.common.errors import (
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
 from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
-from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose
+from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
@@ -59,8 +59,22 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 class Trained:
     """What one round of local training gives: the terms to contribute and the private state to keep."""
 
-    terms: Mapping[str, NDArray[np.floating]]
-    local: Local
+    terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
+    local: Local = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What was trained before its round opened: a function of these three, so it serves whichever round asks for it."""
+
+    charter: bytes
+    version: int
+    broadcast: bytes
+    body: bytes = field(repr=False)
+    trained: Trained = field(repr=False)
+
+    def serves(self, request: RoundOpen | Train) -> bool:
+        return (self.charter, self.version, self.broadcast) == (request.charter, request.version, request.broadcast)
 
 
 class Learner(Protocol):
@@ -103,6 +117,7 @@ class Session:
         self._on_event = on_event
         #: The last broadcast that passed: charter, version, tensors.  In memory only.
         self._seen: tuple[bytes, int, Tensors] | None = None
+        self._ahead: _Ahead | None = None
         self._me = roster.departments[roster.index_of(identity.public)].name
 
     def handle(self, request: Parcel) -> Parcel:
@@ -110,6 +125,8 @@ class Session:
         try:
             if request.kind == parcel.CHARTER:
                 return self._charter(request)
+            if request.kind == parcel.TRAIN:
+                return self._train_ahead(request)
             if request.kind == parcel.ROUND_OPEN:
                 return self._round_open(request)
             if request.kind == parcel.OPEN:
@@ -162,7 +179,7 @@ class Session:
         facts: dict[str, Fact] = {"what": kind, "bytes": len(head) + len(body), "digest": sha256(head, body).hex()}
         self._store.record("sent", facts | {"epoch": self._roster.epoch})
 
-    # -- a run's four requests -------------------------------------------------------------------------------------
+    # -- a run's five requests -------------------------------------------------------------------------------------
 
     def _charter(self, request: Parcel) -> Parcel:
         signed = SignedCharter.from_json(bytes(request.head))
@@ -173,11 +190,45 @@ class Session:
         self._on_event("ready", {"charter": charter.digest.hex()})
         return Parcel(parcel.READY)
 
+    def _train_ahead(self, request: Parcel) -> Parcel:
+        """Train before the round opens.  What was trained is kept in memory alone: a restart trains it again, alike."""
+        head = bytes(request.head)
+        charter = self._require_approved(Train.decode(head).charter)
+        self._setup.require_begun(self._roster)
+        asked = self._machine.review_train(head, request.body, charter=charter)
+        if self._ahead is None or not self._ahead.serves(asked):
+            received = self._received(charter, request.body, asked.version)
+            self._on_event("training", {"round": asked.round, "version": asked.version})
+            self._ahead = None
+            trained = self._train(charter, received, asked.version)
+            self._ahead = _Ahead(asked.charter, asked.version, asked.broadcast, bytes(request.body), trained)
+        reply = self._machine.ready(asked)
+        self._store.commit_ready(
+            round=asked.round,
+            request=head,
+            facts={
+                "what": parcel.TRAINED,
+                "bytes": len(reply),
+                "round": asked.round,
+                "charter": charter.digest.hex(),
+                "digest": sha256(reply).hex(),
+            },
+        )
+        self._on_event("trained", {"round": asked.round, "version": asked.version})
+        return Parcel(parcel.TRAINED, reply)
+
     def _round_open(self, request: Parcel) -> Parcel:
         opening = RoundOpen.decode(bytes(request.head))
         charter = self._require_approved(opening.charter)
         self._setup.require_begun(self._roster)
-        opening = self._machine.review(bytes(request.head), request.body, charter=charter)
+        trained_ahead = self._ahead if self._ahead is not None and self._ahead.serves(opening) else None
+        broadcast = request.body
+        left_out = charter.trains_first(self._roster) and not memoryview(broadcast).nbytes
+        if left_out and self._machine.repeat(opening) is None:
+            if trained_ahead is None:  # it was trained, before a restart
+                raise UnknownRound(f"round {opening.round} came without a broadcast, and none was trained on before")
+            broadcast = trained_ahead.body
+        opening = self._machine.review(bytes(request.head), broadcast, charter=charter)
         if self._machine.repeat(opening) is not None:
             done = self._store.upload(self._roster.epoch, opening.round)
             if done is None:
@@ -185,15 +236,19 @@ class Session:
             self._on_event("repeated", {"round": opening.round})
             return Parcel(parcel.MASKED, done.head, done.body)
         name = charter.digest.hex()
-        received = self._received(charter, request.body, opening.version)
-        self._on_event("training", {"round": opening.round, "version": opening.version})
-        # Masks and shares do not depend on the data: they are made while training runs.
-        ahead = Background(partial(self._machine.prepare, opening, self._random), "commonroot-prepare")
-        try:
-            trained = self._train(charter, received, opening.version)
-        finally:
-            ahead.wait()
-        head, body, memory = self._mask(charter, opening, trained.terms, ahead.result())
+        if trained_ahead is not None:
+            trained, prepared = trained_ahead.trained, self._machine.prepare(opening, self._random)
+        else:
+            received = self._received(charter, broadcast, opening.version)
+            self._on_event("training", {"round": opening.round, "version": opening.version})
+            # Masks and shares do not depend on the data: they are made while training runs.
+            ahead = Background(partial(self._machine.prepare, opening, self._random), "commonroot-prepare")
+            try:
+                trained = self._train(charter, received, opening.version)
+            finally:
+                ahead.wait()
+            prepared = ahead.result()
+        head, body, memory = self._mask(charter, opening, trained.terms, prepared)
         with self._write_ahead():
             self._store.commit_upload(
                 epoch=self._roster.epoch,
@@ -215,7 +270,7 @@ class Session:
                 },
             )
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
-        return Parcel(parcel.MASKED, head, body)
+        return Parcel(parcel.MASKED, head, body, self._machine.pieces)
 
     def _open(self, request: Parcel) -> Parcel:
         asked = Open.decode(bytes(request.head))
@@ -242,6 +297,7 @@ class Session:
         closing = RunClose.decode(bytes(request.head))
         charter = self._require_approved(closing.charter)
         self._machine.review_close(bytes(request.head), request.body, charter=charter)
+        self._ahead = None
         name = charter.digest.hex()
         if self._store.closed(name, closing.version) is None:
             if closing.version != charter.rounds:

@@ -16,7 +16,7 @@ from commonroot.client.store import DepartmentStore
 from commonroot.common import canonical
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
 from commonroot.common.errors import BadSignature, ConfigError, EpochRollback, NotApproved, SplitRoster, WrongFederation
-from commonroot.common.roster import Member, Roster, SignedRoster
+from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
@@ -103,7 +103,7 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
             epoch, which is kept beside the pinned one; ConfigError: it has expired
     """
     data = read_bytes(path, what="the roster")
-    roster = SignedRoster.from_json(data).check(bytes.fromhex(folder.config.authority))
+    roster = checked_roster(data, bytes.fromhex(folder.config.authority))
     folder.require_federation(roster.federation)
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="ask central IT for a new one")

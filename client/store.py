@@ -180,6 +180,12 @@ class DepartmentStore:
             raise
         self._sweep()
 
+    def commit_ready(self, *, round: int, request: bytes, facts: dict[str, Fact]) -> None:
+        """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
+        with self._transaction() as db:
+            self._append(db, "sent", facts)
+            self._accept(db, parcel.TRAIN, [f"round {round}"], request)
+
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
         """The upload already made for a round."""
         row = self._one("SELECT head, blob FROM uploads WHERE epoch = ? AND round = ?", epoch, round)

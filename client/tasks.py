@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
@@ -85,7 +85,7 @@ class _Classes:
 
     metric: ClassVar[str] = "accuracy"
 
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -182,8 +182,8 @@ class Regression:
     kind: ClassVar[str] = "regression"
     metric: ClassVar[str] = "R²"
 
-    centre: float
-    scale: float
+    centre: float = field(repr=False)
+    scale: float = field(repr=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.centre) and math.isfinite(self.scale) and self.scale > 0):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from functools import cached_property
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,7 @@ from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
 from commonroot.common.errors import ConfigError
 from commonroot.common.manifest import Lane, Manifest, Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex64, Name, parse
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex64, Name, Roster, parse
 from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
 
@@ -90,6 +90,8 @@ class Draft(_Frozen):
 
     lanes  how bulk terms travel (``secure_sum.lanes``): ``uint16``, ``3x21`` or ``uint32``; ``auto`` is the smallest
            meant for the roster's size, so it never changes within an epoch
+    ready  whether departments train before a round opens, so that only those who are done mask with each other: ``on``,
+           ``off``, or ``auto``: where the roster's mask graph is not complete, beyond 32 departments
     """
 
     federation: Name
@@ -101,6 +103,7 @@ class Draft(_Frozen):
     cohort: Cohort = Cohort()
     timing: Timing = Timing()
     lanes: LaneChoice = "auto"
+    ready: Literal["auto", "on", "off"] = "auto"
 
     @classmethod
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:
@@ -144,6 +147,10 @@ class Charter(Draft):
 
     terms: Annotated[tuple[TermSpec, ...], Field(min_length=1)]
     broadcast: Shapes
+
+    def trains_first(self, roster: Roster) -> bool:
+        """Do rounds under this charter and roster have a ready stage?  See docs/adr/0008."""
+        return roster.parameters.degree is not None if self.ready == "auto" else self.ready == "on"
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -247,7 +247,7 @@ class BadShare(PeerError):
 
 
 class CommitmentMismatch(PeerError):
-    """The two ends of an edge committed to different pairwise secrets."""
+    """The two ends of an edge committed to different pairwise secrets: one of them lied, which one cannot be told."""
 
     code = "CR31"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from commonroot.common import parcel
 from commonroot.common.errors import CommonrootError
 from commonroot.common.greetings import Greet, Greeting, Introduce, Introduced
-from commonroot.common.messages import Masked, Open, Previous, RoundOpen, RunClose, Shares
+from commonroot.common.messages import Masked, Open, Previous, Ready, RoundOpen, RunClose, Shares, Train
 
 #: Heads larger than this are kept by their hash alone.
 LARGEST_HEAD: Final = 1 << 20
@@ -39,11 +39,13 @@ TELLING: Final = frozenset(
 )
 
 _KINDS: Final[dict[str, Callable[[bytes], Any]]] = {
+    parcel.TRAIN: Train.decode,
     parcel.ROUND_OPEN: RoundOpen.decode,
     parcel.OPEN: Open.decode,
     parcel.RUN_CLOSE: RunClose.decode,
     parcel.GREET: Greet.decode,
     parcel.INTRODUCE: Introduce.decode,
+    parcel.TRAINED: Ready.decode,
     parcel.MASKED: Masked.decode,
     parcel.SHARES: Shares.decode,
     parcel.GREETING: Greeting.decode,

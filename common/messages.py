@@ -5,6 +5,7 @@ the roster (u16) and lists of them are strictly increasing.  What a peer signs i
 signature, under a label of its own, so no signature can be moved to another kind of message.
 
 M1 RoundOpen → M2 Masked → M3 Open → M4 Shares; M5, the result, rides in the next RoundOpen or RunClose (``Previous``).
+With a ready stage, M0 Train → Ready precede M1, whose cohort is then those that are ready.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ BOX_SALT_BYTES = 16
 _TAG_BYTES = 16
 SHARE_BYTES = 32
 NO_DIGEST = bytes(DIGEST_BYTES)
+#: Set in an upload's number of boxes where the number of commitments is another one and follows.
+_TWO_COUNTS = 1 << 15
+#: In the place of the size of an opening's boxes where they are of several.
+_MANY_SIZES = 0xFFFF
 
 
-def box_bytes(cohort: int) -> int:
-    """Length of one box: a salt, a share of b and one of each of ``cohort - 1`` pairwise secrets, a tag."""
-    return BOX_SALT_BYTES + SHARE_BYTES * cohort + _TAG_BYTES
+def box_bytes(secrets: int) -> int:
+    """Length of one box: a salt, a share of each of ``secrets`` secrets (b and the pairwise ones), a tag."""
+    return BOX_SALT_BYTES + SHARE_BYTES * secrets + _TAG_BYTES
 
 
 def opened_digest(transcript: bytes, survivors: tuple[int, ...]) -> bytes:
@@ -103,6 +108,94 @@ class Previous:
     def take(cls, reader: Reader) -> Previous:
         """The next 68 bytes of a message."""
         return cls(reader.u32(), reader.digest(), reader.digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Train(_Signed):
+    """M0, coordinator to departments: train on this broadcast, and wait; the broadcast itself is the parcel's body.
+
+    Nothing is masked for it and no key depends on it: who answers merely becomes the cohort of the round that follows.
+
+    Wire    version: u8 | charter: 32 B | roster: 32 B | epoch: u32 | round: u32, to come | backbone version: u32 |
+            broadcast: 32 B, SHA-256 of the body | seconds: u32 | signature: 64 B, coordinator, "train"
+    Raises  Malformed: cut short, trailing bytes, round 0; WrongVersion
+    Source  docs/adr/0008, the ready stage
+    """
+
+    charter: bytes
+    roster: bytes
+    epoch: int
+    round: int
+    version: int
+    broadcast: bytes
+    seconds: int
+    signature: bytes
+
+    label: ClassVar[str] = "train"
+
+    def __post_init__(self) -> None:
+        what = "a request to train"
+        for name in ("charter", "roster", "broadcast"):
+            need_bytes(what, name, getattr(self, name), DIGEST_BYTES)
+        for name in ("epoch", "round", "version", "seconds"):
+            need_uint(what, name, getattr(self, name), 32)
+        if self.round == 0:
+            raise Malformed(f"{what}: rounds are numbered from 1")
+        need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that name this request in the answers to it."""
+        return tagged_hash("train", self.unsigned())
+
+    def unsigned(self) -> bytes:
+        """The encoding without its signature: what is signed."""
+        numbers = struct.pack(">III", self.epoch, self.round, self.version)
+        return b"".join(
+            (_version(), self.charter, self.roster, numbers, self.broadcast, self.seconds.to_bytes(4, "big"))
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of ``encode``."""
+        r = Reader(data, "a request to train")
+        charter, roster, epoch, number, version = r.digest(), r.digest(), r.u32(), r.u32(), r.u32()
+        broadcast, seconds, signature = r.digest(), r.u32(), r.raw(SIGNATURE_BYTES)
+        r.end()
+        return cls(charter, roster, epoch, number, version, broadcast, seconds, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(_Signed):
+    """Department to coordinator: trained as ``Train`` asked, and waiting for the round to open.
+
+    Wire    version: u8 | asked: 32 B, digest of the Train | sender: u16 | signature: 64 B, department, "ready"
+    Raises  Malformed: cut short, trailing bytes; WrongVersion
+    Source  docs/adr/0008, the ready stage
+    """
+
+    asked: bytes
+    sender: int
+    signature: bytes
+
+    label: ClassVar[str] = "ready"
+
+    def __post_init__(self) -> None:
+        need_bytes("a readiness", "asked", self.asked, DIGEST_BYTES)
+        need_uint("a readiness", "the sender", self.sender, 16)
+        need_bytes("a readiness", "the signature", self.signature, SIGNATURE_BYTES)
+
+    def unsigned(self) -> bytes:
+        """The encoding without its signature: what is signed."""
+        return b"".join((_version(), self.asked, struct.pack(">H", self.sender)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of ``encode``."""
+        r = Reader(data, "a readiness")
+        asked, sender, signature = r.digest(), r.u16(), r.raw(SIGNATURE_BYTES)
+        r.end()
+        return cls(asked, sender, signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +288,16 @@ class RoundOpen(_Signed):
 class Masked(_Signed):
     """M2, department to coordinator: the head of an upload; the masked vector is the parcel's body.
 
-    boxes        one per department of the cohort, in order, the sender's own included
-    commitments  to b_i first, then to s_ij for every other department j of the cohort, in order
+    boxes        one per committee member in the cohort, in order, the sender's own included if it is one
+    commitments  to b_i first, then to s_ij for every neighbour j in the cohort, in order
 
-    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, SHA-256 | n: u16 | boxes: n × (32·n + 32) B |
-            commitments: n × 32 B | signature: 64 B, department, "masked"
-    Raises  Malformed: cut short, trailing bytes, boxes or commitments of the wrong number or size; WrongVersion
+    In a complete graph with everyone on the committee, both are as many as the cohort, and their number is given once.
+
+    Wire    version: u8 | transcript: 32 B | sender: u16 | body: 32 B, its digest | counts | boxes: b × (32·c + 32) B |
+            commitments: c × 32 B | signature: 64 B, department, "masked"
+            counts: b: u16 where c = b, otherwise (2^15 + b): u16 | c: u16
+    Raises  Malformed: cut short, trailing bytes, boxes or commitments of the wrong number or size, equal numbers given
+            twice; WrongVersion
     Source  docs/adr, the secure sum, M2
     """
 
@@ -218,11 +315,12 @@ class Masked(_Signed):
         need_bytes(what, "the transcript", self.transcript, DIGEST_BYTES)
         need_uint(what, "the sender", self.sender, 16)
         need_bytes(what, "the body's hash", self.body, DIGEST_BYTES)
-        need_uint(what, "the number of boxes", len(self.boxes), 16)
-        if not self.boxes or len(self.boxes) != len(self.commitments):
+        need_uint(what, "the number of boxes", len(self.boxes), 15)
+        need_uint(what, "the number of commitments", len(self.commitments), 15)
+        if not self.boxes or not self.commitments:
             raise Malformed(f"{what}: {len(self.boxes)} boxes and {len(self.commitments)} commitments")
         for box in self.boxes:
-            need_bytes(what, "a box", box, box_bytes(len(self.boxes)))
+            need_bytes(what, "a box", box, box_bytes(len(self.commitments)))
         for commitment in self.commitments:
             need_bytes(what, "a commitment", commitment, DIGEST_BYTES)
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
@@ -230,14 +328,22 @@ class Masked(_Signed):
     def unsigned(self) -> bytes:
         """The encoding without its signature: what is signed."""
         head = (_version(), self.transcript, struct.pack(">H", self.sender), self.body)
-        return b"".join((*head, struct.pack(">H", len(self.boxes)), *self.boxes, *self.commitments))
+        boxes, commitments = len(self.boxes), len(self.commitments)
+        alike = boxes == commitments
+        counts = struct.pack(">H", boxes) if alike else struct.pack(">HH", _TWO_COUNTS | boxes, commitments)
+        return b"".join((*head, counts, *self.boxes, *self.commitments))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "an upload")
-        transcript, sender, body, count = r.digest(), r.u16(), r.digest(), r.u16()
-        boxes, commitments = r.pieces(count, box_bytes(count)), r.pieces(count, DIGEST_BYTES)
+        transcript, sender, body, sealed = r.digest(), r.u16(), r.digest(), r.u16()
+        committed = sealed
+        if sealed & _TWO_COUNTS:
+            sealed, committed = sealed & ~_TWO_COUNTS, r.u16()
+            if sealed == committed:
+                raise Malformed("an upload gives one number twice")
+        boxes, commitments = r.pieces(sealed, box_bytes(committed)), r.pieces(committed, DIGEST_BYTES)
         signature = r.raw(SIGNATURE_BYTES)
         r.end()
         return cls(transcript, sender, body, boxes, commitments, signature)
@@ -249,9 +355,11 @@ class Open(_Signed):
 
     boxes   one per survivor, in order, as that survivor uploaded it for this member
 
-    Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | size: u16 | boxes: n × size B |
-            signature: 64 B, coordinator, "open"
-    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes; WrongVersion
+    Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | sizes | boxes, one after the
+            other | signature: 64 B, coordinator, "open"
+            sizes: size: u16 where all boxes are of one size, otherwise 0xFFFF: u16 | n × u16
+    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes, one size given for each
+            box; WrongVersion
     Source  docs/adr, the secure sum, M3
     """
 
@@ -270,9 +378,8 @@ class Open(_Signed):
         need_increasing(what, "the survivor set", self.survivors)
         if len(self.boxes) != len(self.survivors):
             raise Malformed(f"{what}: {len(self.boxes)} boxes for {len(self.survivors)} survivors")
-        need_uint(what, "the size of a box", len(self.boxes[0]), 16)
-        for box in self.boxes:
-            need_bytes(what, "a box", box, len(self.boxes[0]))
+        if any(len(box) >= _MANY_SIZES for box in self.boxes):
+            raise Malformed(f"{what}: a box must be smaller than {_MANY_SIZES} bytes")
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     @property
@@ -283,14 +390,24 @@ class Open(_Signed):
     def unsigned(self) -> bytes:
         """The encoding without its signature: what is signed."""
         head = (_version(), struct.pack(">I", self.round), self.transcript, put_ids(self.survivors))
-        return b"".join((*head, struct.pack(">H", len(self.boxes[0])), *self.boxes))
+        each = [len(box) for box in self.boxes]
+        alike = len(set(each)) == 1
+        sizes = struct.pack(">H", each[0]) if alike else struct.pack(f">{1 + len(each)}H", _MANY_SIZES, *each)
+        return b"".join((*head, sizes, *self.boxes))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "an opening")
         number, transcript, survivors, size = r.u32(), r.digest(), r.ids(), r.u16()
-        boxes, signature = r.pieces(len(survivors), size), r.raw(SIGNATURE_BYTES)
+        if size == _MANY_SIZES:
+            sizes = [r.u16() for _ in survivors]
+            if len(set(sizes)) < 2:
+                raise Malformed("an opening gives one size for each box")
+            boxes = tuple(map(r.raw, sizes))
+        else:
+            boxes = r.pieces(len(survivors), size)
+        signature = r.raw(SIGNATURE_BYTES)
         r.end()
         return cls(transcript, number, survivors, boxes, signature)
 
@@ -299,7 +416,8 @@ class Open(_Signed):
 class Shares(_Signed):
     """M4, committee member to coordinator: the shares that this survivor set calls for.
 
-    shares   for each survivor i in order: of b_i, then of s_ij for each j of the cohort outside the survivor set
+    shares   for each survivor i in order: of b_i, then of s_ij for each neighbour j in the cohort outside the survivor
+             set
 
     Wire    version: u8 | transcript: 32 B | member: u16 | opened: 32 B, H(T, U) | n: u16 | shares: n × 32 B |
             signature: 64 B, department, "shares"

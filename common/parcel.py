@@ -11,13 +11,15 @@ from typing import Final
 
 #: Coordinator to department.
 CHARTER: Final = "charter"  # head: the signed charter; asks whether it is approved
-ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast
+TRAIN: Final = "train"  # head: messages.Train, body: the broadcast
+ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast, or nothing after TRAINED
 OPEN: Final = "open"  # head: messages.Open
 RUN_CLOSE: Final = "run-close"  # head: messages.RunClose, body: the final broadcast
 GREET: Final = "greet"  # head: greetings.Greet
 INTRODUCE: Final = "introduce"  # head: greetings.Introduce, body: the others' letters
 #: Department to coordinator.
 READY: Final = "ready"  # empty: the charter is approved and the data fits it
+TRAINED: Final = "trained"  # head: messages.Ready
 MASKED: Final = "masked"  # head: messages.Masked, body: the masked vector
 SHARES: Final = "shares"  # head: messages.Shares
 CLOSED: Final = "closed"  # empty: the final backbone was taken over
@@ -25,17 +27,22 @@ REFUSAL: Final = "refusal"  # head: messages.Refusal
 GREETING: Final = "greeting"  # head: greetings.Greeting, body: its ciphertexts
 INTRODUCED: Final = "introduced"  # head: greetings.Introduced
 
-TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, ROUND_OPEN, OPEN, RUN_CLOSE})
-TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, MASKED, SHARES, CLOSED, REFUSAL})
+TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, TRAIN, ROUND_OPEN, OPEN, RUN_CLOSE})
+TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED, SHARES, CLOSED, REFUSAL})
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it."""
+    """One message on a link.  ``body`` may be any contiguous buffer; receivers must not write to it.
+
+    ``pieces`` are the digests of the body's pieces (``secure_sum.pieces``), or empty where they are not known.  They do
+    not travel: a sender has just made them, and a link sets them only where it checked the received body against them.
+    """
 
     kind: str
-    head: bytes = b""
+    head: bytes = field(default=b"", repr=False)
     body: bytes | bytearray | memoryview = field(default=b"", repr=False)
+    pieces: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.head) + memoryview(self.body).nbytes

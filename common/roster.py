@@ -8,19 +8,34 @@ how many must survive it: those parameters stand here.
 from __future__ import annotations
 
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, lru_cache
+from math import isqrt
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from commonroot.common import canonical
 from commonroot.common.errors import ConfigError, Malformed, TooFewDepartments, WrongFederation
 from commonroot.common.secure_sum.agreement import KEM_PUBLIC_BYTES, check_public
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
 
-#: The complete mask graph is meant for federations up to this size; see docs/adr for larger ones.
-MOST_DEPARTMENTS = 32
 FEWEST_DEPARTMENTS = 3
+#: Up to this size everyone masks with everyone and everyone opens; beyond it, see docs/adr/0008.
+MOST_COMPLETE = 32
+MOST_DEPARTMENTS = 1000
+#: Shares are taken at the points 1..255 of a field of 256 elements.
+MOST_MEMBERS = 255
+#: Shares in one answer are counted in 16 bits.
+_MOST_SHARES = 0xFFFF
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -82,28 +97,51 @@ class Parameters(_Frozen):
 
     colluders       t_c, departments that may collude with the coordinator
     opening_quorum  tau = ⌊(m + t_c)/2⌋ + 1 committee members must answer
-    survivors_min   u_min ≥ max(3, t_c + 2) contributions in any opened sum
+    survivors_min   u_min ≥ max(3, t_c + 2) contributions in any opened sum; beyond 32 departments at least half of them
     rounds_max      a round number beyond this is refused
+    committee       m, how many departments hold shares and open; None, up to 32 departments: all of them
+    degree          k, even: with how many departments each one masks; None, up to 32 departments: with all others
     """
 
     colluders: Annotated[int, Field(ge=0)]
     opening_quorum: Annotated[int, Field(ge=2)]
     survivors_min: Annotated[int, Field(ge=3)]
     rounds_max: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    committee: Annotated[int, Field(ge=3, le=MOST_MEMBERS)] | None = None
+    degree: Annotated[int, Field(ge=4, multiple_of=2)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A roster of a complete graph has neither field, so its bytes are what they were before there were any."""
+        return {name: value for name, value in handler(self).items() if value is not None}
 
     @classmethod
     def for_size(
         cls, departments: int, colluders: int | None = None, *, survivors_min: int | None = None
     ) -> Parameters:
-        """The parameters of ``docs/adr`` for a complete graph of ``departments``.
+        """The parameters of ``docs/adr`` for a federation of ``departments``.
 
-        Without ``colluders``, one is tolerated from four departments on.  Three departments cannot both hide one from
-        a colluding peer and lose one at opening, so there the default is none.
+        Up to 32 departments   the mask graph is complete and everyone is on the committee.  Without ``colluders``, one
+        is tolerated from four departments on.  Three departments cannot both hide one from a colluding peer and lose
+        one at opening, so there the default is none.
+
+        Beyond, up to 1,000    t_c = ⌊4·√n / 5⌋ unless said otherwise (8 of 100, 25 of 1,000), u_min = ⌈n/2⌉, and
+
+            k = max(24, 4·(t_c + 1))     (36 of 100, 104 of 1,000)
+            m = 3·t_c + 16, rounded up to a multiple of 8, at most n     (40 of 100, 96 of 1,000)
+
+        Neither number is a matter of secrecy: members refuse whatever leaves honest survivors unconnected
+        (``secure_sum.graph``), and two quorums share an honest member for every m.  They say how much may be missing.
+        A window of k/2 ≥ 2·(t_c + 1) departments may lose about three quarters of itself before members refuse.  Where
+        n does not cut it short, m - tau ≥ t_c + 7 members may be absent, more than a third of the committee: all
+        colluders, and some beside.
         """
         if departments < FEWEST_DEPARTMENTS:
             raise TooFewDepartments(f"a federation of {departments} was asked for: one would see the other's update")
         if departments > MOST_DEPARTMENTS:
             raise ConfigError(f"{departments} departments: this version sums over at most {MOST_DEPARTMENTS}")
+        if departments > MOST_COMPLETE:
+            return cls._sparse(departments, colluders, survivors_min)
         if colluders is None:
             colluders = 1 if departments >= 4 else 0
         if not 0 <= colluders <= departments - 2:
@@ -113,6 +151,33 @@ class Parameters(_Frozen):
         if not floor <= least <= departments:
             raise ConfigError(f"survivors_min must lie in [{floor}, {departments}], not {least}")
         return cls(colluders=colluders, opening_quorum=(departments + colluders) // 2 + 1, survivors_min=least)
+
+    @classmethod
+    def _sparse(cls, departments: int, colluders: int | None, survivors_min: int | None) -> Parameters:
+        t_c = isqrt(16 * departments // 25) if colluders is None else colluders
+        m = min(departments, -(-(3 * t_c + 16) // 8) * 8)
+        k = max(24, 4 * (t_c + 1))
+        wrong = "fewer than none" if t_c < 0 else _wrong_graph(departments, t_c, m, k)
+        if wrong:
+            raise ConfigError(f"{t_c} colluders among {departments} departments are not provided for: {wrong}")
+        floor = max(t_c + 2, -(-departments // 2))
+        least = floor if survivors_min is None else survivors_min
+        if not floor <= least <= departments:
+            raise ConfigError(f"survivors_min must lie in [{floor}, {departments}], not {least}")
+        return cls(colluders=t_c, opening_quorum=(m + t_c) // 2 + 1, survivors_min=least, committee=m, degree=k)
+
+
+def _wrong_graph(departments: int, colluders: int, committee: int, degree: int) -> str | None:
+    """Why the argument of docs/adr/0008 does not cover a sparse graph; None where it does."""
+    if committee > min(departments, MOST_MEMBERS):
+        return f"a committee of {committee}; at most {min(departments, MOST_MEMBERS)} can be"
+    if degree > departments - 2:
+        return f"degree {degree} leaves no department out; {departments - 2} at most"
+    if degree < 2 * (colluders + 1):
+        return f"degree {degree} is below 2·(t_c + 1): a window could be filled with colluders"
+    if departments + departments * degree // 2 > _MOST_SHARES:
+        return f"degree {degree} for {departments} departments: an answer could hold more than {_MOST_SHARES} shares"
+    return None
 
 
 class Roster(_Frozen):
@@ -138,13 +203,23 @@ class Roster(_Frozen):
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> Roster:
-        m, p = len(self.departments), self.parameters
-        if m < FEWEST_DEPARTMENTS:
-            raise TooFewDepartments(f"the roster lists {m} departments: one would see the other's update")
+        n, p = len(self.departments), self.parameters
+        if n < FEWEST_DEPARTMENTS:
+            raise TooFewDepartments(f"the roster lists {n} departments: one would see the other's update")
+        if n > MOST_COMPLETE:
+            if p.committee is None or p.degree is None:
+                raise ValueError(f"{n} departments need a committee and a degree")
+            if wrong := _wrong_graph(n, p.colluders, p.committee, p.degree):
+                raise ValueError(wrong)
+        elif p.committee is not None or p.degree is not None:
+            raise ValueError(f"up to {MOST_COMPLETE} departments everyone masks with everyone and everyone opens")
+        m = n if p.committee is None else p.committee
         if p.opening_quorum != (m + p.colluders) // 2 + 1 or p.opening_quorum > m:
-            raise ValueError(f"opening_quorum must be ⌊(m + t_c)/2⌋ + 1 for {m} departments")
-        if not max(FEWEST_DEPARTMENTS, p.colluders + 2) <= p.survivors_min <= m:
+            raise ValueError(f"opening_quorum must be ⌊(m + t_c)/2⌋ + 1 for {m} committee members")
+        if not max(FEWEST_DEPARTMENTS, p.colluders + 2) <= p.survivors_min <= n:
             raise ValueError("survivors_min must be at least max(3, t_c + 2) and at most the number of departments")
+        if n > MOST_COMPLETE and 2 * p.survivors_min < n:
+            raise ValueError(f"survivors_min must be at least half of {n} departments")
         return self
 
     @cached_property
@@ -188,6 +263,15 @@ class SignedRoster(_Frozen):
     def from_json(cls, data: bytes) -> SignedRoster:
         """Parse canonical JSON; Malformed for anything else."""
         return parse(cls, data, what="the roster")
+
+
+@lru_cache(maxsize=4)
+def checked_roster(data: bytes, authority: bytes) -> Roster:
+    """``SignedRoster.from_json(data).check(authority)``, done once for the same bytes and key.
+
+    Checking 1,000 departments takes most of a second, and a simulation holds one roster for each of them.
+    """
+    return SignedRoster.from_json(data).check(authority)
 
 
 M = TypeVar("M", bound=BaseModel)

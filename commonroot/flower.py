@@ -14,7 +14,6 @@ whoever finds it finds the rest too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -27,7 +26,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message_type import MessageType
 from flwr.app.metadata import Metadata
-from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.common.serde import recorddict_to_proto
 from flwr.common.serde_utils import metadata_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -47,6 +45,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from commonroot.common.errors import Malformed
 from commonroot.common.parcel import Parcel
+from commonroot.common.secure_sum.pieces import PIECE_BYTES, cut, digests, piece_header
 
 #: Parcels up to this many bytes, head and body, ride inside the message itself.
 SHORT_PARCEL: Final = 64 * 1024
@@ -54,8 +53,10 @@ SHORT_PARCEL: Final = 64 * 1024
 INLINE_BODY: Final = 4 * 1024 * 1024
 #: The longest body taken from a peer, in bytes.
 MAX_BODY: Final = 4 * 1024**3
-#: The longest head taken from a peer, in bytes.
-MAX_HEAD: Final = 1024 * 1024
+#: The longest head taken from a peer, in bytes: an opening among 1,000 departments has 3.4 MB.
+MAX_HEAD: Final = 4 * 1024 * 1024
+#: A record holds at most this many bytes of head and body together.
+_MOST_INLINE: Final = 5 * 1024 * 1024
 #: Flower's type of all our messages; the kind of a parcel travels inside.
 MESSAGE_TYPE: Final = MessageType.QUERY
 
@@ -102,28 +103,26 @@ class VersionStamp:
 
 
 class _Chunk(ArrayChunk):
-    """Flower's array chunk, byte for byte: hashed where its data lie, and copied once, when it is sent."""
+    """Flower's array chunk, byte for byte: hashed once where its data lie, and copied once, when it is sent."""
+
+    def __init__(self, data: memoryview, digest: bytes) -> None:
+        super().__init__(data)
+        self._digest = digest.hex()
 
     @property
     def object_id(self) -> str:
-        """SHA-256 of ``deflate()``."""
-        if "_object_id" not in self.__dict__:
-            digest = hashlib.sha256(self._head())
-            digest.update(self.data)
-            self.__dict__["_object_id"] = digest.hexdigest()
-        return str(self.__dict__["_object_id"])
+        """SHA-256 of ``deflate()``: the digest of the piece."""
+        return self._digest
 
     def deflate(self) -> bytes:
         """Flower's form of the chunk."""
-        return b"".join((self._head(), self.data))
-
-    def _head(self) -> bytes:
-        return HEAD_VALUE_DIVIDER.join((ArrayChunk.__qualname__, "", str(len(self.data)))).encode() + HEAD_BODY_DIVIDER
+        return b"".join((piece_header(len(self.data)), self.data))
 
 
-def _chunks(body: memoryview) -> Iterator[_Chunk]:
-    for start in range(0, len(body), FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE):
-        yield _Chunk(body[start : start + FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE])
+def _chunks(body: memoryview, known: tuple[bytes, ...]) -> list[tuple[str, _Chunk]]:
+    """A body as chunks by name: its pieces, which are as long as Flower's chunks."""
+    made = zip(cut(body), known or digests(body), strict=True)
+    return [(digest.hex(), _Chunk(piece, digest)) for piece, digest in made]
 
 
 class Sealed:
@@ -147,14 +146,14 @@ class Sealed:
         self.tree: ObjectTree | None = None
         self.objects: dict[str, InflatableObject] = {}
         self.note_id = ""
-        if len(body) <= INLINE_BODY:
+        if len(body) <= INLINE_BODY and len(parcel.head) + len(body) <= _MOST_INLINE:
             note["body"] = bytes(body)
         else:
             # Straight from the buffer: Array(ndarray) would copy it through np.save first.
             array = Array(dtype="uint8", shape=(len(body),), stype="commonroot.bytes", data=b"")
             array.data = body  # type: ignore[assignment]
             # Array.slice_array would make these itself, and copy each of them to hash it.
-            array.__dict__["_chunks"] = [(chunk.object_id, chunk) for chunk in _chunks(body)]
+            array.__dict__["_chunks"] = _chunks(body, parcel.pieces)
             # Item by item: ArrayRecord({...}) would copy the array and check that its data are bytes.
             arrays = ArrayRecord()
             arrays[_BODY] = array
@@ -215,13 +214,21 @@ def reading(what: str) -> Iterator[None]:
 
 
 def unpack(
-    content: RecordDict, tree: ObjectTree, fetch: Fetch, *, kinds: Collection[str], repeats: bool = False
+    content: RecordDict,
+    tree: ObjectTree,
+    fetch: Fetch,
+    *,
+    kinds: Collection[str],
+    repeats: bool = False,
+    checked: bool = False,
 ) -> Parcel:
     """The parcel of an announced message: from its own content if it is short, else fetched by the tree.
 
     ``kinds`` are those that the receiver knows; no other kind ever leaves this function.  A long body is fetched chunk
     by chunk into a buffer that grows with what arrives, so a body takes no more memory than was sent for it.  With
     ``repeats`` it may name a chunk twice, as broadcasts do (zeros of a first backbone); masked vectors never repeat.
+    ``checked`` says that whatever ``fetch`` returns was compared with the hash it is asked for by; the parcel then
+    knows its pieces.
     Raises  Malformed: not what :class:`Sealed` makes; and whatever ``fetch`` raises
     """
     if not tree.children:
@@ -243,7 +250,11 @@ def unpack(
         return Parcel(kind, head, inline)
     if array is None or not 0 <= size <= MAX_BODY:
         raise Malformed("a note without its body")
-    return Parcel(kind, head, _read_body(array.object_id, size, fetch, repeats=repeats))
+    body, names = _read_body(array.object_id, size, fetch, repeats=repeats)
+    if not checked:
+        return Parcel(kind, head, body)
+    with reading("chunks that are not named by their digests"):
+        return Parcel(kind, head, body, tuple(map(bytes.fromhex, names)))
 
 
 def _branches(tree: ObjectTree) -> tuple[str, ObjectTree | None]:
@@ -264,13 +275,16 @@ def _read_note(content: bytes) -> ConfigRecord:
         return ConfigRecord.inflate(content)
 
 
-def _read_body(array_id: str, size: int, fetch: Fetch, *, repeats: bool) -> bytearray:
-    """Assemble the array named by ``array_id``, exactly ``size`` bytes; each chunk is dropped once it is copied."""
+def _read_body(array_id: str, size: int, fetch: Fetch, *, repeats: bool) -> tuple[bytearray, list[str]]:
+    """Assemble the array named by ``array_id``, exactly ``size`` bytes; each chunk is dropped once it is copied.
+
+    With the body, the names by which its chunks were asked for, in order.
+    """
     content = fetch(array_id)
     with reading("a body that is no array"):
         names = get_object_children_ids_from_object_content(content)
         order = _chunk_order(get_object_body(content, Array), names)
-    if len(order) != -(-size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE):
+    if len(order) != -(-size // PIECE_BYTES):
         raise Malformed("a body whose chunks do not make up its size")
     if len(order) != len(names) and not repeats:
         raise Malformed("a body that names a chunk twice")
@@ -285,12 +299,12 @@ def _read_body(array_id: str, size: int, fetch: Fetch, *, repeats: bool) -> byte
         uses[index] -= 1
         if uses[index]:
             kept[index] = chunk
-        if len(chunk) != min(FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, size - len(body)):
+        if len(chunk) != min(PIECE_BYTES, size - len(body)):
             raise Malformed("a chunk of another size than its place in the body")
         body += chunk
     if len(body) != size:
         raise Malformed("a body shorter than its note says")
-    return body
+    return body, [names[index] for index in order]
 
 
 def _chunk_order(body: bytes, names: list[str]) -> list[int]:
@@ -304,7 +318,7 @@ def _chunk_order(body: bytes, names: list[str]) -> list[int]:
 
 
 def _chunk_bytes(content: bytes) -> memoryview:
-    at = content.find(HEAD_BODY_DIVIDER)
-    if not content.startswith(b"ArrayChunk ") or at < 0:
+    at = content.find(HEAD_BODY_DIVIDER) + 1
+    if content[:at] != piece_header(len(content) - at):
         raise Malformed("a chunk that is no array chunk")
-    return memoryview(content)[at + 1 :]
+    return memoryview(content)[at:]

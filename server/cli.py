@@ -60,6 +60,9 @@ def roster(
     json: Json = False,
 ) -> None:
     """Sign a roster over departments' enrolment requests, or show the current one."""
+    from commonroot.common.secure_sum.committee import Committee
+    from commonroot.common.secure_sum.epoch import countersigners
+    from commonroot.common.secure_sum.graph import MaskGraph, survivors_per_window
     from commonroot.server.folder import CoordinatorFolder
 
     opened = CoordinatorFolder(folder)
@@ -67,23 +70,37 @@ def roster(
         opened.sign_roster(requests, colluders=colluders, survivors_min=survivors_min)
     current = opened.roster()
     p = current.parameters
+    graph, members = MaskGraph.of(current), Committee.of(current).members
     facts = {
         "epoch": current.epoch,
         "hash": current.digest.hex(),
         "file": str(folder / "roster.json"),
         "parameters": p.model_dump(),
+        "masks_with": len(graph.neighbours(0)),
+        "committee": [current.departments[at].name for at in members],
+        "countersigners": countersigners(current),
         "departments": [{"name": m.name, "identity": m.identity} for m in current.departments],
     }
 
     def text() -> None:
         say(f"roster of {current.federation!r}, epoch {current.epoch}, hash {current.digest.hex()}")
-        for member in current.departments:
-            say(f"  {member.name:<24} {member.identity}")
+        everyone = len(members) == len(current.departments)
+        for at, member in enumerate(current.departments):
+            opens = "  opens" if at in members and not everyone else ""
+            say(f"  {member.name:<24} {member.identity}{opens}")
         if current.epoch > 1 and requests:
             say("hand it to every department: each joins it, then stopped runs can be resumed under it")
-        absent = len(current.departments) - p.opening_quorum
+        absent = len(members) - p.opening_quorum
         say(f"hides each department from the coordinator and {p.colluders} colluding department(s)")
-        say(f"opens sums of at least {p.survivors_min}; {absent} department(s) may be absent at opening")
+        if graph.reach is None:
+            say(f"opens sums of at least {p.survivors_min}; {absent} department(s) may be absent at opening")
+        else:
+            say(f"each masks with {p.degree} others; a committee of {len(members)}, marked above, opens sums")
+            say(f"opens sums of at least {p.survivors_min}; {absent} committee member(s) may be absent at opening,")
+            least = survivors_per_window(p.colluders)
+            say(f"and of any {graph.reach} neighbours on the mask ring at least {least} must be in the sum")
+            say(f"it begins once {countersigners(current)} departments have countersigned it")
+            say('departments train before a round opens, unless a charter says ready = "off"')
         if absent == 0:
             say("note: with these numbers no department may be lost at opening; four departments or more can spare one")
 

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from commonroot.common.charter import Charter
 from commonroot.common.errors import CommonrootError, ConfigError
 from commonroot.common.roster import Roster
+from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
+from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.console import event_printer, stop_on_signals
 from commonroot.files import take_ownership
+from commonroot.flower import MAX_HEAD
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
@@ -51,6 +55,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
             with FlowerLinks(hub) as links:
 
                 def driver_of(run: Run) -> tuple[RunDriver, Exchange]:
+                    hub.allow(longest_reply(run.charter.charter, roster))
                     absence = run.charter.charter.timing.absence
                     exchange = Exchange(links, roster, time.monotonic, absence=absence, stop=stop)
                     return RunDriver(
@@ -101,6 +106,12 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
         journal.close()
         lock.close()
     tell("down", {})
+
+
+def longest_reply(charter: Charter, roster: Roster) -> int:
+    """Bytes of the longest parcel that a department may send under this charter: an upload, or a greeting."""
+    upload = SumCodec.of_round(charter, roster, len(roster.departments)).layout.nbytes
+    return MAX_HEAD + max(upload, CIPHERTEXT_BYTES * len(roster.departments))
 
 
 class LateClosings:

@@ -244,7 +244,7 @@ class FlowerLinks:
         # In Flower's order: the message, which a node may see from now on, and then what it names.
         session = state.start_session(run.run_id)
         message = make_message(metadata=metadata, content=envelope.content)
-        stored, missing = state.store_message_and_object_tree(message, envelope.tree, session)
+        stored, missing = self._hub.post(message, envelope.tree, session)
         if not stored:
             return self._failed("the hub takes no message for this department: it was never online")
         for object_id, content in envelope.contents(set(missing)):
@@ -299,6 +299,12 @@ class FlowerLinks:
         if not waiting:
             return
         answered = set()
+        for ticket in waiting:
+            if (reason := self._hub.refused(ticket)) is not None:
+                answered.add(ticket)
+                del self._awaited[ticket]
+                self._faults[ticket] = Fault(f"not a parcel: {reason}")
+        waiting -= answered
         # Flower removes what it answers from the set it is given.
         for message in state.get_message_res(set(waiting), run.run_id):
             ticket = message.metadata.reply_to_message_id
@@ -338,7 +344,8 @@ class FlowerLinks:
         try:
             if not reply.children:
                 fetch(reply.object_id)  # a short reply is here already; this says that its sender is done with it
-            return unpack(awaited.content, reply, fetch, kinds=TO_COORDINATOR)
+            # checked: the hub compares every object with its name as it takes it in
+            return unpack(awaited.content, reply, fetch, kinds=TO_COORDINATOR, checked=True)
         except _NotYet:
             if time.monotonic() - awaited.checked < _STALLED or self._sender_lives(awaited):
                 return None

@@ -8,6 +8,7 @@ tls/                    the federation's CA and the listener's certificate
 roster.json             the current signed roster
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults
+round-N.masked          the masked sum of the round that is being opened
 backbones/              versions of the shared state
 links/                  Flower's own database
 """
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
-from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, parse
+from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import atomic_write, read_bytes, read_secret, read_text, write_secret
 from commonroot.server.journal import Journal, sqlite_url
@@ -64,7 +65,6 @@ class CoordinatorFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         #: The roster's file as it was last read, and what it says: its many signatures are checked once.
-        self._checked: tuple[bytes, Roster] | None = None
         if not (root / "coordinator.toml").is_file():
             raise ConfigError(
                 f"{root} is not a coordinator's folder: it has no coordinator.toml",
@@ -174,10 +174,7 @@ class CoordinatorFolder:
         path = self.root / "roster.json"
         if not path.is_file():
             raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR REQUEST.json …`")
-        data = read_bytes(path, what="the roster")
-        if self._checked is None or self._checked[0] != data:
-            self._checked = (data, SignedRoster.from_json(data).check(self.authority_public()))
-        return self._checked[1]
+        return checked_roster(read_bytes(path, what="the roster"), self.authority_public())
 
     # -- charters --------------------------------------------------------------------------------------------------
 
@@ -207,4 +204,4 @@ class CoordinatorFolder:
         if not self.config.database:
             (self.root / "journal.db").touch(mode=0o600)  # SQLite gives its log files the same permissions
         url = self.config.database or sqlite_url(self.root / "journal.db")
-        return Journal(url, federation=self.config.federation)
+        return Journal(url, federation=self.config.federation, folder=self.root)

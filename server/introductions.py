@@ -7,7 +7,7 @@ Everything here can be repeated: a greeting is always the same, and who was intr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from commonroot.common import parcel
@@ -15,7 +15,8 @@ from commonroot.common.errors import BadGreeting, PeerError
 from commonroot.common.greetings import Greet, Introduced
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
-from commonroot.common.secure_sum.epoch import acquainted, check_letter, everybody, introduction
+from commonroot.common.secure_sum.committee import peers_of
+from commonroot.common.secure_sum.epoch import acquainted, check_letter, countersigners, introduction
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
@@ -28,8 +29,7 @@ _ASK_AGAIN = 2.0
 class Introductions:
     """Who has greeted and who has met whom, in one epoch.
 
-    Parameters  peers_of: whom a department needs a chain with; everybody by default
-                on_reply: each reply that arrived, for the account; on_fault: (department, code, what);
+    Parameters  on_reply: each reply that arrived, for the account; on_fault: (department, code, what);
                 on_exhibit: (department, code, parcel) that it is blamed for
     """
 
@@ -44,7 +44,6 @@ class Introductions:
         on_fault: OnFault,
         on_exhibit: OnExhibit,
         on_event: Callable[[str, dict[str, Any]], None],
-        peers_of: Callable[[Roster, int], tuple[int, ...]] = everybody,
     ) -> None:
         self._roster = roster
         self._identity = identity
@@ -55,6 +54,7 @@ class Introductions:
         self._on_exhibit = on_exhibit
         self._on_event = on_event
         self._peers = {at: peers_of(roster, at) for at in range(len(roster.departments))}
+        self._countersigners = countersigners(roster)
         self._greetings = journal.greetings(roster.digest)
         #: Whom each department has met, and the incarnation that said so.
         self._met: dict[int, tuple[str, frozenset[int]]] = {}
@@ -69,13 +69,17 @@ class Introductions:
         self._refused = {who: life for who, life in self._refused.items() if ready.get(who) == life}
         self._greet({who: life for who, life in ready.items() if who not in self._greetings}, seconds)
         able = {who: life for who, life in ready.items() if who in self._greetings}
-        if len(able) >= floor:
+        if len(able) >= floor and len(self._greetings) >= self._countersigners:
             self._introduce(able, seconds)
 
     def cohort(self, present: Mapping[int, str]) -> tuple[int, ...]:
         """Those of ``present`` who have met one another."""
         met = {who: self._known(who, life) for who, life in present.items()}
-        able = [who for who in present if who in self._greetings and who not in self._refused and met[who]]
+        able = [
+            who
+            for who in present
+            if who in self._greetings and who not in self._refused and len(met[who]) >= self._countersigners
+        ]
         return acquainted(able, met, self._peers)
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -95,9 +99,10 @@ class Introductions:
     def _introduce(self, able: Mapping[int, str], seconds: float) -> None:
         requests = {}
         for who, life in able.items():
-            known = self._known(who, life)
-            if set(able) - known - {who}:
-                letters = {at: g for at, g in self._greetings.items() if at != who and at not in known}
+            known = self._known(who, life) | {who}
+            peers = set(self._peers[who])
+            if (peers & set(able)) - known or len(known) < self._countersigners:
+                letters = self._letters_for(known, peers)
                 requests[who] = Parcel(parcel.INTRODUCE, *introduction(self._identity, self._roster, who, letters))
 
         def take(who: int, reply: Parcel) -> None:
@@ -110,6 +115,14 @@ class Introductions:
             self._met[who] = (able[who], frozenset(told.met))
 
         self._ask(requests, able, seconds, take)
+
+    def _letters_for(self, known: Collection[int], peers: Collection[int]) -> dict[int, tuple[bytes, bytes]]:
+        """The greetings of a department's peers, and the shortest of as many others as must have countersigned."""
+        new = {at: greeting for at, greeting in self._greetings.items() if at not in known}
+        letters = {at: greeting for at, greeting in new.items() if at in peers}
+        more = max(0, self._countersigners - len(known) - len(letters))
+        others = sorted(new.keys() - letters.keys(), key=lambda at: (len(new[at][0]), at))
+        return letters | {at: new[at] for at in others[:more]}
 
     def _ask(
         self,

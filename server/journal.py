@@ -1,9 +1,10 @@
 """What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
 
-One SQL database (SQLite by default, any SQLAlchemy URL).  Every change of a round's state is one committed transaction,
-made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the survivor set
-and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version) before the next
-round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
+One SQL database (SQLite by default, any SQLAlchemy URL), and beside it the masked sum of the round that is opened,
+in a file: a database takes many times as long for so much.  Every change of a round's state is one committed
+transaction, made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the
+survivor set and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version)
+before the next round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from sqlalchemy.exc import OperationalError
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
+from commonroot.common.secure_sum.primitives import sha256
+from commonroot.files import atomic_write, read_bytes
+from commonroot.server import states
 
 RunState = Literal["queued", "running", "finished", "stopped"]
 RoundState = Literal["open", "fixed", "closed", "lost"]
@@ -50,7 +54,7 @@ _rounds = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("opening", sa.LargeBinary, nullable=False),
-    sa.Column("snapshot", sa.LargeBinary),
+    sa.Column("snapshot", sa.LargeBinary),  # the hash of the file
     sa.Column("opened", sa.LargeBinary),
     sa.Column("aggregate", sa.LargeBinary),
     sa.Column("report", sa.Text, nullable=False, default="{}"),
@@ -134,14 +138,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One attempt at one sum.  ``opening`` is the signed RoundOpen, ``snapshot`` the machine once U is fixed."""
+    """One attempt at one sum.  ``opening`` is the signed RoundOpen."""
 
     round: int
     run: int
     version: int
     state: RoundState
     opening: bytes
-    snapshot: bytes | None
     opened: bytes | None
     aggregate: bytes | None
     report: dict[str, Any]
@@ -163,9 +166,13 @@ class Version:
 
 
 class Journal:
-    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk."""
+    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk.
 
-    def __init__(self, url: str, *, federation: str) -> None:
+    Parameters  url: of the database; federation: its name; folder: where the masked sum of an open round is kept
+    """
+
+    def __init__(self, url: str, *, federation: str, folder: Path) -> None:
+        self._folder = folder
         try:
             self._engine = sa.create_engine(url)
             if self._engine.dialect.name == "sqlite":
@@ -212,9 +219,12 @@ class Journal:
         return int(assigned[0]) if assigned else 0
 
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
-        """Move a run on."""
+        """Move a run on, as ``states.RUNS`` permits; UsageError otherwise."""
         with self._writing() as db:
-            db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
+            found = db.execute(sa.select(_runs.c.state).where(_runs.c.run == run)).scalar_one()
+            after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
+            if after == state:  # what fails after the end of a run does not change how it ended
+                db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
 
     def resume(self, run: int) -> None:
         """Queue a stopped run again; it goes on where it stood.  ConfigError where there is no such run to resume."""
@@ -256,36 +266,56 @@ class Journal:
 
     def fix_round(self, number: int, snapshot: bytes) -> None:
         """The survivor set is fixed, for ever: written before anybody is asked to open it."""
+        self._forget_snapshots()  # of a round whose end was recorded by a process that then ended
+        atomic_write(self._snapshot(number), snapshot, mode=0o600)
+        digest = sha256(snapshot)
         with self._writing() as db:
-            db.execute(_rounds.update().where(_rounds.c.round == number).values(state="fixed", snapshot=snapshot))
+            self._move_round(db, number, states.RoundEvent.FIX, snapshot=digest)
+
+    def snapshot(self, number: int) -> bytes | None:
+        """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, or the round is over.
+
+        Raises ConfigError where the file is gone, ForeignState where it is another
+        """
+        with self._engine.connect() as db:
+            digest = db.execute(sa.select(_rounds.c.snapshot).where(_rounds.c.round == number)).scalar()
+        if digest is None:
+            return None
+        found = read_bytes(self._snapshot(number), what="the masked sum of the open round")
+        if sha256(found) != digest:
+            raise ForeignState(f"{self._snapshot(number)} is not the file that the journal lists: its hash differs")
+        return found
+
+    def _snapshot(self, number: int) -> Path:
+        return self._folder / f"round-{number}.masked"
+
+    def _forget_snapshots(self) -> None:
+        for path in self._folder.glob("round-*.masked"):
+            path.unlink(missing_ok=True)
 
     def close_round(
         self, number: int, *, opened: bytes, aggregate: bytes, report: dict[str, Any], version: Version
     ) -> None:
         """The sum is opened and there is a new version of the backbone; one transaction."""
         with self._writing() as db:
-            db.execute(
-                _rounds.update()
-                .where(_rounds.c.round == number)
-                .values(
-                    state="closed",
-                    snapshot=None,
-                    opened=opened,
-                    aggregate=aggregate,
-                    report=json.dumps(report),
-                    ended=time.time(),
-                )
+            self._move_round(
+                db,
+                number,
+                states.RoundEvent.CLOSE,
+                snapshot=None,
+                opened=opened,
+                aggregate=aggregate,
+                report=json.dumps(report),
+                ended=time.time(),
             )
             self._insert_version(db, version)
+        self._forget_snapshots()
 
     def lose_round(self, number: int, reason: str) -> None:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
-            db.execute(
-                _rounds.update()
-                .where(_rounds.c.round == number)
-                .values(state="lost", snapshot=None, reason=reason, ended=time.time())
-            )
+            self._move_round(db, number, states.RoundEvent.LOSE, snapshot=None, reason=reason, ended=time.time())
+        self._forget_snapshots()
 
     def rounds(self, run: int | None = None) -> list[Round]:
         """Rounds in order, of one run or of all."""
@@ -301,7 +331,6 @@ class Journal:
                 r.version,
                 r.state,
                 r.opening,
-                r.snapshot,
                 r.opened,
                 r.aggregate,
                 json.loads(r.report),
@@ -421,6 +450,13 @@ class Journal:
             return set(db.execute(sa.select(_closings.c.department).where(_closings.c.run == run)).scalars())
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _move_round(db: sa.Connection, number: int, event: states.RoundEvent, **values: Any) -> None:
+        """Change a round's state together with what belongs to it; UsageError for a step not in ``states.ROUNDS``."""
+        found = db.execute(sa.select(_rounds.c.state).where(_rounds.c.round == number)).scalar_one()
+        after = states.ROUNDS.after(states.RoundState(found), event)
+        db.execute(_rounds.update().where(_rounds.c.round == number).values(state=after.value, **values))
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

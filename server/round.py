@@ -13,7 +13,8 @@ The order of the numbered steps is what makes a crash harmless; each is either n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,9 @@ from commonroot.common.secure_sum.masks import useful_threads
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
+
+#: How long members are listened to only to tell who lied, in seconds.
+_NAMING = 5.0
 
 #: (department, code, what) of something that went wrong with one department.
 OnFault = Callable[[str, str, str], None]
@@ -69,6 +73,23 @@ class RoundResult:
     report: dict[str, Any]
 
 
+class _Openings(Mapping[int, Parcel]):
+    """What each committee member is asked, made when it is sent: with 1,000 departments it is 2 MB for each member."""
+
+    def __init__(self, machine: CoordinatorRound, members: Sequence[int]) -> None:
+        self._machine = machine
+        self._members = members
+
+    def __getitem__(self, who: int) -> Parcel:
+        return Parcel(parcel.OPEN, self._machine.open_for(who))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
 class RoundDriver:
     """Drives one round's machine over an exchange, writing ahead to the journal."""
 
@@ -95,9 +116,12 @@ class RoundDriver:
         self._refused: set[int] = set()
         self._on_exhibit = on_exhibit
 
-    def drive(self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None) -> RoundResult:
+    def drive(
+        self, opening: RoundOpen, broadcast: bytes, snapshot: bytes | None, *, trained: Collection[int] = ()
+    ) -> RoundResult:
         """From a journaled opening (and, after a crash, a journaled survivor set) to the opened sum.
 
+        Parameters  trained: those of the cohort that have trained on the broadcast, and are not sent it again
         Raises RoundLost where the round comes to nothing.
         """
         codec = SumCodec.of_round(self._charter, self._roster, len(opening.cohort))
@@ -111,7 +135,7 @@ class RoundDriver:
                     codec.layout,
                     floor=self._charter.cohort.floor,
                 )
-                self._gather(machine, opening, broadcast, account)
+                self._gather(machine, opening, broadcast, trained, account)
                 machine.fix()
                 self._journal.fix_round(opening.round, machine.snapshot())
             else:
@@ -133,7 +157,14 @@ class RoundDriver:
 
     # -- steps 2 and 4 ---------------------------------------------------------------------------------------------
 
-    def _gather(self, machine: CoordinatorRound, opening: RoundOpen, broadcast: bytes, account: Account) -> None:
+    def _gather(
+        self,
+        machine: CoordinatorRound,
+        opening: RoundOpen,
+        broadcast: bytes,
+        trained: Collection[int],
+        account: Account,
+    ) -> None:
         request = Parcel(parcel.ROUND_OPEN, opening.encode(), broadcast)
         uploaded: set[int] = set()
 
@@ -141,7 +172,7 @@ class RoundDriver:
             account.add(reply)
             try:
                 expect(reply, parcel.MASKED)
-                machine.upload(who, reply.head, reply.body)
+                machine.upload(who, reply.head, reply.body, reply.pieces)
             except PeerError as error:
                 self._blame(who, error, reply)
                 if isinstance(error, Refused):
@@ -151,17 +182,17 @@ class RoundDriver:
             self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
             return len(uploaded) == len(opening.cohort)
 
+        requests = dict.fromkeys(opening.cohort, request)
+        requests |= dict.fromkeys(trained, Parcel(parcel.ROUND_OPEN, request.head))
         self._exchange.ask(
-            dict.fromkeys(opening.cohort, request),
+            requests,
             seconds=self._charter.timing.upload,
             accept=accept,
             on_fault=self._link_fault,
         )
 
     def _open(self, machine: CoordinatorRound, opening: RoundOpen, account: Account) -> Sums:
-        requests = {
-            who: Parcel(parcel.OPEN, machine.open_for(who)) for who in opening.cohort if who not in self._refused
-        }
+        requests = _Openings(machine, [who for who in machine.members if who not in self._refused])
         result: list[Sums] = []
         answers: dict[int, Parcel] = {}
 
@@ -182,16 +213,41 @@ class RoundDriver:
                 # Some member's shares are bad; with one more honest answer it may still open.
                 self._on_fault("", error.code, str(error))
                 return False
-            for liar in machine.liars:
-                self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
-                self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
             return True
 
         self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
         if not result:
             quorum = self._roster.parameters.opening_quorum
             raise NotEnoughShares(f"the survivor set was not opened by {quorum} departments in time")
+        if machine.doubtful:
+            self._hear_more(machine, requests, answers, account)
+        for liar in machine.liars:
+            self._on_fault(self._name(liar), BadShare.code, "its shares contradict the commitments")
+            self._on_exhibit(self._name(liar), BadShare.code, answers[liar])
         return result[0]
+
+    def _hear_more(
+        self, machine: CoordinatorRound, requests: Mapping[int, Parcel], answers: dict[int, Parcel], account: Account
+    ) -> None:
+        """The sum is there, but it takes more answers to tell who lied: ask the others again, for a short while."""
+        more = {who: requests[who] for who in requests if who not in answers}
+
+        def accept(who: int, reply: Parcel) -> bool:
+            account.add(reply)
+            try:
+                expect(reply, parcel.SHARES)
+                machine.shares(who, reply.head)
+            except PeerError as error:
+                self._blame(who, error, reply)
+            else:
+                answers[who] = reply
+            return False
+
+        self._exchange.ask(more, seconds=min(_NAMING, self._charter.timing.opening), accept=accept)
+        with suppress(PeerError, NotEnoughShares):  # more lies than can be told apart: nobody is named
+            machine.name_liars()
+        if machine.doubtful:
+            self._on_fault("", BadShare.code, "some answers contradict others; whose fault it is cannot be told")
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.common import parcel
-from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost
+from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
 from commonroot.common.manifest import flatten
-from commonroot.common.messages import Previous, RoundOpen, RunClose
+from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.common.secure_sum.edges import smallest_cohort
+from commonroot.common.secure_sum.edges import cohort_fault, smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
@@ -139,12 +139,16 @@ class RunDriver:
         began = self._clock()
         state = self._backbones.read(version.file, version.digest)
         broadcast = flatten(state, self._charter.broadcast)
+        trained: frozenset[int] = frozenset()
         if pending:
-            number, snapshot = pending[-1].round, pending[-1].snapshot
+            number = pending[-1].round
+            snapshot = self._journal.snapshot(number)
             opening = RoundOpen.decode(pending[-1].opening)
             self._on_event("resumed", {"round": number, "state": pending[-1].state})
         else:
             cohort = self._assemble(patient=patient)
+            if self._charter.trains_first(self._roster):
+                cohort, trained = self._train(version, cohort, broadcast)
             opening, snapshot = self._new_opening(version, cohort, broadcast), None
             number = opening.round
             self._journal.open_round(number, self.run.run, version.version, opening.encode())
@@ -160,7 +164,7 @@ class RunDriver:
             on_progress=self._on_event,
         )
         try:
-            result = driver.drive(opening, broadcast, snapshot)
+            result = driver.drive(opening, broadcast, snapshot, trained=trained)
         except NotEnoughShares:
             # The survivor set is fixed for ever: nobody opens this backbone for another.  The round stays as it is, and
             # the next attempt asks for the same set again, when members may be back.
@@ -245,11 +249,13 @@ class RunDriver:
             now = self._clock()
             if len(cohort) == len(self._roster.departments):
                 return cohort
-            if now >= everyone_until and len(cohort) >= self._floor:
+            fault = cohort_fault(self._roster, cohort, self._charter.cohort.floor)
+            if now >= everyone_until and fault is None:
                 return cohort
             if now >= deadline:
+                lacking = fault if fault and len(cohort) >= self._floor else f"{self._floor} are needed"
                 raise NotEnoughUploads(
-                    f"{len(cohort)} departments are present and ready; {self._floor} are needed"
+                    f"{len(cohort)} departments are present and ready; {lacking}"
                     + "".join(f"; {self._names([who])[0]!r} {self._refusals[who]}" for who in sorted(self._refused))
                 )
             if cohort != told:
@@ -260,6 +266,58 @@ class RunDriver:
     def _present_and_ready(self) -> dict[int, str]:
         present = self._exchange.present()
         return {who: life for who, life in present.items() if self._ready.get(who) == life}
+
+    def _train(
+        self, version: Version, cohort: tuple[int, ...], broadcast: bytes
+    ) -> tuple[tuple[int, ...], frozenset[int]]:
+        """The ready stage: everyone trains, and those who are done within the time for an upload mask with each other.
+
+        Returns those who are, and which of them have not been restarted since they were asked, so that they still know.
+        Raises NotEnoughUploads where no sum over them could be opened; nothing was journaled, and nothing masked.
+        """
+        asked = Train.signed(
+            self._identity,
+            charter=self._charter.digest,
+            roster=self._roster.digest,
+            epoch=self._roster.epoch,
+            round=self._journal.last_round() + 1,
+            version=version.version,
+            broadcast=sha256(broadcast),
+            seconds=max(1, round(self._charter.timing.upload)),
+        )
+        ready: set[int] = set()
+
+        def accept(who: int, reply: Parcel) -> bool:
+            self._count(reply)
+            name = self._names([who])[0]
+            try:
+                expect(reply, parcel.TRAINED)
+                said = Ready.decode(bytes(reply.head))
+                said.check(bytes.fromhex(self._roster.departments[who].identity), who=f"department {name!r}")
+                if (said.asked, said.sender) != (asked.digest, who):
+                    raise UnknownRound(f"department {name!r} is ready for another request, or as another department")
+            except PeerError as error:
+                self._fault(name, error.code, f"training: {error}", asked.round)
+                self._exhibit(name, error.code, reply, asked.round)
+            else:
+                ready.add(who)
+                self._on_event("trained", {"round": asked.round, "ready": len(ready), "of": len(cohort)})
+            return False
+
+        self._on_event("training", {"round": asked.round, "version": version.version, "cohort": self._names(cohort)})
+        before = self._exchange.present()
+        request = Parcel(parcel.TRAIN, asked.encode(), broadcast)
+        self._exchange.ask(
+            dict.fromkeys(cohort, request),
+            seconds=self._charter.timing.upload,
+            accept=accept,
+            on_fault=self._link_fault,
+        )
+        left = tuple(sorted(ready))
+        if fault := cohort_fault(self._roster, left, self._charter.cohort.floor):
+            raise NotEnoughUploads(f"{len(left)} of {len(cohort)} departments have trained: {fault}")
+        present = self._exchange.present()
+        return left, frozenset(who for who in left if before.get(who) is not None and present.get(who) == before[who])
 
     def _ask_newcomers(self, seconds: float) -> None:
         """Show the charter to whoever appeared or came back; only who answers READY joins a cohort."""

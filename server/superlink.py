@@ -10,7 +10,8 @@ Links (who is registered, who is online, which messages wait) are in an SQLite f
 in memory only: they are of one round, a lost round is run again, and in the same file they would make it too slow for
 the nodes that ask it for messages.
 
-This file, ``gate.py`` and ``flower_links.py`` are everything on the coordinator's side that knows Flower's inside.
+This file, ``announcements.py``, ``gate.py`` and ``flower_links.py`` are everything on the coordinator's side that knows
+Flower's inside.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
+from flwr.app import Message
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
@@ -53,6 +55,7 @@ from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectSto
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
+from flwr.supercore.utils import int64_to_uint64
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
@@ -60,8 +63,9 @@ from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from commonroot.common.errors import ForeignState, KeyFileError, PortTaken
-from commonroot.flower import quiet
+from commonroot.common.errors import ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.flower import MAX_BODY, MAX_HEAD, quiet
+from commonroot.server.announcements import check_announcement
 from commonroot.server.gate import Admit, App, Doorbell, Gate
 
 DATABASE: Final = "links.db"
@@ -91,6 +95,12 @@ class _Payloads(InMemoryObjectStore):
         with self.lock_store:
             return super().preregister(run_id, object_tree)
 
+    def children_of(self, object_id: str) -> list[str] | None:
+        """The children under which an object was registered; None for one that was not."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            return None if entry is None else entry.child_object_ids
+
 
 class _Links(SqlLinkState):
     """Flower's link state in SQLite, one transaction at a time.
@@ -102,6 +112,30 @@ class _Links(SqlLinkState):
     def __init__(self, database: Path, payloads: _Payloads) -> None:
         super().__init__(str(database), NoOpFederationManager(), payloads)
         self._turn = threading.RLock()
+        self._payloads = payloads
+        #: Bytes of the longest reply that is expected.
+        self.largest = MAX_HEAD + MAX_BODY
+        #: Why the reply to a message was refused when it was announced, by that message.
+        self.refused: dict[str, str] = {}
+
+    def store_message_and_object_tree(
+        self, message: Message, object_tree: ObjectTree, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """What a node announces, if it may; see ``announcements``."""
+        told = message.metadata
+        with self._turn:
+            try:
+                check_announcement(told, object_tree, self.largest, self._payloads.children_of)
+            except Malformed as error:
+                asked = self.get_valid_message_ins(told.reply_to_message_id)
+                if asked is not None and int64_to_uint64(asked["dst_node_id"]) == told.src_node_id:
+                    self.refused[told.reply_to_message_id] = str(error)
+                return False, []
+            return self.post(message, object_tree, session_id)
+
+    def post(self, message: Message, object_tree: ObjectTree, session_id: str) -> tuple[bool, list[str]]:
+        """What the coordinator sends: stored without asking."""
+        return super().store_message_and_object_tree(message, object_tree, session_id)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -140,6 +174,9 @@ class SuperLink:
     @property
     def state(self) -> LinkState:
         """Flower's books: nodes, runs, messages, objects."""
+        return self._running()
+
+    def _running(self) -> _Links:
         if self._links is None:
             raise RuntimeError("the hub is not running")
         return self._links
@@ -189,9 +226,23 @@ class SuperLink:
         nodes = self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
         return [as_line(node.public_key) for node in nodes]
 
+    def allow(self, largest: int) -> None:
+        """From now on replies of up to ``largest`` bytes are expected, and announcements of longer ones refused."""
+        self._running().largest = largest
+
+    def post(self, message: Message, tree: ObjectTree, session: str) -> tuple[bool, list[str]]:
+        """Store a message to a department; whether that was possible, and which of its objects are missing."""
+        return self._running().post(message, tree, session)
+
+    def refused(self, message_id: str) -> str | None:
+        """Why the reply to this message was refused when it was announced, if it was."""
+        return self._running().refused.get(message_id)
+
     def discard(self, message_ids: Iterable[str]) -> None:
         """Withdraw messages: nobody gets them any more and their payloads are freed."""
         ids = set(message_ids)
+        for message_id in ids:
+            self._running().refused.pop(message_id, None)
         self.state.delete_messages(ids)
         for message_id in ids:
             self.state.object_store.delete(message_id)
@@ -199,7 +250,7 @@ class SuperLink:
     def _open_links(self) -> _Links:
         database = self._state_dir / DATABASE
         self._state_dir.mkdir(parents=True, exist_ok=True)
-        links = _Links(database, _Payloads())
+        links = _Links(database, _Payloads(verify=True))  # every object against its name, once, as it comes in
         try:
             with warnings.catch_warnings():
                 # Flower's migrations are configured in a way that alembic is about to drop.

@@ -1,5 +1,7 @@
 """Benchmarks: each writes ``runs/bench/NAME.json``, a list of {what, target, value, holds}.
 
+A row may also say where the ``limit`` of the machine lies, and ``why`` it does not hold.
+
 ``holds`` is computed from value and target, and nothing is rounded in its favour.  Times are medians, and where a peer
 exists the row is a ratio measured in the same run.
 """
@@ -22,12 +24,17 @@ from commonroot.files import atomic_write
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured claim: ``value`` must be at most (or at least) ``bound``; without a bound it only informs."""
+    """One measured claim: ``value`` must be at most (or at least) ``bound``; without a bound it only informs.
+
+    ``limit`` is the best value that the machine allows, measured in the same run; ``why`` is told where the row misses.
+    """
 
     what: str
     value: float
     relation: Literal["<=", ">=", ""] = ""
     bound: float = 0.0
+    limit: float | None = None
+    why: str = ""
 
     @property
     def holds(self) -> bool:
@@ -43,7 +50,12 @@ class Row:
 
     def as_json(self) -> dict[str, object]:
         """The row as it is written."""
-        return {"what": self.what, "target": self.target, "value": self.value, "holds": self.holds}
+        row: dict[str, object] = {"what": self.what, "target": self.target, "value": self.value, "holds": self.holds}
+        if self.limit is not None:
+            row["limit"] = self.limit
+        if self.why and not self.holds:
+            row["why"] = self.why
+        return row
 
 
 #: Name → module with a function ``run(console) -> list[Row]``; imported only when asked for.
@@ -80,7 +92,9 @@ def run_benchmark(
 
 def table(name: str, rows: list[Row]) -> Table:
     """The rows for people."""
-    out = Table("what", "target", "value", "holds", title=f"bench {name}")
+    out = Table("what", "target", "value", "holds", "limit", title=f"bench {name}")
     for row in rows:
-        out.add_row(row.what, row.target, f"{row.value:.4g}", "yes" if row.holds else "NO")
+        limit = "" if row.limit is None else f"{row.limit:.4g}"
+        what = row.what if row.holds or not row.why else f"{row.what}\n  {row.why}"
+        out.add_row(what, row.target, f"{row.value:.4g}", "yes" if row.holds else "NO", limit)
     return out

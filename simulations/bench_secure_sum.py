@@ -1,8 +1,13 @@
 """What the secure sum costs, beside the physical limit, Flower's plain path, FedAvg and Flower's SecAgg+, in one run.
 
 CPU time of one thread unless a row says otherwise.  Each comparison is measured in turns and the medians are divided.
-"Less the body's SHA-256" leaves out the one pass that signs (department) or checks (coordinator) the uploaded bytes:
-it costs as much as several masks and depends on nothing but the processor's SHA instructions.
+``limit`` is what the same row would show if nothing were done but what cannot be left out: keystreams and additions at
+the speed that this processor reaches on data in its cache, one pass over the input, one hash.
+
+"Client crypto" is encoding, masks, shares, boxes and signature.  The one SHA-256 of an upload, which Flower's names of
+the pieces and the signature are both made of, is part of the way to the link, masked or plain: it is counted in the
+whole path, and rows of their own show it.  At the coordinator, Flower's hub checks every object against its name as it
+comes in, plain or masked; that is in neither side of a comparison.
 
 ``COMMONROOT_BENCH_QUICK=1`` runs everything but the deployed round at toy sizes in seconds; its figures say nothing.
 """
@@ -10,51 +15,22 @@ it costs as much as several masks and depends on nothing but the processor's SHA
 from __future__ import annotations
 
 import os
-import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 import numpy as np
 from rich.console import Console
 
-from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.lanes import THREE21, UINT16, UINT32
-from commonroot.common.secure_sum.masks import CHUNK_BYTES, Keystream, add_streams
-from commonroot.common.secure_sum.precompute import Prepared
+from commonroot.common.secure_sum.masks import CHUNK_BYTES, add_streams
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.simulations.bench import Row
-from commonroot.simulations.bench_secure_sum_parts import Kernels, Parts, Upload, updates
+from commonroot.simulations.bench_secure_sum_clients import client_rows
+from commonroot.simulations.bench_secure_sum_limits import FULL, QUICK, Limit, Sizes, named
+from commonroot.simulations.bench_secure_sum_memory import property_rows
+from commonroot.simulations.bench_secure_sum_parts import Kernels, Parts, updates
+from commonroot.simulations.bench_secure_sum_servers import server_rows
 from commonroot.simulations.bench_timing import Work, in_turns
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much is measured.
-
-    large, small, many   parameters: where a target names 10^7; elsewhere; with 100 results in memory at once
-    times                repetitions of everything
-    departments          of the client rows; the last two of the coordinator rows
-    deployed             rounds of the deployed federation; 0 leaves it out
-    """
-
-    large: int
-    small: int
-    many: int
-    times: int
-    departments: tuple[int, ...]
-    deployed: int
-
-
-FULL: Final = Sizes(10_000_000, 1_000_000, 1_000_000, 5, (3, 10, 32), 6)
-QUICK: Final = Sizes(20_000, 10_000, 5_000, 2, (3, 4, 6), 0)
-
-_CRYPTO = {3: 0.25, 10: 0.40, 32: 0.80, 100: 1.05}
-_WHOLE = {3: 0.7, 10: 0.9, 32: 1.35, 100: 1.6}
-_SERVER = {10: (0.45, 0.60, 0.75), 32: (0.6, 1.15, 2.2), 100: (0.6, 1.2, 2.7)}
-_DROPS = (0.0, 0.1, 0.3)
-_MIB = 1 << 20
 
 
 def run(console: Console) -> list[Row]:
@@ -83,244 +59,50 @@ def measure(console: Console, sizes: Sizes) -> list[Row]:
     return rows
 
 
-def _named(parameters: int) -> str:
-    return f"{parameters:.0e}".replace("e+0", "e") + " parameters"
-
-
-def _bounded(what: str, value: float, bounds: dict[int, float], n: int) -> Row:
-    return Row(what, value, "<=", bounds[n]) if n in bounds else Row(what, value)
-
-
-# -- limits ------------------------------------------------------------------------------------------------------------
-
-
 def kernel_rows(sizes: Sizes) -> list[Row]:
     """Masks beside keystream and addition alone, in cache; encoding beside a copy of its input."""
-    streams = 10
-    noise, chunk = np.empty(CHUNK_BYTES, np.uint8), np.zeros(CHUNK_BYTES // 2, np.uint16)
-    zeros, words = memoryview(bytes(CHUNK_BYTES)), noise.view(np.uint16)
+    streams, limit = 10, Limit()
     loops = max(1, 2 * streams * sizes.large // CHUNK_BYTES // 4)
-    source = Keystream(os.urandom(32), "limit").segment(0)
+    payload = os.urandom(2 * sizes.large)
     work: dict[str, Work | Callable[[], object]] = {
-        "keystream": lambda: [source.update_into(zeros, noise.data) for _ in range(loops)],
-        "add": lambda: [np.add(chunk, words, out=chunk) for _ in range(loops)],
+        "keystream": partial(limit.keystream, loops),
+        "add": partial(limit.add, loops),
+        "hash": lambda: sha256(payload),
     }
-    lengths = (sizes.small, sizes.large)
-    for length in lengths:
-        vector, none = np.zeros(length, "<u2"), np.zeros(0, "<u8")
+    for size in (sizes.small, sizes.large):
+        vector, none = np.zeros(size, "<u2"), np.zeros(0, "<u8")
         secrets = [(1 if at % 2 else -1, os.urandom(32)) for at in range(streams)]
-        work[f"masks {length}"] = partial(add_streams, vector, none, secrets)
-        work[f"two threads {length}"] = partial(add_streams, vector, none, secrets, threads=2)
-    values = updates(sizes.large)
-    flat = np.concatenate(list(values.values()))
-    target = np.empty_like(flat)
-    work["copy"] = lambda: np.copyto(target, flat)
-    codecs = {lanes.name: Kernels(10, 9, values, lanes) for lanes in (UINT16, THREE21, UINT32)}
-    for name, kernels in codecs.items():
-        work[f"encode {name}"] = kernels.encode
+        work[f"masks {size}"] = partial(add_streams, vector, none, secrets)
+        work[f"two threads {size}"] = partial(add_streams, vector, none, secrets, threads=2)
+        values = updates(size)
+        flat = np.concatenate(list(values.values()))
+        work[f"copy {size}"] = partial(np.copyto, np.empty_like(flat), flat)
+        for lanes in (UINT16, THREE21, UINT32):
+            work[f"encode {lanes.name} {size}"] = Kernels(10, 9, values, lanes).encode
     cost = in_turns(work, sizes.times)
-    per_byte = (cost["keystream"].thread + cost["add"].thread) / (loops * CHUNK_BYTES)
+    done = loops * CHUNK_BYTES
+    per_byte = (cost["keystream"].thread + cost["add"].thread) / done
     rows = [
-        Row("keystream alone, GB/s", loops * CHUNK_BYTES / cost["keystream"].thread / 1e9),
-        Row("16-bit addition alone, in cache, GB/s", loops * CHUNK_BYTES / cost["add"].thread / 1e9),
+        Row("keystream alone, in cache, GB/s", done / cost["keystream"].thread / 1e9),
+        Row("16-bit addition alone, in cache, GB/s", done / cost["add"].thread / 1e9),
+        Row("SHA-256, GB/s", len(payload) / cost["hash"].thread / 1e9),
+        Row("copy of float32 values, GB/s", 4 * sizes.large / cost[f"copy {sizes.large}"].thread / 1e9),
     ]
-    for length in lengths:
-        limit = per_byte * 2 * length * streams
-        rows.append(
-            Row(f"mask kernel, {streams} streams, {_named(length)}: share of the limit 1/(1/keystream + 1/add)",
-                limit / cost[f"masks {length}"].thread, ">=", 0.90)
-        )  # fmt: skip
-        speed_up = cost[f"masks {length}"].wall / cost[f"two threads {length}"].wall
-        rows.append(Row(f"mask kernel, {_named(length)}: speed-up on the wall by a second thread", speed_up))
-    for name in codecs:
-        what = f"encode {name}, {_named(sizes.large)} ÷ copy of the float32 input"
-        value = cost[f"encode {name}"].thread / cost["copy"].thread
-        rows.append(Row(what, value, "<=", 5.0) if name == UINT16.name else Row(what, value))
-    return rows
-
-
-# -- a department ------------------------------------------------------------------------------------------------------
-
-
-def client_rows(sizes: Sizes) -> list[Row]:
-    """Encoding, masks, shares, signature, and the way to Flower's objects, beside Flower's own way."""
-    from commonroot.simulations.bench_secure_sum_flower import plain_reply, secure_reply
-
-    values = updates(sizes.large)
-    work: dict[str, Work | Callable[[], object]] = {"plain": lambda: plain_reply(values)}
-    ready: dict[int, Parts] = {n: Parts(n, values, "uint16") for n in sizes.departments}
-    for n, parts in ready.items():
-        sent = parts.upload(parts.reviewed(0))
-        work[f"crypto {n}"] = Work(parts.upload, partial(parts.reviewed, 0))
-        work[f"ahead {n}"] = Work(partial(_upload, parts), parts.reviewed_and_prepared)
-        work[f"link {n}"] = partial(secure_reply, sent.head, sent.body)
-    graph = Kernels(100, 36, values, UINT16)
-    body = graph.upload()
-    work["crypto 100"] = graph.upload
-    work["ahead 100"] = Work(graph.upload, graph.masks)
-    work["link 100"] = lambda: secure_reply(bytes(100_000), body)
-    work["hash"] = lambda: sha256(body)
-    cost = {name: each.thread for name, each in in_turns(work, sizes.times).items()}
-    plain, hashed = cost["plain"], cost["hash"]
-    size = f"{_named(sizes.large)}, uint16"
-    rows = [
-        Row(
-            f"Flower's plain client path (arrays, records, hashes), {_named(sizes.large)}: CPU milliseconds",
-            1e3 * plain,
-        ),
-        Row(f"SHA-256 of a masked body, {size} ÷ plain path", hashed / plain),
-    ]
-    for n in (*sizes.departments, 100):
-        of = f"n = {n}{' (k = 36)' if n == 100 else ''}"
-        crypto, ahead, link = cost[f"crypto {n}"], cost[f"ahead {n}"], cost[f"link {n}"]
+    for size in (sizes.small, sizes.large):
+        ours, two = cost[f"masks {size}"], cost[f"two threads {size}"]
+        share = per_byte * 2 * size * streams / ours.thread
+        of = f"mask kernel, {streams} streams, {named(size)}"
         rows += [
-            _bounded(f"client crypto ÷ plain path, {size}, {of}", crypto / plain, _CRYPTO, n),
-            _bounded(f"the same, less the body's SHA-256, {of}", (crypto - hashed) / plain, _CRYPTO, n),
-            Row(f"on the critical path with masks made ahead ÷ plain path, {of}", ahead / plain, "<=", 0.20),
-            Row(f"the same, less the body's SHA-256, {of}", (ahead - hashed) / plain, "<=", 0.20),
-            _bounded(f"whole secure client path ÷ plain path, {of}", (crypto + link) / plain, _WHOLE, n),
-            Row(
-                f"whole secure client path after training, masks made ahead ÷ plain path, {of}", (ahead + link) / plain
-            ),
-        ]
-    return rows
-
-
-def _upload(parts: Parts, ready: tuple[DepartmentMachine, Prepared]) -> Upload:
-    return parts.upload(*ready)
-
-
-def _hash(uploads: dict[int, Upload]) -> None:
-    for sent in uploads.values():
-        sha256(sent.body)
-
-
-# -- the coordinator ---------------------------------------------------------------------------------------------------
-
-
-def server_rows(sizes: Sizes) -> list[Row]:
-    """Whole rounds at the coordinator beside FedAvg over the survivors' results."""
-    few, some = sizes.departments[-2:]
-    rows = _rounds(Parts(few, updates(sizes.large)), sizes.large, sizes.times)
-    rows += _rounds(Parts(some, updates(sizes.small)), sizes.small, sizes.times)
-    rows += _rounds(Parts(some, updates(sizes.small), "uint16"), sizes.small, sizes.times)
-    return rows + _graph(sizes)
-
-
-def _rounds(parts: Parts, parameters: int, times: int) -> list[Row]:
-    from commonroot.simulations.bench_secure_sum_flower import add_loop, fedavg, plain_results
-
-    results = plain_results([parts.tensors] * parts.n)
-    uploads = {at: parts.upload(parts.reviewed(at)) for at in range(parts.n)}
-    dropped = [round(share * parts.n) for share in _DROPS]
-    work: dict[str, Work | Callable[[], object]] = {}
-    for lost in dropped:
-        left = {at: uploads[at] for at in range(lost, parts.n)}
-        answers = parts.answers(left)
-        work[f"ours {lost}"] = partial(parts.coordinate, left, answers)
-        work[f"two {lost}"] = partial(parts.coordinate, left, answers, 2)
-        work[f"fedavg {lost}"] = partial(fedavg, results[lost:])
-        work[f"hash {lost}"] = partial(_hash, left)
-    tensors = [np.concatenate(list(parts.tensors.values()))] * parts.n
-    work["loop"] = lambda: add_loop(tensors)
-    cost = in_turns(work, times)
-    of = f"n = {parts.n}, {_named(parameters)}, {parts.codec.lanes.name}"
-    rows = [Row(f"an optimised torch.add_ loop ÷ FedAvg, {of}", cost["loop"].thread / cost["fedavg 0"].thread)]
-    for at, lost in enumerate(dropped):
-        ours, plain, hashed = (cost[f"{what} {lost}"].thread for what in ("ours", "fedavg", "hash"))
-        bounds = {n: three[at] for n, three in _SERVER.items()}
-        after = f"{of}, {lost} lost"
-        rows += [
-            _bounded(f"coordinator ÷ FedAvg, {after}", ours / plain, bounds, parts.n),
-            _bounded(f"the same, less the bodies' SHA-256, {after}", (ours - hashed) / plain, bounds, parts.n),
-            Row(f"coordinator with two threads, wall ÷ one thread, {after}",
-                cost[f"two {lost}"].wall / cost[f"ours {lost}"].wall),
+            Row(f"{of}: share of the limit 1/(1/keystream + 1/add)", share, ">=", 0.90, 1.0,
+                "what is left is the derivation of keys and the calls of a short vector"),
+            Row(f"{of}: speed-up on the wall by a second thread", ours.wall / two.wall),
         ]  # fmt: skip
+        for lanes in (UINT16, THREE21, UINT32):
+            what = f"encode {lanes.name}, {named(size)} ÷ copy of the float32 input"
+            value = cost[f"encode {lanes.name} {size}"].thread / cost[f"copy {size}"].thread
+            why = "a copy of so little stays in cache, the steps of the encoder do not get faster with it"
+            rows.append(Row(what, value, "<=", 5.0, None, why) if lanes is UINT16 else Row(what, value))
     return rows
-
-
-def _graph(sizes: Sizes) -> list[Row]:
-    """n = 100, k = 36: the vector work alone, messages of a sparse graph left out."""
-    from commonroot.simulations.bench_secure_sum_flower import fedavg, plain_results
-
-    values = updates(sizes.many)
-    kernels = Kernels(100, 36, values, THREE21)
-    results, body = plain_results([values] * 100), kernels.upload()
-    work: dict[str, Work | Callable[[], object]] = {}
-    for lost in (0, 10, 30):
-        work[f"ours {lost}"] = partial(kernels.coordinate, body, lost)
-        work[f"fedavg {lost}"] = partial(fedavg, results[lost:])
-    work["hash"] = lambda: [sha256(body) for _ in range(100)]
-    cost = {name: each.thread for name, each in in_turns(work, sizes.times).items()}
-    rows = []
-    for at, lost in enumerate((0, 10, 30)):
-        after = f"n = 100, k = 36, {_named(sizes.many)}, 3x21, {lost} lost"
-        plain, hashed = cost[f"fedavg {lost}"], cost["hash"] * (100 - lost) / 100
-        rows += [
-            Row(f"coordinator's vector work ÷ FedAvg, {after}", cost[f"ours {lost}"] / plain, "<=", _SERVER[100][at]),
-            Row(f"the same, less the bodies' SHA-256, {after}", (cost[f"ours {lost}"] - hashed) / plain, "<=",
-                _SERVER[100][at]),
-        ]  # fmt: skip
-    return rows
-
-
-# -- properties --------------------------------------------------------------------------------------------------------
-
-
-def property_rows(sizes: Sizes) -> list[Row]:
-    """What an upload weighs, that the sum is exact, and what the coordinator keeps in memory."""
-    few, some = sizes.departments[-2:]
-    values = updates(sizes.small)
-    small, large = Parts(few, values), Parts(some, values, "3x21")
-    rows = []
-    for parts, bound in ((small, 0.505), (large, 0.68)):
-        sent = parts.upload(parts.reviewed(0))
-        share = (len(sent.head) + sent.body.nbytes) / (4 * sizes.small)
-        what = f"upload ÷ float32, {_named(sizes.small)}, {parts.codec.lanes.name}, n = {parts.n}"
-        rows.append(Row(what, share, "<=", bound))
-    rows += [
-        Row(f"words of the opened ring sum that differ from the sum of the encoded words, {parts.codec.lanes.name}",
-            parts.wrong_words(), "<=", 0)
-        for parts in (small, large)
-    ]  # fmt: skip
-    beyond = {parts.n: _beyond(parts) for parts in (small, large)}
-    rows += [
-        Row(f"coordinator's peak memory beyond one accumulator and one upload, n = {n}: MiB", found / _MIB, "<=", 1.0)
-        for n, found in beyond.items()
-    ]
-    graph = _beyond_graph(Kernels(100, 36, values, THREE21))
-    rows.append(Row("the same for vectors alone, n = 100: MiB", graph / _MIB, "<=", 1.0))
-    return rows
-
-
-def _beyond(parts: Parts) -> int:
-    """Bytes at the peak of a whole round up to the unmasked sum, less one accumulator and one upload."""
-    uploads = {at: parts.upload(parts.reviewed(at)) for at in range(parts.n)}
-    answers = parts.answers(uploads)
-
-    def arriving() -> Iterator[tuple[int, Upload]]:
-        for who, sent in uploads.items():
-            yield who, Upload(bytes(sent.head), memoryview(bytearray(sent.body)))
-
-    tracemalloc.start()
-    try:
-        parts.unmask(arriving(), answers)
-        return tracemalloc.get_traced_memory()[1] - 2 * parts.codec.layout.nbytes
-    finally:
-        tracemalloc.stop()
-
-
-def _beyond_graph(kernels: Kernels) -> int:
-    body = kernels.upload()
-    tracemalloc.start()
-    try:
-        kernels.unmask((memoryview(bytearray(body)) for _ in range(kernels.n)), 0)
-        return tracemalloc.get_traced_memory()[1] - 2 * kernels.layout.nbytes
-    finally:
-        tracemalloc.stop()
-
-
-# -- SecAgg+ -----------------------------------------------------------------------------------------------------------
 
 
 def secagg_rows(sizes: Sizes) -> list[Row]:
@@ -329,14 +111,18 @@ def secagg_rows(sizes: Sizes) -> list[Row]:
 
     n = sizes.departments[-2]
     values = updates(sizes.large)
-    parts, theirs = Parts(n, values), SecAggPlus(n, values)
+    parts, theirs, limit = Parts(n, values), SecAggPlus(n, values), Limit()
     uploads = {at: parts.upload(parts.reviewed(at)) for at in range(n)}
-    sent = theirs.client_upload()
+    sent, body = theirs.client_upload(), uploads[0].body
+    flat = np.concatenate(list(values.values()))
     work: dict[str, Work | Callable[[], object]] = {
         "client ours": Work(parts.upload, partial(parts.reviewed, 0)),
         "client theirs": theirs.client_upload,
+        "hash": lambda: sha256(body),
+        "copy": partial(np.copyto, np.empty_like(flat), flat),
+        "limit": partial(limit.mask, 2 * sizes.large),
     }
-    dropped = [round(share * n) for share in _DROPS]
+    dropped = [round(share * n) for share in sizes.drops]
     for lost in dropped:
         left = {at: uploads[at] for at in range(lost, n)}
         answers = parts.answers(left)
@@ -344,15 +130,22 @@ def secagg_rows(sizes: Sizes) -> list[Row]:
         # Whose bytes they are makes no difference to the time; one upload of theirs is 80 MB.
         work[f"theirs {lost}"] = partial(theirs.server, [sent] * (n - lost), lost)
     cost = {name: each.thread for name, each in in_turns(work, sizes.times).items()}
-    of = f"n = {n}, {_named(sizes.large)}"
-    size = sum(map(len, sent)) / (len(uploads[0].head) + uploads[0].body.nbytes)
+    of = f"n = {n}, {named(sizes.large)}"
+    crypto = cost["client ours"] - cost["hash"]
+    least = n * cost["limit"] + cost["copy"]
+    size = sum(map(len, sent)) / (len(uploads[0].head) + body.nbytes)
     return [
-        Row(f"Flower's SecAgg+ client ÷ ours, {of}", cost["client theirs"] / cost["client ours"], ">=", 15),
+        Row(f"Flower's SecAgg+ client ÷ ours, {of}", cost["client theirs"] / crypto, ">=", 15,
+            cost["client theirs"] / least,
+            f"the {n} keystreams of an upload take {n * cost['limit'] / crypto:.0%} of ours, at the limit"),
+        Row(f"Flower's SecAgg+ client ÷ ours with the hash of the upload, {of}",
+            cost["client theirs"] / cost["client ours"]),
         *(
             Row(f"Flower's SecAgg+ server ÷ ours, {of}, {lost} lost",
                 cost[f"theirs {lost}"] / cost[f"ours {lost}"], ">=", 10)
             for lost in dropped
         ),
-        Row(f"Flower's SecAgg+ upload ÷ ours, {of}: bytes", size, ">=", 3.9),
+        Row(f"Flower's SecAgg+ upload ÷ ours, {of}: bytes", size, ">=", 4, sum(map(len, sent)) / body.nbytes,
+            f"the vectors are as 4 to 1; shares, commitments and signature add {len(uploads[0].head):,} bytes to ours"),
         Row("Flower's SecAgg+ messages to a client in a round ÷ ours", 4 / 2, ">=", 2),
     ]  # fmt: skip

@@ -82,11 +82,11 @@ def plain_reply(tensors: Tensors) -> int:
         return sum(len(thing.deflate()) for thing in objects.values())
 
 
-def secure_reply(head: bytes, body: memoryview) -> int:
+def secure_reply(head: bytes, body: memoryview, pieces: tuple[bytes, ...]) -> int:
     """Bytes that our client pushes for a masked vector: the same steps of the same library, by way of our adapter."""
     metadata = _metadata()
     metadata.__dict__["_message_type"] = MESSAGE_TYPE
-    envelope = Envelope(Sealed(Parcel(MASKED, head, body)), metadata)
+    envelope = Envelope(Sealed(Parcel(MASKED, head, body, pieces)), metadata)
     wanted = {envelope.message_id, *envelope_objects(envelope)}
     return sum(len(content) for _, content in envelope.contents(wanted))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,19 @@ from commonroot.common.secure_sum.epoch import EpochSetup, introduction
 from commonroot.common.secure_sum.lanes import LaneChoice, Lanes, Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.common.secure_sum.pieces import digests
 from commonroot.common.secure_sum.precompute import Prepared
-from commonroot.common.secure_sum.primitives import Identity, sha256
+from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, derive, seal, sha256, tagged_hash
+from commonroot.common.secure_sum.shares import interpolate, split
 
 Tensors = dict[str, NDArray[np.float32]]
 #: A tensor's elements lie within this many times their root mean square; what the protocol publishes from the last sum.
 _SPREAD = 10.0
 _RMS = 0.01
+#: Stands for a transcript.
+_LABEL = bytes(32)
+#: Secrets whose shares are joined at a time.
+_JOINED = 512
 
 
 def updates(parameters: int, tensors: int = 10, seed: int = 1) -> Tensors:
@@ -53,10 +59,11 @@ def _charter(values: Tensors, lanes: LaneChoice) -> Charter:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What one department sent."""
+    """What one department sent, and the digests of its body's pieces, against which the hub checks what comes in."""
 
     head: bytes
     body: memoryview
+    pieces: tuple[bytes, ...]
 
 
 class Parts:
@@ -126,7 +133,11 @@ class Parts:
     def reviewed_and_prepared(self, department: int = 0) -> tuple[DepartmentMachine, Prepared]:
         """The same with masks, shares and boxes made ahead."""
         machine = self.reviewed(department)
-        return machine, machine.prepare(self.opening, os.urandom)
+        return machine, self.prepared(machine)
+
+    def prepared(self, machine: DepartmentMachine, threads: int = 1) -> Prepared:
+        """What a department that has reviewed the round can make ahead."""
+        return machine.prepare(self.opening, os.urandom, threads=threads)
 
     def encoded(self, key: bytes) -> tuple[Words, Words64]:
         """A department's words."""
@@ -136,7 +147,7 @@ class Parts:
         """Encode and mask: what lies between trained tensors and the link."""
         bulk, exact = self.encoded(key or os.urandom(32))
         head, body, self._masked[machine.me] = machine.mask(self.opening, bulk, exact, prepared or os.urandom)
-        return Upload(head, body)
+        return Upload(head, body, machine.pieces)
 
     # -- the coordinator -------------------------------------------------------------------------------------------
 
@@ -150,7 +161,7 @@ class Parts:
         """
         asking = self.round()
         for who, sent in uploads.items():
-            asking.upload(who, sent.head, sent.body)
+            asking.upload(who, sent.head, sent.body, sent.pieces)
         asking.fix()
         quorum = sorted(uploads)[: self.roster.parameters.opening_quorum]
         machines = {who: DepartmentMachine(self.roster, self.identities[who], self._masked[who]) for who in quorum}
@@ -162,7 +173,7 @@ class Parts:
         """Check and add uploads, check and join shares, unmask; with the number of survivors."""
         at_work = self.round()
         for who, sent in uploads:
-            at_work.upload(who, sent.head, sent.body)
+            at_work.upload(who, sent.head, sent.body, sent.pieces)
             del sent  # before the next one arrives
         survivors = at_work.fix()
         for who, head in answers:
@@ -186,10 +197,13 @@ class Parts:
 
 
 class Kernels:
-    """The vector work of a larger federation: k neighbours and one own mask a department, without its messages."""
+    """The work on vectors and shares of a larger federation, without its messages and signatures.
 
-    def __init__(self, n: int, k: int, values: Tensors, lanes: Lanes) -> None:
-        self.n, self.k = n, k
+    Parameters  n: departments, each with k neighbours; committee: members who get shares of a department's secrets
+    """
+
+    def __init__(self, n: int, k: int, values: Tensors, lanes: Lanes, committee: int = 10) -> None:
+        self.n, self.k, self.committee = n, k, committee
         self.values: dict[str, NDArray[np.floating]] = {**values, "weight": np.asarray(0.5)}
         self.codec = SumCodec(_charter(values, "auto").manifest, n, lanes)
         self._bounds = self.codec.initial_bounds()
@@ -203,47 +217,74 @@ class Kernels:
         """One department's words."""
         return self.codec.encode(self.values, self._bounds, os.urandom(32))
 
-    def masks(self) -> tuple[Words, Words64]:
-        """One department's: its own and k pairwise streams, which can be made ahead."""
+    def masks(self, threads: int = 1) -> tuple[bytes, tuple[Words, Words64]]:
+        """One department's, its own and k pairwise streams, and what the committee gets: all that can be made ahead."""
+        head, streams = self._deal()
         words = self.layout.empty()
-        fill_streams(*words, self._streams())
-        return words
+        fill_streams(*words, streams, threads=threads)
+        return head, words
 
-    def _streams(self) -> list[Signed]:
-        return [(-1 if at % 2 else 1, os.urandom(32)) for at in range(self.k + 1)]
+    def _deal(self) -> tuple[bytes, list[Signed]]:
+        """Secrets, their shares in sealed boxes, and commitments; more than half of the committee can join them."""
+        chains = [os.urandom(KEY_BYTES) for _ in range(max(self.k, self.committee))]
+        secrets = [os.urandom(KEY_BYTES), *(derive(chain, "mask", _LABEL) for chain in chains[: self.k])]
+        table = np.frombuffer(b"".join(secrets), dtype=np.uint8).reshape(len(secrets), KEY_BYTES)
+        points = range(1, self.committee + 1)
+        shares = split(table, points, self.committee // 2 + 1, os.urandom)
+        boxes = [
+            seal(derive(chain, "box", _LABEL), each.tobytes(), _LABEL)
+            for chain, each in zip(chains, shares, strict=False)
+        ]
+        commitments = [tagged_hash("p", _LABEL, secret) for secret in secrets]
+        return b"".join((*boxes, *commitments)), [(-1 if at % 2 else 1, secret) for at, secret in enumerate(secrets)]
 
-    def upload(self, masks: tuple[Words, Words64] | None = None) -> memoryview:
+    def upload(self, ahead: tuple[bytes, tuple[Words, Words64]] | None = None) -> Upload:
         """Encode, mask and hash."""
         words = self.encode()
-        if masks is None:
-            add_streams(*words, self._streams())
+        if ahead is None:
+            head, streams = self._deal()
+            add_streams(*words, streams)
         else:
+            head, masks = ahead
             for word, mask in zip(words, masks, strict=True):
                 np.add(word, mask, out=word)
         body = join_body(*words)
-        sha256(body)
-        return body
+        return Upload(head, body, digests(body))
 
-    def unmask(self, bodies: Iterable[memoryview], dropped: int) -> Sums:
-        """Hash and add the survivors' uploads, take off their own masks and those of edges to the lost."""
+    def streams_after(self, dropped: int) -> int:
+        """Streams that are left on the sum: the survivors' own, and those of edges from a lost one to a survivor."""
         survivors = self.n - dropped
+        return survivors + round(dropped * self.k * survivors / (self.n - 1))
+
+    def unmask(self, bodies: Iterable[memoryview], dropped: int, threads: int = 1) -> Sums:
+        """Add the survivors' uploads, join the shares of the secrets that are wanted, take their streams off."""
         bulk, exact = np.zeros(self.layout.bulk, dtype=self.layout.word), np.zeros(self.layout.exact, dtype="<u8")
         for body in bodies:
-            sha256(body)
             for total, words in zip((bulk, exact), self.layout.split(body), strict=True):
                 np.add(total, words, out=total)
             del body, words  # before the next one arrives
-        edges = round(dropped * self.k * survivors / (self.n - 1))  # from a lost department to a survivor
-        streams: list[Signed] = [(-1, os.urandom(32)) for _ in range(survivors + edges)]
-        add_streams(bulk, exact, streams)
+        quorum = self.committee // 2 + 1
+        streams: list[Signed] = []
+        for count in _parts(self.streams_after(dropped), _JOINED):
+            shares = np.frombuffer(os.urandom(quorum * count * KEY_BYTES), np.uint8).reshape(quorum, count, KEY_BYTES)
+            joined = interpolate(range(1, quorum + 1), shares)
+            streams += [(-1, secret.tobytes()) for secret in joined]
+        add_streams(bulk, exact, streams, threads=threads)
         return bulk, exact
 
-    def coordinate(self, body: memoryview, dropped: int) -> None:
+    def coordinate(self, bodies: Sequence[memoryview], dropped: int, threads: int = 1) -> None:
         """A round's passes over memory, decoding included.
 
-        All uploads are the same bytes here, under masks that nobody takes off, so the sum is noise: it is zeroed before
-        it is decoded.
+        The uploads are the same few again and again, under masks that nobody takes off, so the sum is noise: it is
+        zeroed before it is decoded.
         """
-        bulk, exact = self.unmask([body] * (self.n - dropped), dropped)
+        survivors = self.n - dropped
+        bulk, exact = self.unmask((bodies[at % len(bodies)] for at in range(survivors)), dropped, threads)
         bulk[:], exact[:] = 0, 0
-        self.codec.decode(bulk, exact, self.n - dropped, self._bounds)
+        self.codec.decode(bulk, exact, survivors, self._bounds)
+
+
+def _parts(count: int, most: int) -> Iterator[int]:
+    """``count`` in parts of at most ``most``."""
+    for begin in range(0, count, most):
+        yield min(most, count - begin)

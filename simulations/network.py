@@ -10,7 +10,7 @@ import heapq
 import itertools
 import random as seeded
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from commonroot.common.parcel import Parcel
@@ -135,7 +135,8 @@ class MemoryNetwork:
         department = self._departments[event.node_key]
         if not department.online or department.life != event.life:
             return  # lost with the process it was meant for
-        reply = department.handle(event.crossing.parcel)
+        # Nothing but kind, head and body crosses a network.
+        reply = replace(department.handle(event.crossing.parcel), pieces=())
         if not department.online:
             return  # it died while it worked
         crossing = Crossing("to-coordinator", department.name, reply)

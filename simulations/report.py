@@ -37,6 +37,7 @@ MEANINGS = {
     parcel.READY: "the department approved the charter and its data fits",
     parcel.GREETING: "a signature under the roster, and sealed keys for the other departments",
     parcel.INTRODUCED: "which departments it has met, signed",
+    parcel.TRAINED: "the department has trained and waits for the round to open",
     parcel.MASKED: "a vector under masks; it opens only as part of a sum",
     parcel.SHARES: "shares of one-time mask secrets, for one survivor set",
     parcel.CLOSED: "the department took over the final backbone",

@@ -54,9 +54,9 @@ class LocalResult:
     """
 
     shared: Tensors = field(repr=False)
-    rows: int
-    loss: float
-    held_out: float
+    rows: int = field(repr=False)
+    loss: float = field(repr=False)
+    held_out: float = field(repr=False)
 
 
 @runtime_checkable

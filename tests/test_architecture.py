@@ -66,6 +66,7 @@ CRYPTOGRAPHY_ELSEWHERE = {
 FLOWER = {
     "commonroot/flower.py": "messages, alike on both sides",
     "client/node.py": "a department's link",
+    "server/announcements.py": "what a department may announce to the hub",
     "server/flower_links.py": "the coordinator's links",
     "server/gate.py": "which of the hub's routes the public may reach",
     "server/superlink.py": "the hub, in the coordinator's process",

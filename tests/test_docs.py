@@ -25,7 +25,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-LANGUAGES = {"console", "python", "toml", "text"}
+LANGUAGES = {"console", "python", "toml", "text", "mermaid"}
 
 _BLOCK = re.compile(
     r"(?:^<!--\s*test:\s*(?P<mark>.*?)\s*-->\s*\n)?^```(?P<language>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.M | re.S

@@ -13,14 +13,15 @@ protects against faults, not against a department that lies about its own data.
 
 Beside the manifest's terms, the codec adds scalars of its own to the exact segment, under the same masks: for every
 fixed16 term the mean of (x/B)² over the department's clipped values, and one clipped share, the fraction of its
-fixed16 elements that lay outside their bound.  They set the next round's bounds.
+fixed16 elements that lay outside their bound, those left out that rounding took back in.  They set the next round's
+bounds.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -52,7 +53,7 @@ class Opened:
     clipped_share   mean over survivors of the fraction of fixed16 elements that were clipped; 0 without such terms
     """
 
-    values: dict[str, FloatArray]
+    values: dict[str, FloatArray] = field(repr=False)
     next_bounds: Bounds
     clipped_share: float
 
@@ -156,16 +157,19 @@ class SumCodec:
         squares = [0.0] * len(flat)
         clipped = 0
         spare = np.empty(min(STEP, bulk.size), dtype=np.uint64) if self.lanes.fields > 1 else np.empty(0, np.uint64)
-        for at, begin, piece in self._steps():
-            x = flat[at][begin : begin + piece.stop - piece.start]
-            found = rounder.round(x, limits[at], factors[at])
-            if found is None:
-                raise ManifestError(f"term {self._bulk[at].name!r} holds values that are not finite numbers")
-            signed, square, beyond = found
-            words = bulk[piece.word : piece.word + x.size]
-            self.lanes.put(signed, self.levels // 2, words, piece.field, spare)
-            squares[at] += square
-            clipped += beyond
+        with np.errstate(over="ignore", invalid="ignore"):  # seen in the levels and their squares
+            for at, begin, piece in self._steps():
+                x = flat[at][begin : begin + piece.stop - piece.start]
+                words = bulk[piece.word : piece.word + x.size]
+                signed, square = rounder.round(x, factors[at])
+                if not (math.isfinite(square) and self.lanes.put(signed, self.levels, words, piece.field, spare)):
+                    found = rounder.clipped(x, limits[at], factors[at])
+                    if found is None:
+                        raise ManifestError(f"term {self._bulk[at].name!r} holds values that are not finite numbers")
+                    signed, square, beyond = found
+                    clipped += beyond
+                    self.lanes.put(signed, self.levels, words, piece.field, spare)
+                squares[at] += square
         means = [rounder.mean_square(s, t.size) for s, t in zip(squares, self._bulk, strict=True)]
         return [*means, clipped / self._elements]
 

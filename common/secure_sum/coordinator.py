@@ -12,6 +12,7 @@ Errors about one department (PeerError) leave the round as it was: the caller tr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -31,20 +32,25 @@ from commonroot.common.errors import (
 from commonroot.common.messages import Masked, Open, Previous, RoundOpen, RunClose, Shares, opened_digest
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum import snapshots
-from commonroot.common.secure_sum.edges import commit_pair, commit_self, others, smallest_cohort, wanted
+from commonroot.common.secure_sum.edges import RoundEdges, cohort_fault, commit_pair, commit_self
+from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, sign
+from commonroot.common.secure_sum.pieces import body_digest, digests
 from commonroot.common.secure_sum.primitives import Identity, same, sha256
 from commonroot.common.secure_sum.recovery import recover
-from commonroot.common.secure_sum.shares import SECRET_BYTES, point
+from commonroot.common.secure_sum.shares import SECRET_BYTES, Bytes2
+from commonroot.common.secure_sum.states import SUM, SumEvent, SumState
 
 Body = bytes | bytearray | memoryview
 Sums = tuple[Words, Words64]
+#: Masks taken off in one walk over the sum; each holds a cipher's state meanwhile.
+_STREAMS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What stays of an upload: its head's hash, and by department the boxes and the commitments (own b at its own)."""
+    """What stays of an upload: its head's hash, boxes by member, commitments by neighbour (own b at its own number)."""
 
     head: bytes
     boxes: dict[int, bytes] = field(repr=False)
@@ -68,21 +74,31 @@ class CoordinatorRound:
         if identity.public.hex() != roster.coordinator:
             raise ForeignState("the identity is not the coordinator's in this roster")
         opening.check(identity.public, who="the coordinator")
-        least = smallest_cohort(roster.parameters, floor)
-        if len(opening.cohort) < least or opening.cohort[-1] >= len(roster.departments):
-            raise BadCohort(f"a cohort of {len(opening.cohort)}: at least {least} are needed, all from the roster")
+        if opening.cohort[-1] >= len(roster.departments):
+            raise BadCohort(f"the cohort names department {opening.cohort[-1]}, which is not in the roster")
+        if fault := cohort_fault(roster, opening.cohort, floor):
+            raise BadCohort(fault)
         self.roster = roster
         self.opening = opening
         self.transcript = opening.transcript
         self.floor = max(roster.parameters.survivors_min, floor)
         self._identity = identity
+        self._edges = RoundEdges(roster, opening.cohort)
         self._layout = layout
         self._sum: Sums = (np.zeros(layout.bulk, dtype=layout.word), np.zeros(layout.exact, dtype="<u8"))
         self._kept: dict[int, _Kept] = {}
         self._survivors: tuple[int, ...] | None = None
-        self._answers: dict[int, Shares] = {}
+        self._answers: dict[int, Bytes2] = {}
         self._liars: frozenset[int] = frozenset()
+        self._doubtful = False
         self._done = False
+
+    @property
+    def state(self) -> SumState:
+        """Where this round stands in ``states.SUM``."""
+        if self._survivors is None:
+            return SumState.UPLOADING
+        return SumState.DONE if self._done else SumState.OPENING
 
     # -- uploading -------------------------------------------------------------------------------------------------
 
@@ -96,10 +112,11 @@ class CoordinatorRound:
         """Departments whose uploads were added, in order."""
         return tuple(sorted(self._kept))
 
-    def upload(self, sender: int, head: bytes, body: Body) -> bool:
+    def upload(self, sender: int, head: bytes, body: Body, pieces: tuple[bytes, ...] = ()) -> bool:
         """Check one upload and add it; False where it changes nothing (an exact repeat, or too late).
 
-        Parameters  sender: the department the link belongs to; head, body: of its masked parcel
+        Parameters  sender: the department the link belongs to; head, body: of its masked parcel; pieces: digests that
+                    the link has checked the body against, or empty to have it hashed here
         Raises      Malformed, WrongVersion, BadSignature, UnknownRound: not of this round, cohort or sender; WrongSize;
                     BroadcastMismatch: the body is not what was signed; StaleRound: a second, different upload (the
                     first stands); CommitmentMismatch: naming both ends of an edge
@@ -109,24 +126,24 @@ class CoordinatorRound:
             if not same(self._kept[sender].head, sha256(head)):
                 raise StaleRound(f"{self._name(sender)} uploaded twice, differently; its first upload stands")
             return False
-        if self._survivors is not None:
+        if not SUM.allows(self.state, SumEvent.ADD):
             return False
         expected = self._layout.nbytes
         if memoryview(body).nbytes != expected:
             raise WrongSize(f"the upload of {self._name(sender)} has {memoryview(body).nbytes} bytes, not {expected}")
-        if not same(sha256(body), masked.body):
+        if not same(body_digest(pieces or digests(body)), masked.body):
             raise BroadcastMismatch(f"the upload of {self._name(sender)} is not the one it signed")
-        cohort = self.opening.cohort
         kept = _Kept(
             sha256(head),
-            dict(zip(cohort, masked.boxes, strict=True)),
-            dict(zip((sender, *others(cohort, sender)), masked.commitments, strict=True)),
+            dict(zip(self._edges.members, masked.boxes, strict=True)),
+            dict(zip(self._edges.dealt(sender), masked.commitments, strict=True)),
         )
-        for peer, theirs in self._kept.items():
-            if not same(kept.commitments[peer], theirs.commitments[sender]):
+        for peer in self._edges.neighbours(sender):
+            theirs = self._kept.get(peer)
+            if theirs is not None and not same(kept.commitments[peer], theirs.commitments[sender]):
                 raise CommitmentMismatch(
                     f"{self._name(sender)} and {self._name(peer)} committed to different secrets; "
-                    f"the upload of {self._name(sender)} is left out"
+                    f"which of the two lied cannot be told, and the upload of {self._name(sender)} is left out"
                 )
         for total, words in zip(self._sum, self._layout.split(body), strict=True):
             np.add(total, words, out=total)
@@ -140,18 +157,22 @@ class CoordinatorRound:
         masked.check(self._public(sender), who=self._name(sender))
         if masked.transcript != self.transcript:
             raise UnknownRound(f"the upload of {self._name(sender)} is not for this round")
-        if len(masked.boxes) != len(self.opening.cohort):
+        if len(masked.boxes) != len(self._edges.members):
             raise WrongSize(f"{self._name(sender)} sent {len(masked.boxes)} boxes to a cohort of another size")
+        if len(masked.commitments) != len(self._edges.dealt(sender)):
+            raise WrongSize(f"{self._name(sender)} made {len(masked.commitments)} commitments, not one per secret")
         return masked
 
     def fix(self) -> tuple[int, ...]:
         """Settle the survivor set: all whose uploads were added.  It never changes again.
 
-        Raises NotEnoughUploads below the floor; more uploads may still be added then.
+        Raises NotEnoughUploads below the floor or against the window rule; more uploads may still be added then.
         """
         if self._survivors is None:
             if len(self._kept) < self.floor:
                 raise NotEnoughUploads(f"{len(self._kept)} uploads, at least {self.floor} are needed")
+            if thin := MaskGraph.of(self.roster).thin(self._kept, self.roster.parameters.colluders):
+                raise NotEnoughUploads(f"of {len(self._kept)} uploads, {thin}")
             self._survivors = self.uploaded
         return self._survivors
 
@@ -169,10 +190,15 @@ class CoordinatorRound:
         """H(T, U), for M5 and the journal."""
         return opened_digest(self.transcript, self.survivors)
 
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Committee members in the cohort, in order: those that are asked to open."""
+        return self._edges.members
+
     def open_for(self, member: int) -> bytes:
-        """The head of M3 for one member of the cohort, the same bytes each time."""
-        if member not in self.opening.cohort:
-            raise UsageError(f"department {member} is not in this round's cohort")
+        """The head of M3 for one of ``members``, the same bytes each time."""
+        if member not in self.members:
+            raise UsageError(f"department {member} does not open this round")
         return Open.signed(
             self._identity,
             transcript=self.transcript,
@@ -185,21 +211,23 @@ class CoordinatorRound:
         """Take one member's answer; False for a repeat.
 
         Raises Malformed, WrongVersion, BadSignature; UnknownRound: another round, survivor set or sender; BadShare: the
-        wrong number of shares, or a second, different answer (the first stands)
+        wrong number of shares, or a second, different answer (the first stands); UsageError before ``fix``
         """
+        SUM.after(self.state, SumEvent.TAKE)
         shares = Shares.decode(head)
-        if member not in self.opening.cohort or shares.member != member:
-            raise UnknownRound(f"an answer of department {shares.member} came from {member}, or outside the cohort")
+        if member not in self.members or shares.member != member:
+            raise UnknownRound(f"an answer of department {shares.member} came from {member}, or from no member")
         shares.check(self._public(member), who=self._name(member))
         if shares.transcript != self.transcript or shares.opened != self.opened_digest:
             raise UnknownRound(f"the answer of {self._name(member)} is not for this round and survivor set")
-        if len(shares.shares) != len(wanted(self.opening.cohort, self.survivors)):
+        if len(shares.shares) != len(self._wanted):
             raise BadShare(f"{self._name(member)} answered with {len(shares.shares)} shares")
+        flat = np.frombuffer(b"".join(shares.shares), dtype=np.uint8).reshape(-1, SECRET_BYTES)
         if member in self._answers:
-            if self._answers[member].shares != shares.shares:
+            if not np.array_equal(self._answers[member], flat):
                 raise BadShare(f"{self._name(member)} answered twice, differently")
             return False
-        self._answers[member] = shares
+        self._answers[member] = flat
         return True
 
     @property
@@ -217,6 +245,16 @@ class CoordinatorRound:
         """After ``finish``: members whose shares are not the ones dealt, in order, as far as ``recovery`` can tell."""
         return tuple(sorted(self._liars))
 
+    @property
+    def doubtful(self) -> bool:
+        """After ``finish``: do answers contradict each other beyond what ``liars`` explains?  See ``name_liars``."""
+        return self._doubtful
+
+    def name_liars(self) -> tuple[int, ...]:
+        """``liars`` once more, from all answers that were taken by now, ``finish`` or not."""
+        self._recover()
+        return self.liars
+
     def finish(self, *, threads: int = 1) -> Sums:
         """Unmask: the ring sums over the survivors' words, for ``SumCodec.decode``.
 
@@ -225,36 +263,43 @@ class CoordinatorRound:
                 help, then ``finish`` may be called again
                 BadShare: everyone answered and yet some department's secrets do not come back, so its shares, or too
                 many answers about them, are wrong: the round is lost
+                UsageError before ``fix``
         """
+        SUM.after(self.state, SumEvent.UNMASK)
         if not self._done:
             secrets = self._recover()
             streams: list[Signed] = []
             for (dealer, of), secret in secrets.items():
                 streams.append((-1 if of == dealer else -sign(dealer, of), secret))
-            add_streams(*self._sum, streams, threads=threads)
+            for at in range(0, len(streams), _STREAMS_AT_ONCE):
+                add_streams(*self._sum, streams[at : at + _STREAMS_AT_ONCE], threads=threads)
             self._done = True
         return self._sum
+
+    @cached_property
+    def _wanted(self) -> list[tuple[int, int]]:
+        return self._edges.wanted(self.survivors)
 
     def _recover(self) -> dict[tuple[int, int], bytes]:
         quorum = self.roster.parameters.opening_quorum
         if not self.ready:
             raise NotEnoughShares(f"{len(self._answers)} members answered, {quorum} are needed")
-        keys = wanted(self.opening.cohort, self.survivors)
+        keys = self._wanted
         members = self.answered
-        flat = b"".join(share for member in members for share in self._answers[member].shares)
-        shares = np.frombuffer(flat, dtype=np.uint8).reshape(len(members), len(keys), SECRET_BYTES)
+        points = dict(zip(self.members, self._edges.points, strict=True))
         found = recover(
-            [point(m) for m in members],
-            shares,
+            [points[member] for member in members],
+            np.stack([self._answers[member] for member in members]),
             [dealer for dealer, _ in keys],
             quorum,
             lambda s, v: self._holds(keys[s], v),
             colluders=self.roster.parameters.colluders,
         )
         self._liars = frozenset(members[row] for row in found.liars)
+        self._doubtful = found.doubtful
         if found.failed:
             names = ", ".join(self._name(dealer) for dealer in found.failed)
-            if len(members) < len(self.opening.cohort):
+            if len(members) < len(self.members):
                 raise NotEnoughShares(f"among {len(members)} answers some lie: the secrets of {names} do not come back")
             raise BadShare(f"the shares dealt by {names} do not come back from all {len(members)} answers")
         return {key: secret.tobytes() for key, secret in zip(keys, found.secrets, strict=True)}
@@ -271,8 +316,7 @@ class CoordinatorRound:
 
         Raises UsageError before ``fix`` and after ``finish``.
         """
-        if self._done:
-            raise UsageError("the round is over: its sum was unmasked")
+        SUM.after(self.state, SumEvent.STORE)
         kept = self._kept
         return snapshots.encode(
             snapshots.Snapshot(
@@ -300,8 +344,8 @@ class CoordinatorRound:
         for i, head, boxes, commitments in zip(s.survivors, s.heads, s.boxes, s.commitments, strict=True):
             machine._kept[i] = _Kept(
                 head,
-                dict(zip(opening.cohort, boxes, strict=True)),
-                dict(zip((i, *others(opening.cohort, i)), commitments, strict=True)),
+                dict(zip(machine._edges.members, boxes, strict=True)),
+                dict(zip(machine._edges.dealt(i), commitments, strict=True)),
             )
         machine._survivors = s.survivors
         return machine

@@ -6,6 +6,7 @@ Rule 3  at most one survivor set is opened per round, and the memory of it is du
 Rule 4  at most one survivor set is opened per backbone, however many rounds are tried on it: its contribution is a
         function of the backbone, and two sums of the same values can be subtracted
 Rule 5  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
+Rule 6  no survivor set is opened that colluders could split: the window rule of ``graph``
 
 ``mask`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``, the body)
 and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on disk.
@@ -41,25 +42,37 @@ from commonroot.common.errors import (
     WrongFederation,
     WrongSize,
 )
-from commonroot.common.messages import BOX_SALT_BYTES, Masked, Open, Previous, RoundOpen, RunClose, Shares, box_bytes
+from commonroot.common.messages import (
+    BOX_SALT_BYTES,
+    Masked,
+    Open,
+    Previous,
+    Ready,
+    RoundOpen,
+    RunClose,
+    Shares,
+    Train,
+)
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
+from commonroot.common.secure_sum.committee import Committee
 from commonroot.common.secure_sum.edges import (
+    RoundEdges,
+    cohort_fault,
     commit_pair,
     commit_self,
     open_box,
-    others,
     pair_secret,
     seal_box,
-    smallest_cohort,
-    wanted,
 )
+from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body, sign
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
+from commonroot.common.secure_sum.pieces import body_digest, digests
 from commonroot.common.secure_sum.precompute import Dealt, Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
-from commonroot.common.secure_sum.shares import SECRET_BYTES, point, split
+from commonroot.common.secure_sum.shares import SECRET_BYTES, split
 
 Body = bytes | bytearray | memoryview
 
@@ -81,8 +94,10 @@ class DepartmentMachine:
             raise ForeignState("the department's memory does not fit the roster")
         self._identity = identity
         self._memory = memory
+        self._opens = self.me in Committee.of(roster).members
         self._reviewed: tuple[bytes, int] | None = None
         self._layout: Layout | None = None
+        self._pieces: tuple[bytes, ...] = ()
 
     @property
     def memory(self) -> DepartmentMemory:
@@ -98,6 +113,11 @@ class DepartmentMachine:
             raise UsageError("an introduction adds chains and changes nothing else")
         self._memory = memory
 
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Digests of the pieces of the body that ``mask`` made last, for the link."""
+        return self._pieces
+
     # -- M1 --------------------------------------------------------------------------------------------------------
 
     def review(self, head: bytes, body: Body, *, charter: Charter) -> RoundOpen:
@@ -108,7 +128,7 @@ class DepartmentMachine:
                     round was used with other contents or lies beyond the roster's last; BadCohort; NotIntroduced;
                     AnotherSurvivorSet: a backbone that is closed for good; OutsideCharter: manifest, bounds or
                     deadline; WrongSize, BroadcastMismatch: the body; ResultMismatch: M5
-        An exact repeat of the round last masked for passes; see ``repeat``.
+        An exact repeat of the round last masked for passes, with its broadcast or without; see ``repeat``.
         """
         opened = RoundOpen.decode(head)
         self._check_origin(opened, charter)
@@ -116,30 +136,46 @@ class DepartmentMachine:
         same = last is not None and last.transcript == opened.transcript
         if opened.round <= self._memory.round and not same:
             raise StaleRound(f"round {opened.round} was used already, with other contents or as an earlier round")
-        if opened.round > self.roster.parameters.rounds_max:
-            raise StaleRound(f"round {opened.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}")
+        self._check_step(opened, charter)
         newest, asked = self._memory.newest_version(opened.charter)
-        if opened.version < newest:
-            raise StaleRound(f"version {opened.version} of the backbone after version {newest}: versions never go back")
         if opened.version == newest and asked is not None and asked != opened.asked:
             raise StaleRound(f"version {newest} of the backbone again, with another broadcast or other bounds")
-        if any(not before.survivors and before.same_backbone(opened) for before in self._memory.openings):
-            raise AnotherSurvivorSet(f"version {opened.version} was begun in an earlier epoch and is closed for good")
-        if opened.version >= charter.rounds:
-            raise OutsideCharter(f"version {opened.version} was to be improved; the charter ends with {charter.rounds}")
         floor = self._check_cohort(opened.cohort, charter)
         if opened.manifest != charter.manifest.digest:
             raise OutsideCharter("the manifest is not the charter's")
         codec = SumCodec.of_round(charter, self.roster, len(opened.cohort))
         codec.check_bounds(opened.bounds)
-        if opened.upload_seconds > math.ceil(charter.timing.upload):
-            raise OutsideCharter(
-                f"{opened.upload_seconds} s for an upload; the charter has {charter.timing.upload:g} s"
-            )
-        _check_broadcast(opened.broadcast, body, charter)
+        _check_seconds(opened.upload_seconds, charter)
+        if not (same and memoryview(body).nbytes == 0):
+            _check_broadcast(opened.broadcast, body, charter)
         self._check_previous(opened.previous)
         self._reviewed, self._layout = (opened.transcript, floor), codec.layout
         return opened
+
+    def review_train(self, head: bytes, body: Body, *, charter: Charter) -> Train:
+        """Check a request to train before the round opens; raises as ``review`` does.
+
+        Nothing is masked for it and nothing remembered: what it asks for is a function of charter and version.
+        OutsideCharter where the charter has no ready stage.
+        """
+        asked = Train.decode(head)
+        self._check_origin(asked, charter)
+        if not charter.trains_first(self.roster):
+            raise OutsideCharter("a request to train ahead; under this charter and roster rounds have no ready stage")
+        if asked.round <= self._memory.round:
+            raise StaleRound(f"training for round {asked.round} after round {self._memory.round}")
+        self._check_step(asked, charter)
+        last = self._memory.upload
+        same_version = last is not None and (last.charter, last.version) == (asked.charter, asked.version)
+        if last is not None and same_version and last.broadcast != asked.broadcast:
+            raise StaleRound(f"version {asked.version} of the backbone again, with another broadcast")
+        _check_seconds(asked.seconds, charter)
+        _check_broadcast(asked.broadcast, body, charter)
+        return asked
+
+    def ready(self, asked: Train) -> bytes:
+        """The head that says: trained, and waiting for the round to open."""
+        return Ready.signed(self._identity, asked=asked.digest, sender=self.me).encode()
 
     def repeat(self, opened: RoundOpen) -> Upload | None:
         """The upload already made for this very request, to be sent again as it is; None for a new round.
@@ -175,17 +211,17 @@ class DepartmentMachine:
 
     def _deal(self, opened: RoundOpen, random: Random) -> tuple[Dealt, list[Signed]]:
         """Fresh secrets for one upload: what others need of them, and the streams that they stand for."""
-        transcript, cohort = opened.transcript, opened.cohort
+        transcript, edges = opened.transcript, RoundEdges(self.roster, opened.cohort)
         chains = self._memory.chains.forward(opened.round)
-        peers = others(cohort, self.me)
+        peers = edges.neighbours(self.me)
         own = random(KEY_BYTES)
         pairs = [pair_secret(chains.rounds[peer], transcript) for peer in peers]
-        secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(len(cohort), SECRET_BYTES)
-        shares = split(secrets, [point(c) for c in cohort], self.roster.parameters.opening_quorum, random)
+        secrets = np.frombuffer(b"".join((own, *pairs)), dtype=np.uint8).reshape(1 + len(pairs), SECRET_BYTES)
+        shares = split(secrets, edges.points, self.roster.parameters.opening_quorum, random)
         salt = random(BOX_SALT_BYTES)
         boxes = tuple(
             seal_box(chains.rounds[member], transcript, self.me, member, salt, each.tobytes())
-            for member, each in zip(cohort, shares, strict=True)
+            for member, each in zip(edges.members, shares, strict=True)
         )
         commitments = (commit_self(transcript, self.me, own), *(commit_pair(transcript, s) for s in pairs))
         streams = [(1, own), *((sign(self.me, p), s) for p, s in zip(peers, pairs, strict=True))]
@@ -203,7 +239,7 @@ class DepartmentMachine:
         Raises      UsageError where ``opened`` is not what was reviewed last, or was masked for already, or where
                     ``using`` was prepared for something else or used before; WrongSize for words of another layout
         """
-        transcript, cohort = opened.transcript, opened.cohort
+        transcript = opened.transcript
         floor, layout = self._under_review(opened)
         if not layout.fits(bulk, exact):
             raise WrongSize(f"expected {layout.bulk} + {layout.exact} words, found {bulk.size} + {exact.size}")
@@ -214,18 +250,19 @@ class DepartmentMachine:
             dealt, streams = self._deal(opened, using)
             add_streams(bulk, exact, streams)
         body = join_body(bulk, exact)
+        self._pieces = digests(body)
         head = Masked.signed(
             self._identity,
             transcript=transcript,
             sender=self.me,
-            body=sha256(body),
+            body=body_digest(self._pieces),
             boxes=dealt.boxes,
             commitments=dealt.commitments,
         )
         upload = Upload(
             round=opened.round,
             transcript=transcript,
-            cohort=cohort,
+            cohort=opened.cohort,
             floor=floor,
             charter=opened.charter,
             version=opened.version,
@@ -234,7 +271,9 @@ class DepartmentMachine:
             head=head.encode(),
             body=head.body,
         )
-        self._memory = self._memory.with_upload(upload, dealt.chains)
+        # Whoever does not open has no further use for this round's keys.
+        chains = dealt.chains if self._opens else dealt.chains.forward(opened.round + 1)
+        self._memory = self._memory.with_upload(upload, chains)
         return upload.head, body, self._memory
 
     def _under_review(self, opened: RoundOpen) -> tuple[int, Layout]:
@@ -257,12 +296,14 @@ class DepartmentMachine:
         """
         asked = Open.decode(head)
         asked.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
+        if not self._opens:
+            raise UnknownRound("this department is not on the opening committee")
         given = self._memory.answered(asked.round)
         if given is not None:
             if given.opened != asked.opened:
                 raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
             if not given.reply:
-                raise UnknownRound(f"round {asked.round} was answered in an earlier epoch, whose keys were erased")
+                raise UnknownRound(f"round {asked.round} was answered, but its answer is no longer kept")
             return given.reply, self._memory
         last = self._memory.upload
         if last is None or last.transcript != asked.transcript or last.round != asked.round:
@@ -283,26 +324,45 @@ class DepartmentMachine:
 
     def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
         """Open every box and pick the shares that the survivor set calls for."""
+        edges = RoundEdges(self.roster, last.cohort)
         texts: dict[int, bytes] = {}
         for sender, box in zip(asked.survivors, asked.boxes, strict=True):
-            if len(box) != box_bytes(len(last.cohort)):
+            if len(box) != edges.box_bytes(sender):
                 raise BadBox(f"the box of department {sender} has the wrong size")
             chain = self._memory.chains.rounds[sender]
             texts[sender] = open_box(chain, asked.transcript, sender, self.me, box)
+        rows = {dealer: {of: row for row, of in enumerate(edges.dealt(dealer))} for dealer in asked.survivors}
         picked = []
-        for dealer, of in wanted(last.cohort, asked.survivors):
-            row = 0 if of == dealer else 1 + others(last.cohort, dealer).index(of)
-            picked.append(texts[dealer][row * SECRET_BYTES : (row + 1) * SECRET_BYTES])
+        for dealer, of in edges.wanted(asked.survivors):
+            at = rows[dealer][of] * SECRET_BYTES
+            picked.append(texts[dealer][at : at + SECRET_BYTES])
         return tuple(picked)
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def _check_origin(self, request: RoundOpen | RunClose, charter: Charter) -> None:
+    def _check_origin(self, request: RoundOpen | RunClose | Train, charter: Charter) -> None:
         request.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
         if request.roster != self.roster.digest or request.epoch != self.roster.epoch:
             raise WrongFederation("the request is of another roster or epoch")
         if request.charter != charter.digest:
             raise WrongFederation("the request is of another charter than the one approved")
+
+    def _check_step(self, request: RoundOpen | Train, charter: Charter) -> None:
+        if request.round > self.roster.parameters.rounds_max:
+            raise StaleRound(
+                f"round {request.round} lies beyond the roster's last, {self.roster.parameters.rounds_max}"
+            )
+        newest, _ = self._memory.newest_version(request.charter)
+        if request.version < newest:
+            raise StaleRound(
+                f"version {request.version} of the backbone after version {newest}: versions never go back"
+            )
+        if any(not before.survivors and before.same_backbone(request) for before in self._memory.openings):
+            raise AnotherSurvivorSet(f"version {request.version} was begun in an earlier epoch and is closed for good")
+        if request.version >= charter.rounds:
+            raise OutsideCharter(
+                f"version {request.version} was to be improved; the charter ends with {charter.rounds}"
+            )
 
     def _check_cohort(self, cohort: tuple[int, ...], charter: Charter) -> int:
         parameters = self.roster.parameters
@@ -310,10 +370,9 @@ class DepartmentMachine:
             raise BadCohort(f"the cohort names department {cohort[-1]}, which is not in the roster")
         if self.me not in cohort:
             raise BadCohort("the cohort leaves out the department that was asked")
-        least = smallest_cohort(parameters, charter.cohort.floor)
-        if len(cohort) < least:
-            raise BadCohort(f"a cohort of {len(cohort)}: at least {least} are needed")
-        for peer in cohort:
+        if fault := cohort_fault(self.roster, cohort, charter.cohort.floor):
+            raise BadCohort(fault)
+        for peer in RoundEdges(self.roster, cohort).partners(self.me):
             if not self._memory.chains.holds(peer):
                 name = self.roster.departments[peer].name
                 raise NotIntroduced(f"the cohort names department {name!r}, which was never introduced to this one")
@@ -329,9 +388,16 @@ class DepartmentMachine:
             raise TooFewSurvivors("the survivor set is not inside the cohort")
         if len(survivors) < last.floor:
             raise TooFewSurvivors(f"{len(survivors)} survivors, at least {last.floor} are needed")
+        if thin := MaskGraph.of(self.roster).thin(survivors, self.roster.parameters.colluders):
+            raise TooFewSurvivors(thin)
         for before in self._memory.openings:
             if before.same_backbone(last) and before.survivors != survivors:
                 raise AnotherSurvivorSet(f"version {last.version} was opened before for another survivor set")
+
+
+def _check_seconds(seconds: int, charter: Charter) -> None:
+    if seconds > math.ceil(charter.timing.upload):
+        raise OutsideCharter(f"{seconds} s for an upload; the charter has {charter.timing.upload:g} s")
 
 
 def _check_broadcast(digest: bytes, body: Body, charter: Charter) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import cached_property
 
-from commonroot.common.messages import BOX_SALT_BYTES
-from commonroot.common.roster import Parameters
+from commonroot.common.messages import BOX_SALT_BYTES, box_bytes
+from commonroot.common.roster import Parameters, Roster
+from commonroot.common.secure_sum.committee import Committee
+from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.primitives import derive, seal, tagged_hash, unseal
 
 
@@ -53,17 +56,70 @@ def _bound_to(transcript: bytes, sender: int, member: int) -> bytes:
     return transcript + sender.to_bytes(2, "big") + member.to_bytes(2, "big")
 
 
-def others(cohort: Iterable[int], department: int) -> tuple[int, ...]:
-    """The cohort without one department, in order: its neighbours in the complete mask graph."""
-    return tuple(c for c in cohort if c != department)
+def cohort_fault(roster: Roster, cohort: Collection[int], floor: int) -> str | None:
+    """Why no sum over this cohort could be opened even if nobody were lost; None where one could.
 
-
-def wanted(cohort: Iterable[int], survivors: Iterable[int]) -> list[tuple[int, int]]:
-    """Which shares a survivor set calls for, in the order of ``messages.Shares``.
-
-    (i, i) stands for b_i of survivor i, (i, j) for s_ij with j outside the set.  U decides the kind: for every
-    department either its own secret or its pairwise ones, never both.
+    Parameters  cohort: numbers from the roster; floor: the charter's ``cohort.floor``
     """
-    inside = tuple(survivors)
-    outside = tuple(c for c in cohort if c not in inside)
-    return [(i, j) for i in inside for j in (i, *outside)]
+    parameters = roster.parameters
+    least = smallest_cohort(parameters, floor)
+    if len(cohort) < least:
+        return f"a cohort of {len(cohort)}: at least {least} are needed"
+    members = len(Committee.of(roster).within(cohort))
+    if members < parameters.opening_quorum:
+        return f"{members} members of the opening committee are in the cohort, {parameters.opening_quorum} must be"
+    return MaskGraph.of(roster).thin(cohort, parameters.colluders)
+
+
+class RoundEdges:
+    """One round of one cohort: who holds boxes, along which edges there are masks, and what the messages hold.
+
+    Edges and boxes that lead outside the cohort do not exist: nobody masks for a department that was not asked.
+    """
+
+    def __init__(self, roster: Roster, cohort: tuple[int, ...]) -> None:
+        self.cohort = cohort
+        self._graph = MaskGraph.of(roster)
+        committee = Committee.of(roster)
+        #: Committee members in the cohort, in order: for each of them a department seals one box.
+        self.members: tuple[int, ...] = committee.within(cohort)
+        points = committee.points()
+        #: The points of ``members``.
+        self.points: tuple[int, ...] = tuple(points[member] for member in self.members)
+        self._neighbours: dict[int, tuple[int, ...]] = {}
+
+    @cached_property
+    def _inside(self) -> frozenset[int]:
+        return frozenset(self.cohort)
+
+    def neighbours(self, department: int) -> tuple[int, ...]:
+        """Those of the cohort that a department shares a mask with, in order."""
+        found = self._neighbours.get(department)
+        if found is None:
+            found = tuple(other for other in self._graph.neighbours(department) if other in self._inside)
+            self._neighbours[department] = found
+        return found
+
+    def partners(self, department: int) -> tuple[int, ...]:
+        """Those of the cohort that a department needs a chain with in this round, in order, itself left out."""
+        needed = self._inside if department in self.members else {*self.neighbours(department), *self.members}
+        return tuple(sorted(other for other in needed if other != department))
+
+    def dealt(self, department: int) -> tuple[int, ...]:
+        """Whose secrets a department deals shares of and commits to: its own b first, then s with each neighbour."""
+        return (department, *self.neighbours(department))
+
+    def box_bytes(self, sender: int) -> int:
+        """Length of one box that ``sender`` seals."""
+        return box_bytes(len(self.neighbours(sender)) + 1)
+
+    def wanted(self, survivors: Iterable[int]) -> list[tuple[int, int]]:
+        """Which shares a survivor set calls for, in the order of ``messages.Shares``.
+
+        (i, i) stands for b_i of survivor i, (i, j) for s_ij with a neighbour j outside the set.  U decides the kind:
+        for every department either its own secret or its pairwise ones, never both.  Absent departments that are no
+        survivor's neighbour cost nothing.
+        """
+        order = tuple(survivors)
+        inside = set(order)
+        return [(i, j) for i in order for j in self.dealt(i) if j == i or j not in inside]

@@ -1,7 +1,7 @@
 """The beginning of an epoch, at a department: countersign the roster, meet the others, hold a chain with each.
 
 Rule 1  a department countersigns one roster per epoch, and makes one greeting under it
-Rule 2  no chain is used before an opening quorum of departments has countersigned the very same roster: an authority
+Rule 2  no chain is used before ⌊(n + t_c)/2⌋ + 1 departments have countersigned the very same roster: an authority
         and a coordinator that show different rosters to different departments need more than t_c accomplices
 Rule 3  a pair's root is used once and dropped; the private keys are dropped as soon as nobody is left who may need them
 Rule 4  the first greeting of a department stands, whatever comes later
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from commonroot.common import canonical
@@ -50,15 +51,21 @@ from commonroot.common.secure_sum.agreement import (
     encapsulate,
     pair_root,
 )
+from commonroot.common.secure_sum.committee import peers_of
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, agree, same, sha256
+from commonroot.common.secure_sum.states import EPOCH, EpochState
 
 Body = bytes | bytearray | memoryview
 
 
-def everybody(roster: Roster, me: int) -> tuple[int, ...]:
-    """Whom a department needs a chain with in a complete graph: all the others."""
-    return tuple(at for at in range(len(roster.departments)) if at != me)
+def countersigners(roster: Roster) -> int:
+    """How many departments must have countersigned a roster before anything is masked under it: ⌊(n + t_c)/2⌋ + 1.
+
+    Any two such sets of the same n departments share an honest one.  In a complete graph that is the opening quorum;
+    where a committee opens it is more, because two rosters have two committees, which need not share anybody.
+    """
+    return (len(roster.departments) + roster.parameters.colluders) // 2 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +102,13 @@ class EpochSetup:
         """Countersign a roster and make its greeting.  Once the result is durable, ``key`` is to be erased.
 
         Parameters  roster: checked and pinned; key: the one whose public halves stand in it; peers: whom a chain is
-                    needed with, everybody by default
+                    needed with, ``peers_of`` by default
         Raises      KeyFileError unless the key is the roster's; WrongFederation for a stranger's identity
         """
         me = roster.index_of(identity.public)
         if key.public != _public_keys(roster, me):
             raise KeyFileError("the agreement keys are not the ones this epoch's roster lists for this department")
-        chosen = tuple(sorted(everybody(roster, me) if peers is None else peers))
+        chosen = tuple(sorted(peers_of(roster, me) if peers is None else peers))
         curve = {peer: agree(key.curve, _public_keys(roster, peer)[0]) for peer in chosen}
         roots: dict[int, bytes] = {}
         ciphertexts = []
@@ -135,14 +142,21 @@ class EpochSetup:
         )
 
     def begun(self, roster: Roster) -> bool:
-        """Has an opening quorum countersigned the roster?"""
-        return len(self.seen) >= roster.parameters.opening_quorum
+        """Have enough departments countersigned the roster?"""
+        return len(self.seen) >= countersigners(roster)
+
+    def state(self, roster: Roster) -> EpochState:
+        """Where this department stands in ``states.EPOCH``."""
+        if not self.begun(roster):
+            return EpochState.WAITING
+        return EpochState.MET if set(self.peers) <= set(self.met) else EpochState.MEETING
 
     def require_begun(self, roster: Roster) -> None:
         """Raise NotCountersigned, with the numbers, before the quorum."""
         if not self.begun(roster):
-            quorum = roster.parameters.opening_quorum
-            raise NotCountersigned(f"{len(self.seen)} departments countersigned this roster, {quorum} are needed")
+            raise NotCountersigned(
+                f"{len(self.seen)} departments countersigned this roster, {countersigners(roster)} are needed"
+            )
 
     # -- Greet → Greeting ------------------------------------------------------------------------------------------
 
@@ -181,6 +195,7 @@ class EpochSetup:
         if after.begun(roster) and after.roots:
             memory = replace(memory, chains=memory.chains.meet(after.roots))
             after = replace(after, roots={})
+        EPOCH.require(self.state(roster), after.state(roster))
         return after, memory
 
     def introduced(self, identity: Identity) -> bytes:
@@ -307,13 +322,19 @@ def introduction(
     letters = []
     for sender in sorted(greetings):
         head, ciphertexts = greetings[sender]
-        addressed = Greeting.decode(head).to
+        addressed = _addressed(head)
         letters.append((head, _cut(ciphertexts, addressed.index(to)) if to in addressed else b""))
     body = put_letters(letters)
     head = Introduce.signed(
         identity, roster=roster.digest, epoch=roster.epoch, who=tuple(sorted(greetings)), body=sha256(body)
     ).encode()
     return head, body
+
+
+@lru_cache(maxsize=1024)
+def _addressed(head: bytes) -> tuple[int, ...]:
+    """Whom a greeting addresses; each is asked about once for every department it is passed on to."""
+    return Greeting.decode(head).to
 
 
 def acquainted(
@@ -324,15 +345,21 @@ def acquainted(
     Parameters  met: whom each has verified; peers: whom each needs a chain with
     """
     left = set(present)
+    lacks = {at: (left & set(peers[at])) - set(met.get(at, ())) for at in left}
+    lacking = {at: len(lacks[at]) for at in left}
+    # A department that others have not met is as useless in a cohort as one that has not met others.
+    lacked_by: dict[int, set[int]] = {at: set() for at in left}
+    for at, strangers in lacks.items():
+        for stranger in strangers:
+            lacked_by[stranger].add(at)
+            lacking[stranger] += 1
     while left:
-        lacking = {at: len((left & set(peers[at])) - set(met.get(at, ()))) for at in left}
-        # A department that others have not met is as useless in a cohort as one that has not met others.
-        for at in left:
-            lacking[at] += sum(at in peers[other] and at not in met.get(other, ()) for other in left - {at})
         worst = max(sorted(left), key=lambda at: lacking[at])
         if lacking[worst] == 0:
             break
         left.discard(worst)
+        for other in (*(lacks[worst] & left), *(lacked_by[worst] & left)):
+            lacking[other] -= 1
     return tuple(sorted(left))
 
 

@@ -30,8 +30,10 @@ LaneName = Literal["uint16", "3x21", "uint32"]
 #: What a charter may say: one of them, or whichever is smallest for the roster.
 LaneChoice = Literal["auto", "uint16", "3x21", "uint32"]
 
-#: Elements per step of anything that walks over a vector: what is touched stays in a core's second-level cache.
-STEP: Final = 1 << 16
+#: Elements per step of anything that walks over a vector: fewer make the calls felt, more leave the caches.
+STEP: Final = 1 << 17
+#: K of 3x21, elements of a whole block that share a field.  Both ends must have it alike.
+_BLOCK: Final = 1 << 15
 #: float32 carries no more than this many levels.
 _MOST_LEVELS: Final = 1 << 24
 _FEWEST_LEVELS: Final = 16
@@ -90,7 +92,7 @@ class Lanes:
             for start in range(0, elements, STEP):
                 yield Piece(start, min(start + STEP, elements), start, 0)
             return
-        block = self.fields * (STEP // 2)
+        block = self.fields * _BLOCK
         for first in range(0, elements, block):
             here = min(block, elements - first)
             third = -(-here // self.fields)
@@ -99,23 +101,27 @@ class Lanes:
                 if start < stop:
                     yield Piece(first + start, first + stop, first // self.fields, field)
 
-    def put(self, signed: NDArray[np.int32], half: int, words: Words, field: int, spare: Words64) -> None:
-        """Write levels ``signed + half`` into one field of ``words``; field 0 comes first and overwrites.
+    def put(self, signed: NDArray[np.int32], levels: int, words: Words, field: int, spare: Words64) -> bool:
+        """Write levels ``signed + levels/2`` into one field of ``words``; field 0 comes first and overwrites.
 
-        ``signed`` is used up; ``spare`` is room for as many words.
+        False where one of them is not in [0, levels]; the field must then be put again.  Of ``signed`` in uint16 lanes,
+        16 bits count.  ``signed`` is used up; ``spare`` is room for as many words.
         """
+        half = levels // 2
         if self.bits == 16:
             np.copyto(words, signed, casting="unsafe")  # modulo 2^16, so the offset may follow
             np.add(words, np.uint16(half), out=words)
-        elif self.bits == 32:
-            np.add(signed, np.int32(half), out=words.view("<i4"))
-        else:
-            np.add(signed, np.int32(half), out=signed)
-            target = spare[: signed.size] if field else words
-            np.copyto(target, signed.view(np.uint32))
-            if field:
-                np.left_shift(target, np.uint64(field * self.bits), out=target)
-                np.bitwise_or(words, target, out=words)
+            return int(words.max()) <= levels
+        np.add(signed, np.int32(half), out=signed)
+        found = signed.view(np.uint32)  # what is negative is large
+        if int(found.max()) > levels:
+            return False
+        target = spare[: signed.size] if field else words
+        np.copyto(target, found)
+        if field:
+            np.left_shift(target, np.uint64(field * self.bits), out=target)
+            np.bitwise_or(words, target, out=words)
+        return True
 
     def take(self, words: Words, field: int, most: int, out: NDArray[np.float64]) -> None:
         """The sums in one field of ``words``, into ``out``.
@@ -134,7 +140,7 @@ class Lanes:
         """Raise SumRejected unless the unused fields of the last block are 0."""
         if self.fields == 1:
             return
-        here = elements % (self.fields * (STEP // 2))
+        here = elements % (self.fields * _BLOCK)
         third = -(-here // self.fields)
         block = words[words.size - third :]
         for field in range(self.fields):

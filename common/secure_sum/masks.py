@@ -1,14 +1,16 @@
 """Keystreams, and adding many of them to a vector in one pass.
 
-A 32-byte secret yields one AES-256 key per kind of lanes.  The keystream of a key is AES-256-CTR (NIST SP 800-38A) in
-segments of 2 MiB: segment s has counter blocks ``s: 12 bytes ‖ i: 4 bytes``, i = 2, 3, …, which is exactly what AES-GCM
-with the nonce s encrypts with.  Where an import-time self-test confirms that identity, GCM's encryptor is used: on
-CPUs with VAES its keystream is faster than plain CTR's.  Its tag is never asked for.  A secret and a label serve one
-vector only, so no block is ever used twice.
+A 32-byte secret yields one AES-256 key per kind of lanes.  Block j of its keystream is AES(c_j) xor c_{j+1}, where c_j
+is the number j in 8 bytes, little endian, twice.  No block is encrypted twice under a key, so this is AES in counter
+mode (NIST SP 800-38A) whose blocks are xored with numbers that everybody knows, and hides as much.  It is what AES-CFB
+makes of the blocks c_1, c_2, … when they are *decrypted* under the initial vector c_0, and that is the point: OpenSSL 4
+decrypts CFB with 512-bit vectors and does nothing else, where its counter mode uses 128-bit ones and its GCM also
+hashes what it emits.  The package files CFB under "decrepit", for it does not authenticate messages; none is encrypted
+here.  Where CFB is missing or slower, the definition is followed step by step.  A secret and a label serve one vector.
 
-The vector is walked in chunks, and every stream is added to a chunk before the next one is begun, so the chunk and the
-keystream buffer stay in the core's second-level cache whatever the vector's length is.  Segments are independent of one
-another, so threads can share a vector: both the cipher and NumPy let go of the interpreter while they work.
+The vector is walked in chunks, and every stream is added to a chunk before the next one is begun, so the chunk, the
+counters and the keystream stay in the core's second-level cache whatever the vector's length is.  A stream can begin at
+any block, so threads can share a vector: both the cipher and NumPy let go of the interpreter while they work.
 """
 
 from __future__ import annotations
@@ -16,24 +18,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CTR, GCM
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 from numpy.typing import NDArray
 
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
 
-#: Bytes of keystream per step.
+try:  # a mode that the library keeps for old data only, and may drop
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:  # pragma: no cover
+    CFB = None  # type: ignore[assignment,misc]
+
+#: Bytes of keystream per step, a multiple of the block.
 CHUNK_BYTES: Final = 1 << 17
-#: Bytes of keystream under one nonce; a multiple of the chunk.
-SEGMENT_BYTES: Final = 1 << 21
+BLOCK_BYTES: Final = 16
 #: Threads are started for at least this many bytes of keystream; below, they cost more than they save.
 _WORTH_THREADS: Final = 1 << 23
-_ZEROS: Final = memoryview(bytes(CHUNK_BYTES))
+#: Streams per pass over the vector: enough to make the pass cheap, few enough for their keys to stay in cache.
+_TOGETHER: Final = 64
 #: A sign and a 32-byte secret: +1 adds the secret's streams, -1 subtracts them.
 Signed = tuple[int, bytes]
 #: What the two kinds of words of an upload are called in key derivation.
@@ -45,53 +54,121 @@ def sign(me: int, peer: int) -> int:
     return 1 if me < peer else -1
 
 
-def _ctr(key: AES256, segment: int) -> CipherContext:
-    return Cipher(key, CTR(segment.to_bytes(12, "big") + (2).to_bytes(4, "big"))).encryptor()
+#: c_0, c_1, …, as many as a chunk needs.
+_FIRST_COUNTERS: Final = np.repeat(np.arange(CHUNK_BYTES // BLOCK_BYTES + 1, dtype="<u8"), 2)
 
 
-def _gcm(key: AES256, segment: int) -> CipherContext:
-    return Cipher(key, GCM(segment.to_bytes(12, "big"))).encryptor()
+class Counters:
+    """The counter blocks that all streams of a chunk are made from, for ``most`` blocks at a time, at most a chunk."""
+
+    __slots__ = ("_first", "_words", "after", "before", "most", "room")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._first = 0
+        self._words = _FIRST_COUNTERS[: 2 * (most + 1)].copy()
+        self._cut(most)
+
+    def move(self, first: int, count: int) -> None:
+        """To c_first … c_{first + count}: ``before`` has all but the last of them, ``after`` all but the first."""
+        if first != self._first:
+            np.add(self._words, np.uint64((first - self._first) % (1 << 64)), out=self._words)
+            self._first = first
+        if len(self.before) != count * BLOCK_BYTES:
+            self._cut(count)
+
+    def _cut(self, count: int) -> None:
+        raw = self._words.view(np.uint8)
+        self.before = raw[: count * BLOCK_BYTES].data
+        self.after = raw[BLOCK_BYTES : (count + 1) * BLOCK_BYTES].data
+        #: Scratch for whoever cannot do with a buffer of exactly so many bytes.
+        self.room: NDArray[np.uint8] | None = None
 
 
-def _same_stream() -> bool:
-    """Does GCM's encryptor emit CTR's stream here, also across chunks that end within a block?"""
-    key = AES256(bytes(range(32)))
-    sizes = (16, 5, 4096, 11, 65536, 2)
-    for segment in (0, 1, 1 << 40):
-        left, right = _ctr(key, segment), _gcm(key, segment)
-        if any(left.update(_ZEROS[:size]) != right.update(_ZEROS[:size]) for size in sizes):
-            return False
-    return True
+#: Writes the next blocks of one stream: from the counters that have come up, to a buffer of as many bytes.
+Emit = Callable[[Counters, memoryview], object]
 
 
-_encryptor: Callable[[AES256, int], CipherContext] = _gcm if _same_stream() else _ctr
+def _by_cfb(key: AES256, first: int) -> Emit:
+    """From block ``first`` on, through CFB."""
+    update_into = Cipher(key, CFB(first.to_bytes(8, "little") * 2)).decryptor().update_into
+    return lambda counters, out: update_into(counters.after, out)
+
+
+def _by_definition(key: AES256, first: int) -> Emit:
+    """The same one step after the other."""
+    update_into = Cipher(key, ECB()).encryptor().update_into
+
+    def emit(counters: Counters, out: memoryview) -> None:
+        size = len(out)
+        if counters.room is None:
+            counters.room = np.empty(size + BLOCK_BYTES - 1, dtype=np.uint8)
+        update_into(counters.before, counters.room.data)
+        np.bitwise_xor(counters.room[:size], np.frombuffer(counters.after, np.uint8), out=np.frombuffer(out, np.uint8))
+
+    return emit
+
+
+def _fastest() -> Callable[[AES256, int], Emit]:
+    """CFB where it is to be had and emits the defined stream over several steps."""
+    key, first, count = AES256(bytes(range(32))), (1 << 40) - 7, 4096
+    left, right = (np.empty(count * BLOCK_BYTES, dtype=np.uint8) for _ in range(2))
+    try:
+        emit, define = _by_cfb(key, first), _by_definition(key, first)
+        counters = Counters(count)
+        for turn in range(3):
+            counters.move(first + turn * count, count)
+            emit(counters, left.data)
+            define(counters, right.data)
+            if not np.array_equal(left, right):
+                return _by_definition
+    except Exception:  # whatever a build of the library without CFB in it raises
+        return _by_definition
+    return _by_cfb
+
+
+_emitter: Callable[[AES256, int], Emit] = _fastest()
 
 
 class Keystream:
     """The keystream of one secret for one label.  A secret and a label must serve one vector only."""
 
-    __slots__ = ("_context", "_key", "_left", "_next")
+    __slots__ = ("_counters", "_emit", "_key", "_next", "_rest")
 
     def __init__(self, secret: bytes, label: str) -> None:
         self._key = AES256(derive(secret, f"keystream {label}"))
-        self._context: CipherContext | None = None
-        self._left = self._next = 0
+        self._emit: Emit | None = None
+        self._counters: Counters | None = None
+        self._next = 0
+        self._rest = np.empty(0, dtype=np.uint8)
 
-    def segment(self, number: int) -> CipherContext:
-        """What encrypts with segment ``number`` of the stream, from its beginning."""
-        return _encryptor(self._key, number)
+    def blocks(self, first: int) -> Emit:
+        """What emits block ``first`` and the ones after it."""
+        return _emitter(self._key, first)
 
     def fill(self, out: NDArray[np.uint8]) -> None:
-        """Write the next ``out.size`` bytes of the stream; at most ``CHUNK_BYTES`` at a time are produced."""
-        at = 0
-        while at < out.size:
-            if self._context is None or not self._left:
-                self._context = self.segment(self._next)
-                self._left, self._next = SEGMENT_BYTES, self._next + 1
-            size = min(out.size - at, self._left, CHUNK_BYTES)
-            self._context.update_into(_ZEROS[:size], out[at : at + size].data)
-            self._left -= size
+        """Write the next ``out.size`` bytes of the stream."""
+        at = min(self._rest.size, out.size)
+        out[:at] = self._rest[:at]
+        self._rest = self._rest[at:]
+        while out.size - at >= BLOCK_BYTES:
+            size = min(out.size - at, CHUNK_BYTES) & -BLOCK_BYTES
+            self._emit_blocks(out[at : at + size])
             at += size
+        if at < out.size:
+            block = np.empty(BLOCK_BYTES, dtype=np.uint8)
+            self._emit_blocks(block)
+            out[at:], self._rest = block[: out.size - at], block[out.size - at :]
+
+    def _emit_blocks(self, out: NDArray[np.uint8]) -> None:
+        count = out.size // BLOCK_BYTES
+        if self._emit is None:
+            self._emit = self.blocks(0)
+        if self._counters is None or self._counters.most < count:
+            self._counters = Counters(count)
+        self._counters.move(self._next, count)
+        self._emit(self._counters, out.data)
+        self._next += count
 
 
 def add_streams(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence[Signed], *, threads: int = 1) -> None:
@@ -127,50 +204,55 @@ def _check(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence[Sign
 
 
 def _run(words: NDArray[Any], label: str, streams: Sequence[Signed], fresh: bool, threads: int) -> None:
-    """Divide the segments of a vector among threads."""
+    """Divide the chunks of a vector among threads."""
     if not words.size or not streams:
         if fresh:
             words.fill(0)
         return
-    sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams]
-    segments = range(-(-words.nbytes // SEGMENT_BYTES))
-    threads = min(threads, len(segments))
-    if threads <= 1:
-        _segments(words, sources, segments, fresh)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="commonroot-mask") as pool:
-        for done in [pool.submit(_segments, words, sources, segments[at::threads], fresh) for at in range(threads)]:
-            done.result()
+    chunks = -(-words.nbytes // CHUNK_BYTES)
+    threads = max(1, min(threads, chunks))
+    ends = [chunks * at // threads for at in range(threads + 1)]
+    with ThreadPoolExecutor(threads, "commonroot-mask") if threads > 1 else nullcontext() as pool:
+        for at in range(0, len(streams), _TOGETHER):
+            sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams[at : at + _TOGETHER]]
+            begin = fresh and at == 0
+            if pool is None:
+                _chunks(words, sources, range(chunks), begin)
+                continue
+            for done in [pool.submit(_chunks, words, sources, range(*part), begin) for part in pairwise(ends)]:
+                done.result()
 
 
-def _segments(words: NDArray[Any], sources: Sequence[tuple[int, Keystream]], segments: range, fresh: bool) -> None:
-    """Combine all streams into some segments of a vector."""
-    width = words.dtype.itemsize
-    step, segment = CHUNK_BYTES // width, SEGMENT_BYTES // width
-    buffer = np.empty(min(CHUNK_BYTES, words.nbytes), dtype=np.uint8)
-    noise, noise_bytes = buffer.view(words.dtype), buffer.data
-    for number in segments:
-        end = min((number + 1) * segment, words.size)
-        active = [
-            (np.add if plus_minus == 1 else np.subtract, source.segment(number).update_into)
-            for plus_minus, source in sources
-        ]
-        first = active[0]
-        for start in range(number * segment, end, step):
-            chunk = words[start : min(start + step, end)]
-            size = chunk.nbytes
-            zeros, into, part = _ZEROS, noise_bytes, noise
-            if size != CHUNK_BYTES:
-                zeros, into, part = _ZEROS[:size], noise_bytes[:size], noise[: chunk.size]
-            others = active
-            if fresh:
-                first[1](zeros, chunk.view(np.uint8).data)
-                if first[0] is np.subtract:
-                    np.negative(chunk, out=chunk)
-                others = active[1:]
-            for combine, update_into in others:
-                update_into(zeros, into)
-                combine(chunk, part, chunk)  # in place; the third argument by position is the faster call
+def _chunks(words: NDArray[Any], sources: Sequence[tuple[int, Keystream]], chunks: range, fresh: bool) -> None:
+    """Combine all streams into some chunks, one after the other, of a vector."""
+    per_chunk = CHUNK_BYTES // BLOCK_BYTES
+    step = CHUNK_BYTES // words.dtype.itemsize
+    counters = Counters(min(per_chunk, -(-words.nbytes // BLOCK_BYTES)))
+    buffer = np.empty(counters.most * BLOCK_BYTES, dtype=np.uint8)
+    active = [
+        (np.add if plus_minus == 1 else np.subtract, source.blocks(chunks.start * per_chunk))
+        for plus_minus, source in sources
+    ]
+    for at in chunks:
+        chunk = words[at * step : (at + 1) * step]
+        blocks = -(-chunk.nbytes // BLOCK_BYTES)
+        counters.move(at * per_chunk, blocks)
+        out = buffer[: blocks * BLOCK_BYTES].data
+        noise = buffer[: chunk.nbytes].view(words.dtype)
+        others = active
+        if fresh:
+            combine, emit = active[0]
+            if chunk.nbytes == blocks * BLOCK_BYTES:
+                emit(counters, chunk.view(np.uint8).data)
+            else:
+                emit(counters, out)
+                np.copyto(chunk, noise)
+            if combine is np.subtract:
+                np.negative(chunk, out=chunk)
+            others = active[1:]
+        for combine, emit in others:
+            emit(counters, out)
+            combine(chunk, noise, chunk)  # in place; the third argument by position is the faster call
 
 
 def join_body(bulk: NDArray[Any], exact: NDArray[np.uint64]) -> memoryview:

@@ -12,13 +12,17 @@ from typing import Any
 
 from commonroot.common import canonical
 from commonroot.common.errors import ForeignState, Malformed
-from commonroot.common.messages import RoundOpen
+from commonroot.common.messages import RoundOpen, Train
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.chains import Chains
+from commonroot.common.secure_sum.committee import Committee
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Random
+from commonroot.common.secure_sum.states import DEPARTMENT, KeyEvent, KeyState
 
 #: Answers kept for identical repeats and for comparing with announced results.
 ANSWERS_KEPT = 8
+#: Bytes of replies kept: a reply has up to 2 MB where there are 1,000 departments, and the newest is always kept.
+REPLIES_KEPT = 1 << 20
 #: Openings kept, so that one backbone is opened for one survivor set.  Versions of a charter never go back, so only a
 #: broadcast that returns under another version or charter is looked for further back than the last.
 OPENINGS_KEPT = 64
@@ -34,7 +38,7 @@ class Upload:
     asked                       ``asked_of``: what a retry of this version must repeat
     broadcast                   SHA-256 of the broadcast
     head                        the Masked message, for an identical repeat
-    body                        SHA-256 of the masked vector, which the driver keeps
+    body                        digest (``pieces``) of the masked vector, which the driver keeps
     """
 
     round: int
@@ -51,7 +55,10 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered opening: the round, H(T, U), and the reply for an identical repeat; empty from an earlier epoch."""
+    """One answered opening: the round, H(T, U), and the reply for an identical repeat.
+
+    The reply is empty once it was let go of, and from an earlier epoch.
+    """
 
     round: int
     opened: bytes
@@ -70,7 +77,7 @@ class Opening:
     broadcast: bytes
     survivors: tuple[int, ...]
 
-    def same_backbone(self, other: Upload | RoundOpen) -> bool:
+    def same_backbone(self, other: Upload | RoundOpen | Train) -> bool:
         """Whether this backbone is meant or was trained on, by its number or by its contents."""
         return (self.charter, self.version) == (other.charter, other.version) or self.broadcast == other.broadcast
 
@@ -78,11 +85,13 @@ class Opening:
 def quorums_meet(one: Roster, other: Roster) -> bool:
     """Does every opening quorum of the one epoch share an honest department with every one of the other?
 
-    Of those S that are in both, a quorum tau of n departments holds at least tau - (n - |S|).  Two such parts overlap
-    in more than t_c departments if together they are more than |S| + t_c.
+    Of those S that are on both committees (everybody, in a complete graph), a quorum tau of m members holds at least
+    tau - (m - |S|).  Two such parts overlap in more than t_c departments if together they are more than |S| + t_c.
+    Committees of larger rosters are drawn anew in each epoch, so theirs hardly ever do.
     """
-    both = len({m.identity for m in one.departments} & {m.identity for m in other.departments})
-    parts = [r.parameters.opening_quorum - (len(r.departments) - both) for r in (one, other)]
+    members = [{r.departments[at].identity for at in Committee.of(r).members} for r in (one, other)]
+    both = len(members[0] & members[1])
+    parts = [r.parameters.opening_quorum - (len(m) - both) for r, m in zip((one, other), members, strict=True)]
     return min(parts) > 0 and sum(parts) > both + max(one.parameters.colluders, other.parameters.colluders)
 
 
@@ -92,7 +101,7 @@ class DepartmentMemory:
 
     roster     digest of the roster it belongs to
     me         this department's number in it
-    chains     key chains at the last round masked for, or one later once that round was answered
+    chains     key chains at the last round masked for, or one later once that round was answered or for who never opens
     upload     the last upload; None before the first
     answers    the latest answered openings, oldest first
     openings   answered openings, oldest first, without repetitions
@@ -153,6 +162,13 @@ class DepartmentMemory:
         """The last round masked for; 0 before the first."""
         return self.upload.round if self.upload else 0
 
+    @property
+    def state(self) -> KeyState:
+        """Where this memory stands in ``states.DEPARTMENT``."""
+        if self.upload is None:
+            return KeyState.UNUSED
+        return KeyState.MASKED if self.chains.at == self.upload.round else KeyState.ERASED
+
     def answered(self, round_number: int) -> Answer | None:
         """The answer given in a round, if it is still kept."""
         return next((answer for answer in self.answers if answer.round == round_number), None)
@@ -161,7 +177,9 @@ class DepartmentMemory:
         """After masking."""
         others = tuple(known for known in self.newest if known[0] != upload.charter)
         newest = (*others, (upload.charter, upload.version, upload.asked))
-        return replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
+        after = replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
+        DEPARTMENT.require(self.state, after.state, KeyEvent.MASK, KeyEvent.MASK_OUTSIDE)
+        return after
 
     def newest_version(self, charter: bytes) -> tuple[int, bytes | None]:
         """The newest version of a charter's backbone that was masked for, and what was asked of it."""
@@ -173,12 +191,14 @@ class DepartmentMemory:
         opening = Opening(upload.charter, upload.version, upload.broadcast, survivors)
         if opening not in openings:
             openings = (*openings, opening)[-OPENINGS_KEPT:]
-        return replace(
+        after = replace(
             self,
             chains=self.chains.forward(answer.round + 1),
-            answers=(*self.answers, answer)[-ANSWERS_KEPT:],
+            answers=_lightened((*self.answers, answer)[-ANSWERS_KEPT:]),
             openings=openings,
         )
+        DEPARTMENT.require(self.state, after.state, KeyEvent.ANSWER)
+        return after
 
     # -- bytes -----------------------------------------------------------------------------------------------------
 
@@ -253,3 +273,13 @@ class DepartmentMemory:
             )
         except (Malformed, KeyError, TypeError, ValueError) as error:
             raise ForeignState("the department's memory is damaged or of another program") from error
+
+
+def _lightened(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """The same answers, without the older replies once there are more than ``REPLIES_KEPT`` bytes of them."""
+    kept: list[Answer] = []
+    size = 0
+    for answer in reversed(answers):
+        size += len(answer.reply)
+        kept.append(answer if not kept or size <= REPLIES_KEPT else replace(answer, reply=b""))
+    return tuple(reversed(kept))

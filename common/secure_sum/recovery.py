@@ -1,17 +1,18 @@
 """Secrets from shares some of which lie.
 
 Every secret was committed to when its shares were dealt, so a candidate is checked, never trusted.  Usually the first
-``threshold`` answers recover everything.  Where they do not, the liars are found by linear algebra: the shares of one
-dealer's secrets are many codewords of one Reed–Solomon code with errors in the same few rows, and rows of the parity
-check that annihilate the errors show where these are (Metzner, Kapturowski, 1990: up to k - threshold - 1 liars among k
-answers when their errors are linearly independent, in polynomial time).  What remains, such as exactly k - threshold
-liars, or liars who agree on one error, is searched for within a fixed number of tries.
+``threshold`` answers recover everything.  Where they do not, the liars are found by algebra, in polynomial time
+(``errors_in_rows``), and what they did to one dealer's secrets is tried on all others at once.  With k answers, and
+whatever the liars agree on, up to (k - threshold)/2 of them are left out for certain; up to k - threshold - 1 where
+their errors are linearly independent, as those of liars who do not act in concert are.  What remains, such as exactly
+k - threshold liars, is searched for within a fixed number of tries.
 
 Naming is stricter than recovering.  Two liars can choose errors that cancel at 0: the secret is right, the polynomial
 is not, and honest shares off it would look like lies.  Two polynomials of degree < threshold that agree at 0 agree at
 threshold - 2 more points at most, so a wrong one has at most threshold - 2 honest answers on it, plus the liars'.
 Where at least threshold + colluders - 1 answers lie on one polynomial it is the dealer's, and whoever is off it lied;
-where fewer do, nobody is named.
+where fewer do, nobody is named.  "Lied" is said of the answer: a dealer that sealed a share off its own polynomial
+makes its receiver look so, about this dealer.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from commonroot.common.secure_sum.shares import PRODUCT, Bytes2, Bytes3, interpolate, inverse
+from commonroot.common.secure_sum.errors_in_rows import located_rows, suspect_rows
+from commonroot.common.secure_sum.shares import Bytes2, Bytes3, interpolate
 
-#: Subsets tried per dealer beyond those that linear algebra points at.
+#: Subsets tried per dealer beyond those that algebra points at, and for all dealers together.
 TRIES = 2_000
+TRIES_TOGETHER = 2 * TRIES
+
+Rows = tuple[int, ...]
+Holds = Callable[[int, bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +40,19 @@ class Recovered:
 
     secrets   (k, 32), rows of ``failed`` dealers are void
     liars     rows of the answers that contradict the dealt polynomial, as far as that can be told
-    failed    dealers whose secrets no subset tried recovers
+    doubtful  do some answers contradict others, and it cannot be told whose fault that is?
+    failed    dealers whose secrets do not come back; more than ``colluders`` of them mean that answers lie, and then
+              the rest of those in doubt is not looked into
     """
 
     secrets: Bytes2 = field(repr=False)
-    liars: tuple[int, ...]
+    liars: Rows
+    doubtful: bool
     failed: tuple[int, ...]
 
 
 def recover(
-    points: Sequence[int],
-    shares: Bytes3,
-    dealers: Sequence[int],
-    threshold: int,
-    holds: Callable[[int, bytes], bool],
-    *,
-    colluders: int,
+    points: Sequence[int], shares: Bytes3, dealers: Sequence[int], threshold: int, holds: Holds, *, colluders: int
 ) -> Recovered:
     """Recover every secret and name who lied.
 
@@ -58,121 +60,113 @@ def recover(
                 dealers: of each secret; holds(s, secret): does this secret fit the commitment to secret s?
                 colluders: the most members that lie in concert; nobody honest is named unless there are more
     """
-    columns = {d: [s for s, dealer in enumerate(dealers) if dealer == d] for d in dict.fromkeys(dealers)}
-    first = tuple(range(threshold))
-    secrets = interpolate(points[:threshold], shares[:threshold])
-    liars: set[int] = set()
+    case = _Case(points, shares, dealers, threshold, holds)
+    pending = case.settle(tuple(range(threshold)), list(case.columns))
     failed: list[int] = []
-    last_good = first
-    for dealer, own in columns.items():
-        dealt = shares[:, own]
-        good: tuple[int, ...] | None = first
-        if not all(holds(s, secrets[s].tobytes()) for s in own):
-            good = _find(points, dealt, own, threshold, holds, last_good)
-        if good is None:
-            failed.append(dealer)
-            continue
-        last_good = good
-        chosen = [points[at] for at in good]
-        if good != first:
-            secrets[own] = interpolate(chosen, dealt[list(good)])
-        off = [
-            row
-            for row in range(len(points))
-            if row not in good and not np.array_equal(interpolate(chosen, dealt[list(good)], points[row]), dealt[row])
-        ]
-        if len(points) - len(off) >= threshold + colluders - 1:
-            liars.update(off)
-    return Recovered(secrets, tuple(sorted(liars)), tuple(failed))
+    while pending:
+        rows = case.find(pending[0])
+        if rows is None:
+            failed.append(pending.pop(0))
+            if len(failed) > colluders:
+                failed, pending = failed + pending, []
+        else:
+            pending = case.settle(rows, pending)
+    liars, doubtful = case.liars(threshold + colluders - 1)
+    return Recovered(case.secrets, liars, doubtful, tuple(failed))
 
 
-def _find(
-    points: Sequence[int],
-    dealt: Bytes3,
-    own: Sequence[int],
-    threshold: int,
-    holds: Callable[[int, bytes], bool],
-    hint: tuple[int, ...],
-) -> tuple[int, ...] | None:
-    """``threshold`` rows whose shares fit all commitments of one dealer, or None."""
-    for rows in _candidates(points, dealt, threshold, hint):
-        chosen, picked = [points[at] for at in rows], dealt[list(rows)]
-        # One secret first: most wrong subsets already fail there.
-        if holds(own[0], interpolate(chosen, picked[:, :1]).tobytes()):
-            found = interpolate(chosen, picked)
-            if all(holds(s, value.tobytes()) for s, value in zip(own, found, strict=True)):
-                return rows
-    return None
+class _Case:
+    """The answers and what was made of them so far: in ``good``, by dealer, rows whose secrets fit all commitments."""
 
+    def __init__(
+        self, points: Sequence[int], shares: Bytes3, dealers: Sequence[int], threshold: int, holds: Holds
+    ) -> None:
+        self.points, self.shares, self.threshold, self.holds = tuple(points), shares, threshold, holds
+        self.columns: dict[int, list[int]] = {}
+        for s, dealer in enumerate(dealers):
+            self.columns.setdefault(dealer, []).append(s)
+        self.secrets: Bytes2 = np.zeros(shares.shape[1:], dtype=np.uint8)
+        self.good: dict[int, Rows] = {}
+        self._tries = TRIES_TOGETHER
 
-def _candidates(
-    points: Sequence[int], dealt: Bytes3, threshold: int, hint: tuple[int, ...]
-) -> Iterator[tuple[int, ...]]:
-    rows = range(len(points))
-    yield hint
-    suspects = suspect_rows(points, dealt, threshold)
-    honest = tuple(row for row in rows if row not in suspects)
-    if len(honest) >= threshold:
-        yield honest[:threshold]
-    leave_out = (
-        tuple(row for row in rows if row not in out)[:threshold]
-        for size in range(1, len(points) - threshold + 1)
-        for out in itertools.combinations(rows, size)
-    )
-    yield from itertools.islice(dict.fromkeys(itertools.islice(leave_out, 20 * TRIES)), TRIES)
+    def settle(self, rows: Rows, dealers: list[int]) -> list[int]:
+        """Take the secrets that these rows yield wherever they fit all of a dealer's commitments; who is left over."""
+        columns = [s for dealer in dealers for s in self.columns[dealer]]
+        found = interpolate([self.points[row] for row in rows], self._of(rows, columns))
+        left, at = [], 0
+        for dealer in dealers:
+            own = self.columns[dealer]
+            values = found[at : at + len(own)]
+            at += len(own)
+            if all(self.holds(s, value.tobytes()) for s, value in zip(own, values, strict=True)):
+                self.secrets[own] = values
+                self.good[dealer] = rows
+            else:
+                left.append(dealer)
+        return left
 
+    def find(self, dealer: int) -> Rows | None:
+        """``threshold`` rows whose shares fit all commitments of one dealer, or None."""
+        own = self.columns[dealer]
+        dealt = self.shares[:, own]
+        for rows in self._candidates(dealt):
+            chosen, picked = [self.points[row] for row in rows], dealt[list(rows)]
+            # One secret first: most wrong subsets already fail there.
+            if self.holds(own[0], interpolate(chosen, picked[:, :1]).tobytes()):
+                found = interpolate(chosen, picked)
+                if all(self.holds(s, value.tobytes()) for s, value in zip(own, found, strict=True)):
+                    return rows
+        return None
 
-def suspect_rows(points: Sequence[int], dealt: Bytes3, threshold: int) -> frozenset[int]:
-    """Rows that Metzner and Kapturowski's procedure points at; empty where it cannot tell.
+    def _candidates(self, dealt: Bytes3) -> Iterator[Rows]:
+        """Rows without those at fault as far as algebra goes, then whatever few can be left out."""
+        rows = tuple(range(len(self.points)))
+        kept = rows
+        while len(kept) > self.threshold:
+            points, part = [self.points[row] for row in kept], dealt[list(kept)]
+            wrong = suspect_rows(points, part, self.threshold) or located_rows(points, part, self.threshold)
+            kept = tuple(row for at, row in enumerate(kept) if at not in wrong)
+            if not wrong or len(kept) < self.threshold:
+                break
+            yield kept[: self.threshold]
+        yield from self._few_left_out(rows)
 
-    H is a parity check of the code of polynomials of degree < threshold at ``points``; H·Y holds only the errors'
-    part.  Combinations of H's rows that annihilate it are, for independent errors, zero exactly in the liars' columns.
-    """
-    spare = len(points) - threshold
-    if spare < 2:
-        return frozenset()
-    check = _parity_check(points, spare)
-    received = dealt.reshape(len(points), -1)
-    syndromes = np.zeros((spare, received.shape[1]), dtype=np.uint8)
-    for column, row in enumerate(received):
-        syndromes ^= PRODUCT[check[:, column, None], row[None, :]]
-    rank = _eliminate(syndromes, check)
-    if rank == 0 or rank == spare:
-        return frozenset()
-    return frozenset(np.flatnonzero(~check[rank:].any(axis=0)).tolist())
+    def _few_left_out(self, rows: Rows) -> Iterator[Rows]:
+        """Without one, without two, …: until the tries for this dealer or for all of them are used up."""
+        seen: set[Rows] = set()
+        left_out = (
+            out for size in range(1, len(rows) - self.threshold + 1) for out in itertools.combinations(rows, size)
+        )
+        for out in itertools.islice(left_out, 20 * TRIES):
+            if not self._tries or len(seen) >= TRIES:
+                return
+            candidate = tuple(itertools.islice((row for row in rows if row not in out), self.threshold))
+            if candidate not in seen:
+                seen.add(candidate)
+                self._tries -= 1
+                yield candidate
 
+    def liars(self, agreeing: int) -> tuple[Rows, bool]:
+        """Rows off a polynomial that at least ``agreeing`` answers lie on; are rows off one that fewer lie on?"""
+        out: set[int] = set()
+        doubtful = False
+        for good in dict.fromkeys(self.good.values()):
+            dealers = [dealer for dealer, rows in self.good.items() if rows == good]
+            columns = [s for dealer in dealers for s in self.columns[dealer]]
+            starts = np.cumsum([0, *(len(self.columns[dealer]) for dealer in dealers[:-1])])
+            chosen, picked = [self.points[row] for row in good], self._of(good, columns)
+            others = [row for row in range(len(self.points)) if row not in good]
+            off = np.zeros((len(others), len(dealers)), dtype=bool)
+            for each, row in zip(off, others, strict=True):
+                wrong = (interpolate(chosen, picked, self.points[row]) != self._of((row,), columns)[0]).any(axis=1)
+                np.logical_or.reduceat(wrong, starts, out=each)
+            named = len(self.points) - off.sum(axis=0) >= agreeing
+            out.update(row for row, each in zip(others, off, strict=True) if each[named].any())
+            doubtful = doubtful or bool(off[:, ~named].any())
+        return tuple(sorted(out)), doubtful
 
-def _parity_check(points: Sequence[int], spare: int) -> NDArray[np.uint8]:
-    """Rows r = 0..spare-1: v_i · x_i^r with v_i = 1 / Π_{j≠i} (x_i - x_j)."""
-    rows = np.zeros((spare, len(points)), dtype=np.uint8)
-    for column, x in enumerate(points):
-        below = 1
-        for other in points:
-            if other != x:
-                below = int(PRODUCT[below, x ^ other])
-        value = inverse(below)
-        for row in range(spare):
-            rows[row, column] = value
-            value = int(PRODUCT[value, x])
-    return rows
-
-
-def _eliminate(matrix: NDArray[np.uint8], companion: NDArray[np.uint8]) -> int:
-    """Bring ``matrix`` into echelon form, in place, doing the same to ``companion``; return the rank."""
-    rank = 0
-    while rank < matrix.shape[0]:
-        columns = np.flatnonzero(matrix[rank:].any(axis=0))
-        if not columns.size:
-            break
-        column = int(columns[0])
-        pivot = rank + int(np.flatnonzero(matrix[rank:, column])[0])
-        for both in (matrix, companion):
-            both[[rank, pivot]] = both[[pivot, rank]]
-        scale = inverse(int(matrix[rank, column]))
-        for row in range(rank + 1, matrix.shape[0]):
-            times = int(PRODUCT[scale, matrix[row, column]])
-            if times:
-                for both in (matrix, companion):
-                    both[row] ^= PRODUCT[times][both[rank]]
-        rank += 1
-    return rank
+    def _of(self, rows: Rows, columns: list[int]) -> Bytes3:
+        if len(columns) == self.shares.shape[1]:  # all of them, in their order or in the dealers'
+            picked = self.shares[list(rows)]
+            return picked if columns == list(range(len(columns))) else picked[:, columns]
+        return self.shares[np.ix_(rows, columns)]

@@ -4,9 +4,10 @@ x in [-B, B] has v = x/B · L/2, and its level is q = ⌊v + u⌋ with u uniform
 E[q] = v: no bias beyond that of float32.  v is held in units of 2^-b as int32; b is at most 16, and smaller where L
 needs the bits, but b + log2 L is never less than 30, which is more than the 24 bits of a float32.
 
-A step of 2^16 elements stays in the second-level cache: scale, square, convert, draw, widen, add, shift.  Whether
-anything must be clipped is seen from the least and the greatest element, so the clip and the search for values that
-are not finite cost something only where they find something.
+One step: scale, square, convert, draw, widen, add, shift.  Nothing is clipped at first.  A value beyond its bound shows
+when its level turns out to lie outside [0, L] (``Lanes.put``), one that is not finite in the sum of squares; then the
+step is done once more with the same uniforms, after the clip.  What rounds to level 0 or L from just outside is as if
+it had been clipped.
 """
 
 from __future__ import annotations
@@ -47,38 +48,45 @@ class Rounder:
         """The mean of (x/B)² from the sum of ``round``'s squares; at most 1."""
         return min(1.0, squares / (elements * float(self._half) ** 2))
 
-    def round(
-        self, x: NDArray[Any], limit: np.float32, factor: np.float32
-    ) -> tuple[NDArray[np.int32], float, int] | None:
-        """Levels minus L/2 of one step, the sum of squares of the scaled values, and how many were clipped.
+    def round(self, x: NDArray[Any], factor: np.float32) -> tuple[NDArray[np.int32], float]:
+        """Levels minus L/2 of the next elements, and the sum of squares of the scaled values.
 
-        The levels lie in a buffer that the next call overwrites.  None where a value is not finite.
+        The levels lie in a buffer that the next call overwrites.  They mean something only if the sum is finite, and
+        only those in [-L/2, L/2]; the others are outside of it too.  NumPy's warnings of overflow are the caller's.
         """
-        w, q, u = self._work[: x.size], self._fixed[: x.size], self._noise[: x.size]
-        beyond = 0
-        most = float(limit)
-        if -most <= float(x.min()) and float(x.max()) <= most:  # false for NaN
-            if x.dtype == np.float32:
-                np.multiply(x, factor, out=w)
-            else:
-                np.copyto(w, x, casting="unsafe")
-                np.multiply(w, factor, out=w)
-        else:
-            if not np.isfinite(x).all():
-                return None
-            beyond = x.size - int(np.count_nonzero(np.abs(x) <= most))
-            np.clip(x, -limit, limit, out=w, casting="unsafe")
-            np.multiply(w, factor, out=w)
-        squares = float(np.dot(w, w))
-        np.copyto(q, w, casting="unsafe")
+        u = self._noise[: x.size]
         self._uniforms.fill(u.view(np.uint8))
         if self._bits < _NOISE_BITS:
             np.right_shift(u, np.uint16(_NOISE_BITS - self._bits), out=u)
+        w = self._work[: x.size]
+        if x.dtype == np.float32:
+            np.multiply(x, factor, out=w)
+        else:
+            np.copyto(w, x, casting="unsafe")
+            np.multiply(w, factor, out=w)
+        return self._levels(w, u)
+
+    def clipped(
+        self, x: NDArray[Any], limit: np.float32, factor: np.float32
+    ) -> tuple[NDArray[np.int32], float, int] | None:
+        """``round`` once more, after a clip, and how many values it changed.  None where a value is not finite."""
+        if not np.isfinite(x).all():
+            return None
+        w = self._work[: x.size]
+        beyond = x.size - int(np.count_nonzero(np.abs(x) <= float(limit)))
+        np.clip(x, -limit, limit, out=w, casting="unsafe")
+        np.multiply(w, factor, out=w)
+        return *self._levels(w, self._noise[: x.size]), beyond
+
+    def _levels(self, w: NDArray[np.float32], u: NDArray[np.uint16]) -> tuple[NDArray[np.int32], float]:
+        q = self._fixed[: w.size]
+        squares = float(np.dot(w, w))
+        np.copyto(q, w, casting="unsafe")  # what does not fit becomes the least or the greatest number
         wide = w.view(np.int32)  # w is done with
         np.copyto(wide, u)
         np.add(q, wide, out=q)
         np.right_shift(q, self._bits, out=q)
-        return q, squares, beyond
+        return q, squares
 
 
 def noise_bits(levels: int) -> int:

@@ -1,16 +1,21 @@
 """The bytes of a coordinator's round after its survivor set was fixed: a hash, a header, the masked sum.
 
-Layout  SHA-256 of the rest: 32 B | header length: u32 | header: canonical JSON | the body of the sum, as of an upload
+Layout  SHA-256 of the rest: 32 B | header length: u32 | header: canonical JSON | per survivor its boxes, then its
+        commitments | the body of the sum, as of an upload
+        The header has, per survivor, how many boxes of what size and how many commitments there are.  Boxes are most of
+        it where there are many departments: 0.3 MB for each of 1,000.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from commonroot.common import canonical
 from commonroot.common.errors import ForeignState, Malformed
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.primitives import same, sha256
+from commonroot.common.secure_sum.wire import DIGEST_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +41,22 @@ def encode(snapshot: Snapshot) -> bytes:
     """One buffer; the sums are copied once."""
     header = canonical.dumps(
         {
-            "layout": 2,
+            "layout": 3,
             "opening": snapshot.opening.hex(),
             "floor": snapshot.floor,
             "survivors": list(snapshot.survivors),
             "heads": [head.hex() for head in snapshot.heads],
-            "boxes": [[box.hex() for box in boxes] for boxes in snapshot.boxes],
-            "commitments": [[each.hex() for each in row] for row in snapshot.commitments],
+            "sizes": [
+                [len(boxes), len(boxes[0]), len(commitments)]
+                for boxes, commitments in zip(snapshot.boxes, snapshot.commitments, strict=True)
+            ],
             "words": [snapshot.layout.word, snapshot.layout.bulk, snapshot.layout.exact],
         }
     )
-    parts = (len(header).to_bytes(4, "big"), header, snapshot.bulk.view("u1").data, snapshot.exact.view("u1").data)
+    parts: list[bytes | memoryview] = [len(header).to_bytes(4, "big"), header]
+    for boxes, commitments in zip(snapshot.boxes, snapshot.commitments, strict=True):
+        parts += (*boxes, *commitments)
+    parts += (snapshot.bulk.view("u1").data, snapshot.exact.view("u1").data)
     return b"".join((sha256(*parts), *parts))
 
 
@@ -59,7 +69,15 @@ def decode(data: bytes) -> Snapshot:
     try:
         header = canonical.loads(bytes(view[36:at]), what="the round's snapshot")
         layout = Layout(*header["words"])
-        if header["layout"] != 2 or len(view) - at != layout.nbytes:
+        if header["layout"] != 3:
+            raise ForeignState("the round's snapshot has another layout")
+        boxes, commitments = [], []
+        for count, size, committed in header["sizes"]:
+            boxes.append(tuple(_cut(view[at : at + count * size], size)))
+            at += count * size
+            commitments.append(tuple(_cut(view[at : at + committed * DIGEST_BYTES], DIGEST_BYTES)))
+            at += committed * DIGEST_BYTES
+        if len(view) - at != layout.nbytes:
             raise ForeignState("the round's snapshot has another layout")
         bulk, exact = layout.split(view[at:])
         return Snapshot(
@@ -67,10 +85,14 @@ def decode(data: bytes) -> Snapshot:
             header["floor"],
             tuple(header["survivors"]),
             tuple(map(bytes.fromhex, header["heads"])),
-            tuple(tuple(map(bytes.fromhex, boxes)) for boxes in header["boxes"]),
-            tuple(tuple(map(bytes.fromhex, row)) for row in header["commitments"]),
+            tuple(boxes),
+            tuple(commitments),
             bulk.copy(),
             exact.copy(),
         )
     except (Malformed, KeyError, TypeError, ValueError) as error:
         raise ForeignState("the round's snapshot is damaged") from error
+
+
+def _cut(block: memoryview, size: int) -> Iterator[bytes]:
+    return (bytes(block[at : at + size]) for at in range(0, len(block), size))

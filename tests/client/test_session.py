@@ -287,7 +287,7 @@ def test_a_closing_that_lies_before_the_last_round_is_stale(desk):
     assert code(desk["ash"].handle(desk.run_close(number=8))) == "CR24"
 
 
-@pytest.mark.parametrize("kind", ["", "train", parcel.MASKED, parcel.REFUSAL])
+@pytest.mark.parametrize("kind", ["", "learn", parcel.MASKED, parcel.REFUSAL])
 def test_a_kind_that_is_no_request_is_refused(desk, kind):
     assert code(desk["ash"].handle(Parcel(kind, b"x" * 99))) == "CR20"
 

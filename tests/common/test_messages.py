@@ -16,17 +16,19 @@ from commonroot.common.messages import (
     Masked,
     Open,
     Previous,
+    Ready,
     Refusal,
     RoundOpen,
     RunClose,
     Shares,
+    Train,
     box_bytes,
     opened_digest,
 )
 from commonroot.common.secure_sum.primitives import Identity
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors").glob("messages/*/*.json"))
-KINDS = {kind.__name__: kind for kind in (RoundOpen, Masked, Open, Shares, RunClose, Refusal)}
+KINDS = {kind.__name__: kind for kind in (Train, Ready, RoundOpen, Masked, Open, Shares, RunClose, Refusal)}
 
 digests = st.binary(min_size=32, max_size=32)
 u16, u32 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)
@@ -44,6 +46,11 @@ def previous(draw, below):
 @st.composite
 def any_message(draw):
     kind = draw(st.sampled_from(list(KINDS)))
+    if kind == "Train":
+        head = (draw(digests), draw(digests), draw(u32), draw(st.integers(1, 2**32 - 1)), draw(u32))
+        return Train(*head, draw(digests), draw(u32), draw(signatures))
+    if kind == "Ready":
+        return Ready(draw(digests), draw(u16), draw(signatures))
     if kind == "RoundOpen":
         number = draw(st.integers(1, 2**32 - 1))
         head = (draw(digests), draw(digests), draw(u32), number, draw(u32), draw(id_lists))
@@ -51,13 +58,14 @@ def any_message(draw):
             *head, draw(digests), draw(digests), draw(bounds), draw(u32), draw(previous(number - 1)), draw(signatures)
         )
     if kind == "Masked":
-        n = draw(st.integers(1, 4))
-        boxes = tuple(draw(st.binary(min_size=box_bytes(n), max_size=box_bytes(n))) for _ in range(n))
-        commitments = tuple(draw(digests) for _ in range(n))
+        n, size = draw(st.integers(1, 4)), box_bytes(committed := draw(st.integers(1, 4)))
+        boxes = tuple(draw(st.binary(min_size=size, max_size=size)) for _ in range(n))
+        commitments = tuple(draw(digests) for _ in range(committed))
         return Masked(draw(digests), draw(u16), draw(digests), boxes, commitments, draw(signatures))
     if kind == "Open":
-        ids, size = draw(id_lists), draw(st.integers(0, 50))
-        boxes = tuple(draw(st.binary(min_size=size, max_size=size)) for _ in ids)
+        ids, most = draw(id_lists), draw(st.integers(0, 50))
+        least = draw(st.sampled_from((most, 0)))
+        boxes = tuple(draw(st.binary(min_size=least, max_size=most)) for _ in ids)
         return Open(draw(digests), draw(u32), ids, boxes, draw(signatures))
     if kind == "Shares":
         shares = tuple(draw(st.lists(digests, min_size=1, max_size=5)))
@@ -126,7 +134,7 @@ def test_vector(path):
     assert message.encode() == data
     if "signer" in vector:
         message.check(bytes.fromhex(vector["signer"]), who="the signer")
-    for name in ("transcript", "opened"):
+    for name in ("transcript", "opened", "digest"):
         if name in vector:
             assert getattr(message, name).hex() == vector[name]
 

@@ -18,7 +18,7 @@ from commonroot.common.errors import (
     TooFewDepartments,
     WrongFederation,
 )
-from commonroot.common.roster import MOST_DEPARTMENTS, Member, Parameters, Roster, SignedRoster
+from commonroot.common.roster import MOST_COMPLETE, MOST_DEPARTMENTS, Member, Parameters, Roster, SignedRoster
 from commonroot.common.secure_sum.agreement import AgreementKey
 from commonroot.common.secure_sum.primitives import Identity
 
@@ -42,7 +42,7 @@ def member(at: int) -> Member:
     return Member.signed(f"dept {at}", identity, KEYS[at].public, f"{NODE_KEY}{at}")
 
 
-MEMBERS = [member(at) for at in range(MOST_DEPARTMENTS + 1)]
+MEMBERS = [member(at) for at in range(MOST_COMPLETE + 1)]
 
 
 def roster(*members: Member, parameters: Parameters | None = None, epoch: int = 1) -> Roster:
@@ -71,10 +71,13 @@ SIGNED = SignedRoster.sign(roster(*MEMBERS[:3]), AUTHORITY)
         (10, 3, 7, 5),
         (32, 4, 19, 6),
         (32, 10, 22, 12),
+        (100, None, 25, 50),
+        (1000, None, 61, 500),
     ],
 )
 def test_the_parameters_are_those_of_the_protocol(departments, colluders, tau, survivors):
-    """tau = ⌊(m + t_c)/2⌋ + 1, for instance ⌊(10 + 3)/2⌋ + 1 = 7; u_min = max(3, t_c + 2), for instance 3 + 2 = 5."""
+    """tau = ⌊(m + t_c)/2⌋ + 1, for instance ⌊(10 + 3)/2⌋ + 1 = 7, and for 100, where m = 40 and t_c = 8, 24 + 1 = 25;
+    u_min = max(3, t_c + 2), for instance 3 + 2 = 5, and half of all beyond 32."""
     found = Parameters.for_size(departments, colluders)
     assert (found.opening_quorum, found.survivors_min) == (tau, survivors)
 
@@ -82,10 +85,12 @@ def test_the_parameters_are_those_of_the_protocol(departments, colluders, tau, s
 @given(st.integers(3, MOST_DEPARTMENTS), st.data())
 def test_two_quorums_always_share_an_honest_department(departments, data):
     """2·tau > m + t_c: whoever gathers two quorums asked some honest department twice, and it answers once."""
-    colluders = data.draw(st.integers(0, departments - 2))
+    most = departments - 2 if departments <= MOST_COMPLETE else min(30, departments // 4 - 3)
+    colluders = data.draw(st.integers(0, most))
     found = Parameters.for_size(departments, colluders)
-    assert 2 * found.opening_quorum > departments + colluders
-    assert found.opening_quorum <= departments
+    committee = found.committee or departments
+    assert 2 * found.opening_quorum > committee + colluders
+    assert found.opening_quorum <= committee <= min(255, departments)
     assert found.survivors_min - colluders >= 2  # at least two honest contributions in any sum
 
 
@@ -110,12 +115,80 @@ def test_a_roster_of_two_is_refused_with_the_reason_even_when_it_is_signed():
         SignedRoster.from_json(canonical.dumps(value))
 
 
-def test_more_departments_than_the_complete_graph_serves_are_refused():
-    with pytest.raises(ConfigError, match="at most 32"):
+def test_the_parameters_of_large_federations_are_those_of_the_protocol():
+    """t_c = ⌊4·√n/5⌋, k = max(24, 4·(t_c + 1)), m = 3·t_c + 16 up to a multiple of 8; 33: 3·4 + 16 = 28 → 32."""
+    found = {n: Parameters.for_size(n) for n in (33, 100, 400, 1000)}
+    assert {n: (p.colluders, p.committee, p.degree) for n, p in found.items()} == {
+        33: (4, 32, 24),
+        100: (8, 40, 36),
+        400: (16, 64, 68),
+        1000: (25, 96, 104),
+    }
+
+
+@given(st.integers(MOST_COMPLETE + 1, MOST_DEPARTMENTS))
+def test_a_third_of_the_committee_and_all_colluders_may_be_absent(departments):
+    found = Parameters.for_size(departments)
+    absent = found.committee - found.opening_quorum
+    assert 3 * absent >= found.committee
+    assert absent >= found.colluders + 7
+    assert found.degree // 2 >= 2 * (found.colluders + 1)
+
+
+def test_more_departments_than_are_provided_for_are_refused():
+    with pytest.raises(ConfigError, match="at most 1000"):
         Parameters.for_size(MOST_DEPARTMENTS + 1)
-    parameters = Parameters(colluders=1, opening_quorum=18, survivors_min=3)
-    with pytest.raises(ValidationError, match="at most 32"):
+    for departments, colluders in ((33, 8), (100, 25), (1000, 80), (40, -1)):
+        with pytest.raises(ConfigError, match="not provided for"):
+            Parameters.for_size(departments, colluders)
+    with pytest.raises(ConfigError, match=r"\[17, 33\]"):
+        Parameters.for_size(33, survivors_min=16)
+
+
+def test_beyond_the_complete_graph_a_roster_needs_a_committee_and_a_degree():
+    parameters = Parameters(colluders=1, opening_quorum=18, survivors_min=17)
+    with pytest.raises(ValidationError, match="need a committee and a degree"):
         roster(*MEMBERS, parameters=parameters)
+    with pytest.raises(ValidationError, match="everyone masks with everyone"):
+        roster(*MEMBERS[:32], parameters=Parameters.for_size(33))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"committee": 34, "opening_quorum": 20}, "a committee of 34"),
+        ({"degree": 32}, "31 at most"),
+        ({"degree": 8}, "filled with colluders"),
+        ({"opening_quorum": 18}, "opening_quorum"),
+        ({"survivors_min": 16}, "half of 33"),
+    ],
+)
+def test_a_large_roster_whose_numbers_the_argument_does_not_cover_does_not_exist(changes, said):
+    """33 departments: t_c = 4, m = 32, tau = ⌊36/2⌋ + 1 = 19, k = 24, u_min ≥ 17."""
+    good = Parameters.for_size(33)
+    assert roster(*MEMBERS, parameters=good).parameters == good
+    with pytest.raises(ValidationError, match=said):
+        roster(*MEMBERS, parameters=Parameters.model_validate(good.model_dump() | changes))
+
+
+@pytest.mark.parametrize("changes", [{"degree": 25}, {"degree": 2}, {"committee": 256}, {"committee": 2}])
+def test_an_odd_degree_and_a_committee_beyond_the_field_are_refused(changes):
+    with pytest.raises(ValidationError):
+        Parameters.model_validate(Parameters.for_size(33).model_dump() | changes)
+
+
+def test_the_bytes_of_a_small_roster_say_nothing_of_what_only_large_ones_have():
+    assert set(Parameters.for_size(5).model_dump()) == {"colluders", "opening_quorum", "survivors_min", "rounds_max"}
+    large = roster(*MEMBERS)
+    back = Roster.model_validate_json(large.model_dump_json())
+    assert (back, back.digest) == (large, large.digest)
+
+
+def test_a_roster_whose_floor_lets_answers_about_different_sets_be_mixed_does_not_exist():
+    """6 departments and 1 colluder need ⌈7/2⌉ = 4 survivors."""
+    parameters = Parameters(colluders=1, opening_quorum=4, survivors_min=3)
+    with pytest.raises(ValidationError, match="at least 4 for 6"):
+        roster(*MEMBERS[:6], parameters=parameters)
 
 
 @pytest.mark.parametrize("colluders", [-1, 2, 3])
@@ -124,10 +197,10 @@ def test_colluders_who_leave_nothing_to_hide_are_refused(colluders):
         Parameters.for_size(3, colluders)
 
 
-@pytest.mark.parametrize("least", [2, 4, 11])
+@pytest.mark.parametrize("least", [2, 6, 11])
 def test_a_survivor_floor_outside_what_is_sound_is_refused(least):
-    """10 departments, 3 colluders: at least max(3, 3 + 2) = 5 and at most 10."""
-    with pytest.raises(ConfigError, match=r"\[5, 10\]"):
+    """10 departments, 3 colluders: at least max(3, 3 + 2, ⌈(10 + 3)/2⌉) = 7 and at most 10."""
+    with pytest.raises(ConfigError, match=r"\[7, 10\]"):
         Parameters.for_size(10, 3, survivors_min=least)
 
 

@@ -36,6 +36,9 @@ from commonroot.strategies.base import LocalResult
 
 NAMES = ("ash", "birch", "cedar", "dogwood", "elm")
 ROWS = {"ash": 60, "birch": 83, "cedar": 41, "dogwood": 52, "elm": 47}
+#: More than a complete graph holds: t_c = 4, m = 32, tau = 19, k = 24, and half of them, 17, must survive.
+MANY = tuple(f"site-{at:02}" for at in range(34))
+ROWS |= dict.fromkeys(MANY, 50)
 INPUTS = 6
 
 CHARTER = """\
@@ -64,11 +67,12 @@ attempts = {attempts}
 
 
 @functools.cache
-def _template(names: tuple[str, ...], rounds: int, attempts: int, widths: tuple[int, ...]) -> Path:
+def _template(names: tuple[str, ...], rounds: int, attempts: int, widths: tuple[int, ...], ready: str) -> Path:
     root = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     sections = {name: data_section(name) for name in names}
     toml = CHARTER.format(rounds=rounds, attempts=attempts, widths=list(widths))
+    toml = toml.replace("\n[method]", f'ready = "{ready}"\n\n[method]', 1)
     made = found(root, federation="grove", charter_toml=toml, departments=sections)
     for at, name in enumerate(names):
         write_table(made.departments[name].root / "rows.npz", *table(at, ROWS[name], sections[name].task))
@@ -91,10 +95,17 @@ def table(seed: int, rows: int, task: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def founded(
-    root: Path, *, departments: int = 3, rounds: int = 3, attempts: int = 3, widths: tuple[int, ...] = (8, 4)
+    root: Path,
+    *,
+    departments: int = 3,
+    rounds: int = 3,
+    attempts: int = 3,
+    widths: tuple[int, ...] = (8, 4),
+    ready: str = "auto",
 ) -> Federation:
     """A founded federation with folders of its own under ``root``."""
-    shutil.copytree(_template(NAMES[:departments], rounds, attempts, widths), root, dirs_exist_ok=True)
+    names = NAMES[:departments] if departments <= len(NAMES) else MANY[:departments]
+    shutil.copytree(_template(names, rounds, attempts, widths, ready), root, dirs_exist_ok=True)
     return opened(root)
 
 

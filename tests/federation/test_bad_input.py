@@ -223,7 +223,11 @@ def _foreign(root: Path, column: str) -> None:
 
 
 def _foreign_journal(federation: Federation) -> None:
-    Journal(f"sqlite:///{federation.coordinator.root / 'journal.db'}", federation="another").close()
+    Journal(
+        f"sqlite:///{federation.coordinator.root / 'journal.db'}",
+        federation="another",
+        folder=federation.coordinator.root,
+    ).close()
 
 
 FOLDERS: list[tuple[str, Callable[[Federation, Path, Path], list[str]], str]] = [

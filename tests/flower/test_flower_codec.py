@@ -14,8 +14,10 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id, iterate_o
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, validate_object_content
 
 from commonroot.common.errors import Malformed
+from commonroot.common.messages import box_bytes
 from commonroot.common.parcel import TO_COORDINATOR, TO_DEPARTMENT, Parcel
-from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, SHORT_PARCEL, Envelope, Sealed, unpack
+from commonroot.flower import INLINE_BODY, MAX_HEAD, MESSAGE_TYPE, SHORT_PARCEL, Envelope, Sealed, unpack
+from commonroot.server.gate import MAX_REQUEST
 
 MIB = 1024 * 1024
 ALL = TO_COORDINATOR | TO_DEPARTMENT
@@ -140,3 +142,18 @@ def test_a_body_that_does_not_fit_its_note_is_refused(fault: str) -> None:
         contents[array_id] = b"ConfigRecord  2\x00{}"
     with pytest.raises(Malformed):
         unpack(RecordDict(), envelope.tree, contents.__getitem__, kinds=ALL)
+
+
+@pytest.mark.parametrize("size", [0, 1 * MIB, 2 * MIB, 4 * MIB])
+def test_the_longest_head_there_can_be_passes_the_gate_beside_any_body(size: int) -> None:
+    """An opening among 1,000 departments with everybody in the sum: 1,000 boxes of 16 + 32·105 + 16 bytes."""
+    head = bytes(range(250)) * (1000 * box_bytes(105) // 250 + 1)
+    assert 3_000_000 < len(head) <= MAX_HEAD
+    envelope, _ = addressed(Parcel("open", head, b"!" * size))
+    contents = everything(envelope)
+    assert max(map(len, contents.values())) < MAX_REQUEST - 1000
+    again = unpack(RecordDict(), envelope.tree, contents.__getitem__, kinds=ALL, repeats=True)
+    assert (again.head, len(again.body)) == (head, size)
+    longer, _ = addressed(Parcel("open", bytes(MAX_HEAD + 1), b""))
+    with pytest.raises(Malformed):
+        unpack(RecordDict(), longer.tree, everything(longer).__getitem__, kinds=ALL)

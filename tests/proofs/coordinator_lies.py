@@ -14,13 +14,15 @@ from proofs.stage import ASH, ELM, Make, Stage, dropped, parcel_of, playing, res
 from commonroot.client.setup import approve, join
 from commonroot.common import canonical, parcel
 from commonroot.common.charter import SignedCharter
-from commonroot.common.messages import Open, Previous, RoundOpen, RunClose
+from commonroot.common.messages import Open, Previous, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster, SignedRoster
+from commonroot.common.secure_sum.committee import Committee
+from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.simulations.network import Crossing
 
-KINDS = {parcel.ROUND_OPEN: RoundOpen, parcel.OPEN: Open, parcel.RUN_CLOSE: RunClose}
+KINDS = {parcel.TRAIN: Train, parcel.ROUND_OPEN: RoundOpen, parcel.OPEN: Open, parcel.RUN_CLOSE: RunClose}
 
 
 def altered(change: Callable[[Stage, Any], dict[str, Any]], body: Callable[[bytes], bytes] | None = None) -> Make:
@@ -68,6 +70,11 @@ def with_body(change: Callable[[bytes], bytes]) -> Make:
 
 def another_model(body: bytes) -> bytes:
     return (np.frombuffer(body, "<f4") + np.float32(0.5)).tobytes()
+
+
+def another_model_from_nothing(body: bytes) -> bytes:
+    """The same, where the honest parcel leaves the broadcast out: zeros are as far from it as need be."""
+    return bytes(4 * 92) if not body else another_model(body)
 
 
 # -- rounds ------------------------------------------------------------------------------------------------------------
@@ -135,6 +142,61 @@ def run_close_instead(change: Callable[[Stage, RoundOpen], dict[str, Any]]) -> M
         }
         made = RunClose.signed(stage.coordinator, **(fields | change(stage, m)))
         return Parcel(parcel.RUN_CLOSE, made.encode(), last.body)
+
+    return make
+
+
+# -- a graph, a committee, a ready stage -------------------------------------------------------------------------------
+
+
+def without_a_row(stage: Stage, who: tuple[int, ...]) -> tuple[int, ...]:
+    """Without ten neighbours on the ring of 34, so that twelve positions in a row hold two, where three must be."""
+    row = set(MaskGraph.of(stage.roster).order[:10])
+    return tuple(one for one in who if one not in row)
+
+
+def without_members(stage: Stage, who: tuple[int, ...]) -> tuple[int, ...]:
+    """Without fourteen of the 32 on the committee, so that 18 are left where 19 must open."""
+    gone = set(Committee.of(stage.roster).members[1:15])
+    return tuple(one for one in who if one not in gone)
+
+
+def cohort_of(change: Callable[[Stage, tuple[int, ...]], tuple[int, ...]]) -> Make:
+    return altered(lambda stage, m: {"cohort": change(stage, m.cohort)})
+
+
+def survivors_of(change: Callable[[Stage, tuple[int, ...]], tuple[int, ...]]) -> Make:
+    return lambda stage, name, honest: survivors(lambda who: change(stage, who))(stage, name, honest)
+
+
+def bystander_asked_to_open(root: Path) -> Stage:
+    """After the run, a department that is on no committee gets the opening that was sent to a member."""
+    stage = Stage(root, departments=34)
+    stage.run()
+    members = Committee.of(stage.roster).members
+    bystander = next(at for at in range(34) if at not in members)
+    asked = stage.sent(parcel.OPEN, stage.names[members[0]])[-1]
+    assert stage.ask(stage.names[bystander], asked).kind == parcel.REFUSAL
+    return stage
+
+
+def train_instead(change: Callable[[Stage, RoundOpen], dict[str, Any]]) -> Make:
+    """A request to train, made from the round-open that came last, in front of some other request."""
+
+    def make(stage: Stage, name: str, honest: Parcel) -> Parcel:
+        last = stage.sent(parcel.ROUND_OPEN, name)[-1]
+        m = RoundOpen.decode(last.head)
+        fields: dict[str, Any] = {
+            "charter": m.charter,
+            "roster": m.roster,
+            "epoch": m.epoch,
+            "round": m.round + 1,
+            "version": m.version,
+            "broadcast": m.broadcast,
+            "seconds": m.upload_seconds,
+        }
+        made = Train.signed(stage.coordinator, **(fields | change(stage, m)))
+        return Parcel(parcel.TRAIN, made.encode(), last.body)
 
     return make
 
@@ -239,17 +301,18 @@ def forgetful(*, pass_over: bool) -> Callable[[Path], Stage]:
 # -- rosters and charters ----------------------------------------------------------------------------------------------
 
 
-def joining(change: Callable[[Stage, dict[str, Any]], bytes]) -> Callable[[Path], Stage]:
-    """Ash is handed a roster made by ``change`` from the real one as JSON."""
+def joining(change: Callable[[Stage, dict[str, Any]], bytes], **shape: Any) -> Callable[[Path], Stage]:
+    """Ash, or the first of many, is handed a roster made by ``change`` from the real one as JSON."""
 
     def play(root: Path) -> Stage:
-        stage = Stage(root)
+        stage = Stage(root, **shape)
+        asked = stage.names[0]
         path = root / "forged.json"
         real = (stage.federation.coordinator.root / "roster.json").read_bytes()
         path.write_bytes(change(stage, canonical.loads(real, what="the roster")))
-        stage.at_work.kill(ASH)
-        stage.try_to("join", lambda: join(stage.federation.reopen(ASH), path, os.urandom))
-        stage.at_work.start(ASH)
+        stage.at_work.kill(asked)
+        stage.try_to("join", lambda: join(stage.federation.reopen(asked), path, os.urandom))
+        stage.at_work.start(asked)
         return stage
 
     return play
@@ -276,7 +339,7 @@ def a_member_dropped(stage: Stage, value: dict[str, Any]) -> bytes:
     return canonical.dumps(value)
 
 
-def parameters(**changes: int) -> Callable[[Stage, dict[str, Any]], bytes]:
+def parameters(**changes: int | None) -> Callable[[Stage, dict[str, Any]], bytes]:
     """Other numbers under the old signature."""
 
     def change(stage: Stage, value: dict[str, Any]) -> bytes:

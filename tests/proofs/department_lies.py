@@ -16,11 +16,11 @@ from sum_federation import Federation
 
 from commonroot.common import parcel
 from commonroot.common.errors import CommonrootError
-from commonroot.common.messages import Masked, Shares
+from commonroot.common.messages import Masked, Ready, Shares, box_bytes
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
-KINDS = {parcel.MASKED: Masked, parcel.SHARES: Shares}
+KINDS = {parcel.TRAINED: Ready, parcel.MASKED: Masked, parcel.SHARES: Shares}
 
 
 def altered(change: Callable[[Stage, str, Any], dict[str, Any]]) -> Make:
@@ -46,7 +46,7 @@ def under_another_key(stage: Stage, name: str, honest: Parcel) -> Parcel:
 def in_the_name_of_birch(stage: Stage, name: str, honest: Parcel) -> Parcel:
     """The reply says that it is birch's."""
     message = KINDS[honest.kind].decode(honest.head)
-    field = "sender" if honest.kind == parcel.MASKED else "member"
+    field = "member" if honest.kind == parcel.SHARES else "sender"
     return parcel_of(resigned(message, stage.key(name), **{field: stage.number(BIRCH)}), honest)
 
 
@@ -125,6 +125,14 @@ def fewer_boxes(stage: Stage, name: str, honest: Parcel) -> Parcel:
     small = Masked.decode(others.upload(0, others.opening())[0])
     fields = {"boxes": small.boxes, "commitments": small.commitments}
     return parcel_of(resigned(Masked.decode(honest.head), stage.key(name), **fields), honest)
+
+
+def as_in_a_complete_graph(stage: Stage, name: str, honest: Parcel) -> Parcel:
+    """A box for each of 34 and a commitment for each, where the committee has 32 and the department 24 neighbours."""
+    message = Masked.decode(honest.head)
+    size = box_bytes(34)
+    fields = {"boxes": (bytes(size),) * 34, "commitments": (bytes(32),) * 34}
+    return parcel_of(resigned(message, stage.key(name), **fields), honest)
 
 
 def commitments(*places: int) -> Make:

@@ -4,13 +4,14 @@ Python integers instead of arrays, HMAC instead of an HKDF library, one AES bloc
 carry-less multiplication instead of tables, GHASH by hand instead of AES-GCM.  Only AES itself, SHA-256, HMAC and
 Ed25519 are taken from libraries.  Complete graph, everyone on the opening committee.
 
-Sources  docs/adr/0004; RFC 5869 (HKDF); NIST SP 800-38A (CTR), SP 800-38D (GCM); Shamir, 1979
+Sources  docs/adr/0004 and 0010; RFC 5869 (HKDF); NIST SP 800-38A (CTR, CFB), SP 800-38D (GCM); Shamir, 1979
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
@@ -78,9 +79,12 @@ def aes(key: bytes, block: bytes) -> bytes:
 
 
 def keystream(secret: bytes, label: str, size: int) -> bytes:
-    """AES-256 of the counters 2, 3, … as 16-byte numbers; up to 2 MiB, where a longer one takes another nonce."""
-    counters = b"".join(at.to_bytes(16, "big") for at in range(2, 2 + -(-size // 16)))
-    return aes(derive(secret, f"keystream {label}"), counters)[:size]
+    """Block j is AES-256 of counter j, xored with counter j + 1; counter j is j in 8 bytes, twice."""
+    key, counters = derive(secret, f"keystream {label}"), [at.to_bytes(8, "little") * 2 for at in range(size // 16 + 2)]
+    blocks = (
+        bytes(x ^ c for x, c in zip(aes(key, at), after, strict=True)) for at, after in itertools.pairwise(counters)
+    )
+    return b"".join(blocks)[:size]
 
 
 def words(data: bytes, width: int) -> list[int]:

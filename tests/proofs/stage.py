@@ -18,7 +18,7 @@ from federation.test_lies import honest_versions
 
 from commonroot.common import parcel
 from commonroot.common.errors import CommonrootError
-from commonroot.common.messages import RoundOpen
+from commonroot.common.messages import RoundOpen, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.simulations.network import Crossing, MemoryNetwork
@@ -34,11 +34,15 @@ ASH, BIRCH, CEDAR, DOGWOOD, ELM = small.NAMES
 
 
 class Stage:
-    """``departments`` sessions and a coordinator about to begin a run of ``rounds`` rounds."""
+    """``departments`` sessions and a coordinator about to begin a run of ``rounds``; ``ready`` as in a charter."""
 
-    def __init__(self, root: Path, *, departments: int = 5, rounds: int = 1, attempts: int = 1) -> None:
+    def __init__(
+        self, root: Path, *, departments: int = 5, rounds: int = 1, attempts: int = 1, ready: str = "auto"
+    ) -> None:
         self.root = root
-        self.federation = small.founded(root / "at-work", departments=departments, rounds=rounds, attempts=attempts)
+        self.federation = small.founded(
+            root / "at-work", departments=departments, rounds=rounds, attempts=attempts, ready=ready
+        )
         self.coordinator = self.federation.coordinator.identity()
         self.charter = self.federation.charter.charter
         self.roster = self.federation.coordinator.roster()
@@ -129,13 +133,22 @@ class Stage:
     def _on_event(self, kind: str, facts: dict[str, Any]) -> None:
         self.events.append((kind, facts))
         self._step = {
+            "training": parcel.TRAINED,
             "round": parcel.MASKED,
             "opening": parcel.SHARES,
             "closed": parcel.CHARTER,
             "closing": parcel.CLOSED,
         }.get(kind, self._step)
         if kind in ("fault", "lost") and facts["code"].startswith("CR"):
-            self.refusals.add(("coordinator", self._step, facts["code"]))
+            self.refusals.add(("coordinator", self._step_of(facts), facts["code"]))
+
+    def _step_of(self, facts: dict[str, Any]) -> str:
+        """Introductions go on between other things; what was asked for last says which of their two steps it was."""
+        if not facts.get("reason", facts.get("what", "")).startswith("the introduction: "):
+            return self._step
+        asked = {parcel.GREET: parcel.GREETING, parcel.INTRODUCE: parcel.INTRODUCED}
+        to_it = [one.parcel.kind for one in self.seen if one.department == facts["department"]]
+        return asked[[kind for kind in to_it if kind in asked][-1]]
 
 
 # -- forging -----------------------------------------------------------------------------------------------------------
@@ -163,9 +176,10 @@ def parcel_of(message: Any, like: Parcel, body: Any = None) -> Parcel:
 
 
 def round_of(crossing: Crossing, stage: Stage) -> int:
-    """The round that is going on while a parcel crosses."""
-    opened = [one.parcel.head for one in stage.seen if one.parcel.kind == parcel.ROUND_OPEN]
-    return RoundOpen.decode(opened[-1]).round if opened else 0
+    """The round that is going on while a parcel crosses, or that is trained for."""
+    kinds = {parcel.ROUND_OPEN: RoundOpen, parcel.TRAIN: Train}
+    last = next((one.parcel for one in reversed(stage.seen) if one.parcel.kind in kinds), None)
+    return kinds[last.kind].decode(last.head).round if last else 0
 
 
 def playing(
@@ -176,7 +190,7 @@ def playing(
     round: int = 1,
     before: bool = False,
     after: bool = False,
-    **shape: int,
+    **shape: Any,
 ) -> Callable[[Path], Stage]:
     """A whole run in which ``make`` changes the parcels of one kind to or from some departments in one round.
 
@@ -204,7 +218,7 @@ def dropped(kind: str, of: Collection[str]) -> Forge:
     return lambda stage, crossing: () if crossing.parcel.kind == kind and crossing.department in of else None
 
 
-def dropping(kind: str, *, of: Collection[str], **shape: int) -> Callable[[Path], Stage]:
+def dropping(kind: str, *, of: Collection[str], **shape: Any) -> Callable[[Path], Stage]:
     """A whole run in which they never do."""
 
     def play(root: Path) -> Stage:

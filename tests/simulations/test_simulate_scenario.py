@@ -80,7 +80,7 @@ def test_every_wrong_field_is_named_at_once_with_the_file(tmp_path):
             + "".join(
                 f'[[departments]]\nname = "{n}"\ndata = {{ path = "x", target = "y", task = "binary" }}\n' for n in "ab"
             ),
-            "2 departments; 3 to 32",
+            "2 departments; 3 to 1000",
         ),
         (CHARTER + WORLD + '[[events]]\nround = 3\nkill = "nobody"\n', "no department is called 'nobody'"),
         (CHARTER + WORLD + '[[events]]\nround = 10\nkill = "parity"\n', "round 10 comes after the last, 9"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from collections.abc import Iterable
@@ -85,6 +86,23 @@ class Federation:
     def n(self) -> int:
         return len(self.machines)
 
+    def next_epoch(self) -> Federation:
+        """The same departments with fresh keys, all introduced; their memories hold nothing of this epoch yet."""
+        later = copy.copy(self)
+        private = [AgreementKey.generate(self.random) for _ in range(self.n)]
+        members = tuple(
+            Member.signed(before.name, identity, key.public, f"{before.node_key}+")
+            for before, identity, key in zip(self.roster.departments, self.identities, private, strict=True)
+        )
+        later.roster = Roster.model_validate(
+            self.roster.model_dump() | {"epoch": self.roster.epoch + 1, "departments": members}
+        )
+        later.machines = [
+            DepartmentMachine(later.roster, identity, memory)
+            for identity, memory in zip(self.identities, later._acquainted(private), strict=True)
+        ]
+        return later
+
     def opening(self, round: int = 1, cohort: Iterable[int] | None = None, **changes: object) -> RoundOpen:
         """A signed round-open for the broadcast ``BROADCAST``, with any field changed."""
         fields: dict[str, object] = {
@@ -114,7 +132,9 @@ class Federation:
 
     def lanes(self, department: int, opening: RoundOpen, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """A department's encoded contribution; the same each time it is asked for."""
-        return self.codec.encode(self.values(department, seed), opening.bounds, sha256(bytes([department, seed])))
+        return self.codec.encode(
+            self.values(department, seed), opening.bounds, sha256(bytes([*divmod(department, 256), seed]))
+        )
 
     def upload(
         self, department: int, opening: RoundOpen, *, body: bytes = BROADCAST, seed: int = 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from commonroot.common.errors import ConfigError, ManifestError, OutsideCharter, SumRejected, TooFewDepartments
 from commonroot.common.manifest import Manifest, Term
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.common.secure_sum.lanes import THREE21, UINT16, UINT32, choose
+from commonroot.common.secure_sum.lanes import STEP, THREE21, UINT16, UINT32, choose
 from commonroot.common.secure_sum.primitives import sha256
 
 MANIFEST = Manifest(
@@ -184,11 +184,34 @@ def test_an_upload_has_the_promised_size(lanes):
 @pytest.mark.parametrize("awkward", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_found_wherever_it_stands(lanes, awkward):
     codec = SumCodec(BULK, 3, lanes)
-    for at in (0, 65_535, 65_536, 200_002):
+    for at in (0, STEP - 1, STEP, 200_002):
         values = np.zeros(200_003, dtype=np.float32)
         values[at] = awkward
         with pytest.raises(ManifestError, match="not finite"):
             codec.encode({"a": values}, [1.0], key(0))
+
+
+@LANES
+@pytest.mark.parametrize("departments", [3, 32])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_whatever_lies_beyond_its_bound_is_clipped_however_far(lanes, departments, dtype):
+    """Also where its level, as 32 bits or the lowest 16 of them, would be an innocent one: k·2^16 levels away."""
+    codec = SumCodec(BULK, departments, lanes)
+    levels = codec.levels
+    distances = [1.0 + 2.0**-20, 1.5, 2.0, 7.0, 1e3, 1e9, 1e20, 3e38]
+    distances += [2.0 * (k * 2.0**16) / levels + part for k in (1, 2, 3, 255, 2**15, 2**16) for part in (-0.5, 0, 0.5)]
+    inside = np.random.default_rng(1).uniform(-1, 1, 200_003).astype(dtype)
+    for distance in distances:
+        values = inside.copy()
+        far = np.arange(5, 200_003, 40_000)
+        values[far] = distance
+        values[far + 1] = -distance
+        words = codec.encode({"a": values}, [1.0], key(0))
+        opened = codec.decode(*words, 1, [1.0])
+        allowed = codec.error_bound(1, [1.0])["a"]
+        assert np.abs(opened.values["a"] - np.clip(values, -1, 1)).max() <= allowed
+        if distance > 1.4:
+            assert opened.clipped_share == pytest.approx(10 / 200_003)
 
 
 def test_a_value_at_its_bound_never_rounds_beyond_the_last_level():

@@ -26,7 +26,8 @@ from commonroot.common.errors import (
 from commonroot.common.greetings import Greet, Greeting, Introduce, put_letters
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES, AgreementKey
-from commonroot.common.secure_sum.epoch import EpochSetup, acquainted, check_letter, everybody, introduction
+from commonroot.common.secure_sum.committee import peers_of
+from commonroot.common.secure_sum.epoch import EpochSetup, acquainted, check_letter, introduction
 from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Opening, quorums_meet
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
@@ -310,7 +311,7 @@ def test_an_introduction_changes_nothing_but_chains():
 def test_the_coordinator_refuses_what_receivers_would_refuse():
     epoch = Epoch(4)
     head, body = epoch.setups[1].greeting, epoch.setups[1].ciphertexts
-    peers = everybody(epoch.roster, 1)
+    peers = peers_of(epoch.roster, 1)
     check_letter(epoch.roster, 1, head, body, peers)
     for bad in (body[:-1], body + b"\0", body[::-1], b""):
         with pytest.raises(BadGreeting):

@@ -22,7 +22,7 @@ from commonroot.common.errors import (
     WrongSize,
 )
 from commonroot.common.messages import Masked, Shares
-from commonroot.common.secure_sum.primitives import sha256
+from commonroot.common.secure_sum.pieces import body_digest, digests
 
 # -- replayed and forged ----------------------------------------------------------------------------------------------
 
@@ -34,7 +34,7 @@ def test_an_old_round_open_is_refused_and_the_same_one_is_told_to_be_a_repeat():
     head, body = federation.upload(0, first)
     reviewed = machine.review(first.encode(), BROADCAST, charter=federation.charter)
     assert machine.repeat(reviewed).head == head
-    assert machine.repeat(reviewed).body == sha256(body)
+    assert machine.repeat(reviewed).body == body_digest(digests(body))
     with pytest.raises(UsageError):
         machine.mask(reviewed, *federation.lanes(0, first), federation.random)
     assert machine.repeat(second) is None
@@ -79,7 +79,7 @@ def test_an_upload_with_the_wrong_number_of_boxes_is_refused():
         federation.identities[0],
         transcript=opening.transcript,
         sender=0,
-        body=sha256(body),
+        body=body_digest(digests(body)),
         boxes=boxes.boxes,
         commitments=boxes.commitments,
     )
@@ -186,7 +186,7 @@ def test_garbage_in_an_upload_rejects_the_sum_and_nothing_else():
     opening = federation.opening()
     at_work = federation.gathered(opening, [0, 1, 2])
     noise = federation.random(federation.codec.layout.nbytes)
-    head, _ = changed_upload(federation, 3, opening, body=lambda _: sha256(noise))
+    head, _ = changed_upload(federation, 3, opening, body=lambda _: body_digest(digests(noise)))
     at_work.upload(3, head, noise)
     at_work.fix()
     federation.answers(at_work, range(4))

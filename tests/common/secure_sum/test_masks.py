@@ -18,7 +18,6 @@ from commonroot.common.secure_sum import masks
 from commonroot.common.secure_sum.lanes import Layout
 from commonroot.common.secure_sum.masks import (
     CHUNK_BYTES,
-    SEGMENT_BYTES,
     Keystream,
     add_streams,
     fill_streams,
@@ -29,14 +28,12 @@ from commonroot.common.secure_sum.masks import (
 
 
 def stream(secret: bytes, label: str, size: int) -> bytes:
-    """The definition: HKDF-SHA-256 (RFC 5869) to a key, then AES-256 of s ‖ i for i = 2, 3, … in every segment s."""
+    """The definition: HKDF-SHA-256 (RFC 5869) to a key, then AES-256(c_j) xor c_{j+1} for j = 0, 1, …"""
     extracted = hmac.digest(bytes(32), secret, "sha256")
     key = hmac.digest(extracted, b"commonroot/1/keystream " + label.encode() + b"\0" + b"\1", "sha256")
-    per_segment = SEGMENT_BYTES // 16
-    blocks = b"".join(
-        (i // per_segment).to_bytes(12, "big") + (2 + i % per_segment).to_bytes(4, "big") for i in range(size // 16 + 1)
-    )
-    return Cipher(AES256(key), ECB()).encryptor().update(blocks)[:size]
+    counters = [j.to_bytes(8, "little") * 2 for j in range(size // 16 + 2)]
+    blocks = Cipher(AES256(key), ECB()).encryptor().update(b"".join(counters[:-1]))
+    return bytes(x ^ c for x, c in zip(blocks, b"".join(counters[1:]), strict=True))[:size]
 
 
 SECRET = bytes(range(32))
@@ -47,12 +44,54 @@ def lanes(n16: int, n64: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 2**16, n16, dtype=np.uint16), rng.integers(0, 2**64, n64, dtype=np.uint64)
 
 
-@pytest.mark.parametrize("make", [masks._gcm, masks._ctr])
-def test_both_encryptors_emit_the_defined_stream(make, monkeypatch):
-    monkeypatch.setattr(masks, "_encryptor", make)
-    out = np.empty(SEGMENT_BYTES + CHUNK_BYTES + 77, dtype=np.uint8)
+@pytest.mark.parametrize("make", [masks._by_cfb, masks._by_definition])
+def test_both_ways_emit_the_defined_stream(make, monkeypatch):
+    monkeypatch.setattr(masks, "_emitter", make)
+    size = 2 * CHUNK_BYTES + 78
+    defined = stream(SECRET, "bulk", size)
+    out = np.empty(size, dtype=np.uint8)
     Keystream(SECRET, "bulk").fill(out)
-    assert np.array_equal(out, np.frombuffer(stream(SECRET, "bulk", out.size), dtype=np.uint8))
+    assert out.tobytes() == defined
+    fresh, none = np.full(size // 2, 7, dtype="<u2"), np.zeros(0, "<u8")
+    fill_streams(fresh, none, [(1, SECRET)])
+    assert fresh.tobytes() == defined
+    added = np.zeros(size // 2, dtype="<u2")
+    add_streams(added, none, [(1, SECRET)], threads=2)
+    assert added.tobytes() == defined
+
+
+@pytest.mark.parametrize("how", ["missing", "wrong in its last byte", "wrong after the first step"])
+def test_a_library_whose_cfb_is_missing_or_another_is_not_used_for_it(how, monkeypatch):
+    def other(key: AES256, first: int) -> masks.Emit:
+        if how == "missing":
+            raise ImportError("no CFB here")
+        right, steps = masks._by_definition(key, first), []
+
+        def emit(counters: masks.Counters, out: memoryview) -> None:
+            right(counters, out)
+            steps.append(out)
+            if how == "wrong in its last byte" or len(steps) > 1:
+                out[-1] ^= 1
+
+        return emit
+
+    monkeypatch.setattr(masks, "_by_cfb", other)
+    assert masks._fastest() is masks._by_definition
+
+
+def test_cfb_is_used_where_it_gives_the_defined_stream():
+    assert masks._by_cfb is not masks._by_definition
+    assert masks._fastest() is masks._by_cfb
+
+
+def test_no_block_is_encrypted_twice_and_what_is_xored_is_known_to_everybody():
+    """c_j are all different; xoring block j with c_{j+1} again leaves AES(c_j), which is counter mode's stream."""
+    found = np.frombuffer(stream(SECRET, "x", 16 * 100), "<u8").reshape(100, 2)
+    key = masks.Keystream(SECRET, "x")._key
+    counters = np.repeat(np.arange(101, dtype="<u8"), 2).reshape(101, 2)
+    assert len({row.tobytes() for row in counters}) == 101
+    plain = Cipher(key, ECB()).encryptor().update(counters[:-1].tobytes())
+    assert (found ^ counters[1:]).tobytes() == plain
 
 
 @given(st.lists(st.integers(0, 300), max_size=8))
@@ -90,11 +129,11 @@ def test_the_pairwise_masks_of_all_departments_cancel(n, n16, n64, seed):
 
 
 @pytest.mark.parametrize("kind", ["<u2", "<u4", "<u8"])
-@pytest.mark.parametrize("over", [-3, 0, 1, 100_000])
-def test_segments_threads_and_a_fresh_start_all_give_the_defined_masks(kind, over):
-    """Two and a bit segments: +SECRET - other, by definition, by one thread and by two, added to zeros and filled."""
+@pytest.mark.parametrize("over", [-3, 0, 1, 9_000])
+def test_chunks_threads_and_a_fresh_start_all_give_the_defined_masks(kind, over):
+    """Six and a bit chunks: +SECRET - other, by definition, by one thread and by two, added to zeros and filled."""
     width, other = np.dtype(kind).itemsize, bytes(32)
-    size = 2 * SEGMENT_BYTES // width + over
+    size = 6 * CHUNK_BYTES // width + over
     defined = np.frombuffer(stream(SECRET, "bulk", width * size), kind) - np.frombuffer(
         stream(other, "bulk", width * size), kind
     )
@@ -108,6 +147,20 @@ def test_segments_threads_and_a_fresh_start_all_give_the_defined_masks(kind, ove
                 assert np.array_equal(words, defined)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_streams_than_go_together_are_all_added_once(threads):
+    """150 streams in passes of 64, 64 and 22."""
+    secrets = [bytes([at]) * 32 for at in range(150)]
+    size = CHUNK_BYTES // 2 + 100
+    each = [np.zeros(size, "<u2") for _ in secrets]
+    for words, secret in zip(each, secrets, strict=True):
+        add_streams(words, np.zeros(0, "<u8"), [(1, secret)])
+    for combine in (add_streams, fill_streams):
+        words = np.zeros(size, "<u2")
+        combine(words, np.zeros(0, "<u8"), [(1, secret) for secret in secrets], threads=threads)
+        assert np.array_equal(words, sum(each, np.zeros(size, "<u2")))
+
+
 def test_no_streams_leave_a_sum_as_it_was_and_a_fresh_mask_zero():
     a, b = lanes(9, 2)
     before = a.copy(), b.copy()
@@ -119,12 +172,12 @@ def test_no_streams_leave_a_sum_as_it_was_and_a_fresh_mask_zero():
 
 
 def test_a_failure_on_a_thread_is_not_swallowed(monkeypatch):
-    def broken(key: object, segment: int) -> object:
+    def broken(key: object, first: int) -> object:
         raise RuntimeError("no cipher")
 
-    monkeypatch.setattr(masks, "_encryptor", broken)
+    monkeypatch.setattr(masks, "_emitter", broken)
     with pytest.raises(RuntimeError, match="no cipher"):
-        add_streams(np.zeros(3 * SEGMENT_BYTES, "<u2"), np.zeros(0, "<u8"), [(1, SECRET)], threads=2)
+        add_streams(np.zeros(3 * CHUNK_BYTES, "<u2"), np.zeros(0, "<u8"), [(1, SECRET)], threads=2)
 
 
 def test_threads_are_only_used_where_there_is_enough_to_do(monkeypatch):
