@@ -5,6 +5,8 @@ VENV   ?= .venv
 # The torch build is yours to choose, options included: `make demo TORCH="torch==2.13.0 --index-url URL"` for a CPU or
 # CUDA index of your organisation.  It is installed first, so that nothing later pulls another build over it.
 TORCH  ?= torch==2.13.0
+# Where published data lies, for benchmarks; `commonroot download` says where it puts it.
+DATA   ?= ../shared/data
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -62,10 +64,10 @@ wheel-test: $(STAMP) ## build the wheel, install it elsewhere, test it away from
 	.ci/wheel-test "$(BIN)/python"
 
 bench: $(STAMP) ## every benchmark; `make bench-NAME` for one
-	"$(BIN)/commonroot" bench
+	"$(BIN)/commonroot" bench $(if $(wildcard $(DATA)),--data "$(DATA)")
 
 bench-%: $(STAMP)
-	"$(BIN)/commonroot" bench $*
+	"$(BIN)/commonroot" bench $* $(if $(wildcard $(DATA)),--data "$(DATA)")
 
 # mypy knows nothing of the path rule "root folder x is commonroot.x", so it reads a folder of links that says it.
 typing:

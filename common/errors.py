@@ -182,6 +182,13 @@ class UnknownBenchmark(UsageError):
     hint = "`commonroot bench --help` lists them"
 
 
+class DownloadFailed(UsageError):
+    """Published data could not be fetched, or is not what was published; nothing of it was kept."""
+
+    code = "CR72"
+    hint = "try again; the publisher's page is in the dataset's description"
+
+
 class BackboneMissing(UsageError):
     """The charter's backbone needs a package, a library or a checkpoint that this machine does not have."""
 

@@ -9,7 +9,7 @@ exists the row is a ratio measured in the same run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final, Literal
 from rich.console import Console
 from rich.table import Table
 
-from commonroot.common.errors import UnknownBenchmark
+from commonroot.common.errors import ConfigError, UnknownBenchmark
 from commonroot.files import atomic_write
 
 
@@ -58,23 +58,36 @@ class Row:
         return row
 
 
-Benchmark = Callable[[Console], list[Row]]
 #: Name → module with a function ``run(console) -> list[Row]``; imported only when asked for.
+#: One that has ``CASES`` takes the names of those to run, where data lies, and a folder for details.
 BENCHMARKS: Final[dict[str, str]] = {
+    "data": "commonroot.simulations.bench_data",
     "latency": "commonroot.simulations.bench_latency",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
 }
 
 
-def run_benchmark(name: str, folder: Path, console: Console) -> list[Row]:
-    """Run one benchmark, write its file, and return its rows.  Raises UnknownBenchmark."""
+def run_benchmark(
+    name: str, folder: Path, console: Console, *, only: Sequence[str] = (), data: Path | None = None
+) -> list[Row]:
+    """Run one benchmark, write its file, and return its rows.
+
+    only, data  of benchmarks of several cases: those to run, and where published data lies
+
+    Raises UnknownBenchmark; ConfigError for cases that a benchmark does not have.
+    """
     if name not in BENCHMARKS:
         raise UnknownBenchmark(f"no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    run: Benchmark = import_module(BENCHMARKS[name]).run
-    rows = run(console)
+    module = import_module(BENCHMARKS[name])
+    if hasattr(module, "CASES"):
+        rows = module.run(console, only, data=data, out=folder / name)
+    elif only:
+        raise ConfigError(f"the benchmark {name!r} is one whole and has no cases to choose from")
+    else:
+        rows = module.run(console)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / f"{name}.json", json.dumps([row.as_json() for row in rows], indent=2).encode())
-    return rows
+    return list(rows)
 
 
 def table(name: str, rows: list[Row]) -> Table:

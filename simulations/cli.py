@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from commonroot.console import Json, emit
+from commonroot.common.errors import ConfigError
+from commonroot.console import Json, emit, say
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -15,6 +16,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(bench)
     app.command()(simulate)
+    app.command()(download)
 
 
 def demo(
@@ -82,7 +84,9 @@ def simulate(
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
+    only: Annotated[list[str] | None, typer.Argument(help="Of `data`: the datasets to run; all without.")] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
+    data: Annotated[Path | None, typer.Option(help="Where published data lies; see `commonroot download`.")] = None,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -93,8 +97,56 @@ def bench(
     console = Console(stderr=json)
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:
-        measured[one] = run_benchmark(one, folder, console)
+        measured[one] = run_benchmark(one, folder, console, only=only or (), data=data)
         if not json:
             console.print(table(one, measured[one]))
     if json:
         emit({one: [row.as_json() for row in rows] for one, rows in measured.items()}, True, lambda: None)
+
+
+def download(
+    name: Annotated[
+        str | None, typer.Argument(help="A dataset; without one, all are listed with their licences.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Where data goes; a folder of your user where not given.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="You have read the terms of use and accept them.")] = False,
+    json: Json = False,
+) -> None:
+    """Fetch real, published data, and check every file's sha256."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from commonroot.simulations.datasets import DATASETS, downloads, get
+    from commonroot.simulations.datasets.download import download as fetch
+    from commonroot.simulations.datasets.download import published
+
+    if name is None:
+        offers = [
+            {"name": each, "about": get(each).about, "licence": offer.licence, "page": offer.page, "open": offer.open}
+            for each in DATASETS
+            if (offer := published().get(get(each).folder)) is not None
+        ]
+
+        def listed() -> None:
+            for offer in offers:
+                terms = "" if offer["open"] else " (needs --accept)"
+                say(f"{offer['name']:<10} {offer['about']}; {offer['licence']}{terms}")
+
+        emit({"datasets": offers}, json, listed)
+        return
+    dataset = get(name)
+    if dataset.folder not in published():
+        raise ConfigError(f"{name} needs no download: it is made from its seed")
+    place = to or downloads()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(name, total=None)
+
+        def tell(file: str, done: int, total: int) -> None:
+            progress.update(bar, description=file.rsplit("/", 1)[-1], completed=done, total=total)
+
+        facts = fetch(dataset.folder, place, accept=accept, on_file=tell)
+    emit(
+        {**facts, "folder": str(place / dataset.folder)},
+        json,
+        lambda: say(f"{facts['fetched']} files fetched, {facts['there']} were there: {place / dataset.folder}"),
+    )

@@ -40,7 +40,7 @@ TellArm = Callable[[str, str, dict[str, Any]], None]
 
 
 def simulate(
-    path: Path,
+    path: Path | Scenario,
     *,
     arms: Sequence[str] = (),
     folder: Path | None = None,
@@ -48,7 +48,7 @@ def simulate(
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
 
-    path    a ``federation.toml``
+    path    a ``federation.toml``, or a scenario whose paths are absolute
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
 
@@ -59,7 +59,8 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    scenario = read_scenario(path)
+    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft) for text in arms or [scenario.draft.method.name]]
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
@@ -69,7 +70,7 @@ def simulate(
         root = Path(name).resolve()
         _claim(root)
         with take_ownership(root):
-            sections = scenario.sections(path.resolve().parent, root / "data")
+            sections = scenario.sections(beside, root / "data")
             _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             reports = [_run(root, arm, scenario, sections, tell) for arm in chosen]

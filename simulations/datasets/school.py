@@ -1,0 +1,44 @@
+"""Examination scores of 15,362 students in 139 London schools (Goldstein, 1991): regression, 27 one-hot columns.
+
+The classic set of many small departments.  A quarter of each school's students test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from commonroot.simulations.datasets.tables import section, shuffled, write_npz
+from commonroot.simulations.datasets.world import Dataset, World
+
+SCHOOLS: Final = 139
+COLUMNS: Final = 27
+_TEST: Final = 0.25
+
+
+def write(source: Path, target: Path, *, seed: int) -> World:
+    """139 schools, 75 % of each for learning."""
+    from scipy.io import loadmat
+
+    cells = loadmat(str(source / "school.mat"))
+    departments = {}
+    for at in range(SCHOOLS):
+        # the last column is a constant 1
+        x = cells["X"][0, at][:, :COLUMNS].astype(np.float64)
+        y = cells["Y"][0, at].ravel().astype(np.float64)
+        name = f"school-{at + 1:03d}"
+        learn, test = shuffled(len(y), share=_TEST, seed=seed * 1000 + at)
+        for part, rows in (("learn", learn), ("test", test)):
+            write_npz(target / f"{name}-{part}.npz", x[rows], y[rows])
+        departments[name] = section(target, name, target_column="y", task="regression", scaling="table", seed=seed)
+    charter = {
+        "rounds": 30,
+        "method": {"name": "fedper"},
+        "backbone": {"family": "mlp", "inputs": COLUMNS, "widths": [32, 16]},
+    }
+    return World(departments, charter, "139 schools predict examination scores")
+
+
+DATASET = Dataset("school", "school", "examination scores in 139 schools", {"quarter": write})
