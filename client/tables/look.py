@@ -14,6 +14,7 @@ from commonroot.client.tables.kinds import kind_of_column
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import Reading, Source, open_source
 from commonroot.client.tables.sql_source import open_query
+from commonroot.client.tasks.registry import kinds
 
 #: Names that a target likes to have, the likeliest first.
 TARGETS: Final = ("label", "target", "y", "class", "outcome", "rating", "score", "rul", "sales", "price", "value")
@@ -87,7 +88,7 @@ def section(path: Path | None, look: Look, *, url: str = "", query: str = "", se
         lines.append(f"separator = {json.dumps(look.separator)}")
     lines += [
         f"target = {json.dumps(look.target, ensure_ascii=False)}    # the column to predict",
-        f"task = {json.dumps(look.task)}    # classification, binary or regression",
+        f"task = {json.dumps(look.task)}    # {', '.join(kinds())}",
     ]
     if seed is not None:
         lines.append(f"seed = {seed}    # of the private split; keep it to yourself")

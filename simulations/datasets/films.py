@@ -27,7 +27,7 @@ _TEST: Final = 0.2
 
 
 def ratings(source: Path) -> pl.DataFrame:
-    """``group``, ``user``, ``item`` (0 … 1,681) and ``rating`` (1 … 5)."""
+    """``group``, ``user``, ``item`` (1 … 1,682) and ``rating`` (1 … 5)."""
     given = pl.read_csv(
         source / "u.data", separator="\t", has_header=False, new_columns=["user", "item", "rating", "time"]
     )
@@ -37,7 +37,7 @@ def ratings(source: Path) -> pl.DataFrame:
     groups = {occupation: group for group, some in GROUPS.items() for occupation in some}
     named = people.select("user", pl.col("occupation").replace_strict(groups).alias("group"))
     return given.join(named, on="user", how="left", maintain_order="left").select(
-        "group", "user", pl.col("item") - 1, pl.col("rating").cast(pl.Float64)
+        "group", "user", "item", pl.col("rating").cast(pl.Float64)
     )
 
 

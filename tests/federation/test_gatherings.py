@@ -343,7 +343,7 @@ def check_standardised(federation: Federation, digest: str, counted: Federation)
         assert held[0].standardise(column) == pytest.approx((values.mean(), values.std()), rel=1e-9)
     for folder in federation.departments.values():
         path = next((folder.root / "predictors").iterdir())
-        scaler = Predictor.load(path).scaler
+        scaler = Predictor.load(path).features.numbers_only.scaler
         expected = [held[0].standardise(column) for column in ("age", "weight")]
         np.testing.assert_array_equal(scaler.centre, [mean for mean, _ in expected])
         np.testing.assert_array_equal(scaler.scale, [scale for _, scale in expected])
@@ -417,6 +417,6 @@ def test_statistics_and_training_over_sockets(tmp_path):
 def test_without_shared_statistics_a_department_standardises_by_its_own_rows(counted):
     """The counter-check: the deviation of ``weight`` differs, for departments' means lie 40 apart."""
     folder = counted.departments["ash"]
-    own = prepare(folder.data, folder=folder.root).scaler
+    own = prepare(folder.data, folder=folder.root).features.numbers_only.scaler
     shared = load(folder.root, counted.charter.charter.digest.hex())
     assert shared.standardise("weight")[1] > 2 * own.scale[1]

@@ -101,7 +101,7 @@ def test_statistics_are_summed_before_every_arm_and_used_by_it(tmp_path):
     for folder in (arm / "departments").iterdir():
         centre, scale = load(folder, str(digest)).standardise("a")
         assert (centre, scale) == pytest.approx((20.0, 16.3), abs=0.5)
-        scaler = Predictor.load(next((folder / "predictors").iterdir())).scaler
+        scaler = Predictor.load(next((folder / "predictors").iterdir())).features.numbers_only.scaler
         assert (scaler.centre[0], scaler.scale[0]) == (centre, scale)
         assert scaler.scale[1] < 2, "a column that the statistics do not list goes by the department's own rows"
 

@@ -127,7 +127,7 @@ def test_every_film_rating_stands_once(tmp_path):
     frames = [pl.read_parquet(s[key]) for s in world.departments.values() for key in ("path", "test_path")]
     together = pl.concat(frames)
     assert len(together) == 100_000
-    assert together["item"].min() == 0 and together["item"].max() == 1681
+    assert together["item"].min() == 1 and together["item"].max() == 1682
     assert together.select("user", "item").is_duplicated().sum() == 0
 
 
