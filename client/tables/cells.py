@@ -47,8 +47,9 @@ def clean(
     wanted  column → kind; ``label`` is a target of classes, ``value`` a target of numbers
     """
     expressions, narrowed = [], []
+    schema = frame.schema
     for name, kind in wanted.items():
-        dtype = frame.schema[name]
+        dtype = schema[name]
         if kind in ("number", "value"):
             expressions.append(_as_number(name, dtype, missing))
             if isinstance(dtype, _TEXTUAL) or not _numeric(dtype):
@@ -131,6 +132,7 @@ def _check(
     place: _Place,
 ) -> None:
     numbers = [name for name, kind in wanted.items() if kind in ("number", "value")]
+    schema, after = frame.schema, cleaned.schema
     for name in narrowed:
         _check_narrowed(frame[name], cleaned[name], missing, place)
     if numbers and len(cleaned):
@@ -144,7 +146,7 @@ def _check(
     for name, kind in wanted.items():
         if kind == "value":
             gaps = cleaned[name].is_null() | cleaned[name].is_nan()
-            if name in narrowed and isinstance(frame.schema[name], _TEXTUAL):  # wrong text was told above
+            if name in narrowed and isinstance(schema[name], _TEXTUAL):  # wrong text was told above
                 gaps &= (
                     frame[name].cast(pl.String).str.strip_chars().is_in(["", *missing], nulls_equal=True)
                     | frame[name].is_null()
@@ -158,11 +160,11 @@ def _check(
             )
         elif kind == "label":
             _check_labels(frame[name], cleaned[name], place)
-        elif kind == "category" and not _plain(frame.schema[name]):
+        elif kind == "category" and not _plain(schema[name]):
             fix = "leave the column out or give it another `kind`"
-            found = f"type {frame.schema[name]}"[:60]
+            found = f"type {schema[name]}"[:60]
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
-        elif kind in ("text", "category") and isinstance(cleaned.schema[name], pl.String) and len(cleaned):
+        elif kind in ("text", "category") and isinstance(after[name], pl.String) and len(cleaned):
             longest = cleaned[name].str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
                 at = np.flatnonzero((cleaned[name].str.len_bytes().fill_null(0) > LONGEST).to_numpy())

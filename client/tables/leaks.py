@@ -30,8 +30,9 @@ def find_leaks(
     """
     if len(frame) < _FEWEST:
         return []
-    plain = [name for name in features if not frame.schema[name].is_nested()]
-    numbers = [name for name in plain if frame.schema[name].is_numeric()]
+    schema = frame.schema
+    plain = [name for name in features if not schema[name].is_nested()]
+    numbers = [name for name in plain if schema[name].is_numeric()]
     found = _as_labels(frame, plain, y) if labels else _as_values(frame, numbers, y)
     return [name for name in features if name in found]
 

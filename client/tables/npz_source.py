@@ -26,7 +26,7 @@ class NpzSource:
     first_row = 1
 
     def __init__(self, path: Path, frame: pl.DataFrame) -> None:
-        self._path, self._frame = path, frame
+        self._path, self._frame, self._schema = path, frame, frame.schema
         self.name = path.name
         self.bytes = 0  # it is in memory already
         self.folder = path.parent
@@ -80,7 +80,7 @@ class NpzSource:
 
     @property
     def schema(self) -> Mapping[str, pl.DataType]:
-        return self._frame.schema
+        return self._schema
 
     def look(self) -> pl.DataFrame:
         return self._frame.head(LOOK)

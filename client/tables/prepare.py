@@ -197,7 +197,8 @@ class _Work:
         self, source: Source, names: Sequence[str], fix: str = "add the column or mend the configuration"
     ) -> list[str]:
         """Those that the source lacks, each a problem."""
-        missing = [name for name in names if name not in source.schema]
+        schema = source.schema
+        missing = [name for name in names if name not in schema]
         for name in missing:
             self.problems.add(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)

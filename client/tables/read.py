@@ -39,9 +39,9 @@ def read_batches(
     if source is None:
         problems.refuse()
         return
-    kinds = features.kinds
+    kinds, schema = features.kinds, source.schema
     for name in kinds:
-        if name not in source.schema:
+        if name not in schema:
             fix = "the model reads the columns that it was trained with"
             problems.add(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
@@ -70,8 +70,9 @@ def read_cells(
     source = open_source(path, reading, problems, targets=columns, required=False)
     if source is None:
         return None
+    schema = source.schema
     for name in columns:
-        if name not in source.schema:
+        if name not in schema:
             fix = "add the column or mend the configuration"
             problems.add(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
