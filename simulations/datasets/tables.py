@@ -15,7 +15,7 @@ from commonroot.simulations.datasets.world import Section
 
 def write_npz(path: Path, x: NDArray[Any], y: NDArray[Any], *, names: Sequence[str] | None = None) -> None:
     """Rows ``X`` with their target ``y`` and, where given, column names."""
-    named = {} if names is None else {"names": np.array(names, dtype=np.str_)}
+    named: dict[str, Any] = {} if names is None else {"names": np.array(names, dtype=np.str_)}
     np.savez(path, X=x, y=y, **named)
 
 

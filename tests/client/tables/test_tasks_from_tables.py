@@ -59,7 +59,10 @@ def config(**changes):
     return DataConfig.model_validate({name: value for name, value in given.items() if value is not None})
 
 
-def read(folder, *, goal=RowInput(2), **changes):
+ROWS = RowInput(2)
+
+
+def read(folder, *, goal=ROWS, **changes):
     return prepare(config(**changes), folder=folder, spec_input=goal)
 
 
