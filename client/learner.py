@@ -14,6 +14,7 @@ from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.shared_statistics import load as load_statistics
 from commonroot.client.trainer import Private, Trainer
+from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
@@ -92,13 +93,15 @@ class DepartmentLearner:
     def _rows(self, charter: Charter) -> Prepared:
         """Read under this charter: once, and with the split that it began with."""
         if charter.digest not in self._prepared:
+            network = charter.network
             shared = None if charter.statistics is None else load_statistics(self._root, charter.statistics)
             self._prepared[charter.digest] = prepare(
                 self._data,
                 folder=self._root,
-                spec_input=charter.network.input,
-                adapter=charter.network.adapter,
+                spec_input=network.input,
+                adapter=network.adapter,
                 shared=shared,
+                checkpoint=network if isinstance(network, PretrainedSpec) else None,
                 root=self._root if self._stores else None,
                 pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
             )

@@ -20,6 +20,7 @@ from commonroot.client.finish import conclude
 from commonroot.client.learner import summary
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.trainer import train_pooled
+from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.charter import Charter, Draft, Method
 from commonroot.common.errors import TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
@@ -81,7 +82,13 @@ def _train(
     charter, strategy = seal(draft), build_trained(draft)
     network = draft.network
     prepared = {
-        name: prepare(data, spec_input=network.input, adapter=network.adapter, shared=shared)
+        name: prepare(
+            data,
+            spec_input=network.input,
+            adapter=network.adapter,
+            shared=shared,
+            checkpoint=network if isinstance(network, PretrainedSpec) else None,
+        )
         for name, data in sections.items()
     }
     report: Report = {

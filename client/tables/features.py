@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from commonroot.client.tables.categories import Category
+from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.dates import Date
 from commonroot.client.tables.images import Image
 from commonroot.client.tables.numbers import Numbers, Scaler
@@ -24,7 +25,7 @@ from commonroot.client.tables.text import Text, Tokens
 from commonroot.common.backbone.inputs import Input, RowInput
 
 PARTS: Final[MappingProxyType[str, type[Part]]] = MappingProxyType(
-    {part.kind: part for part in (Numbers, Category, Date, Text, Tokens, Image, Sequence)}
+    {part.kind: part for part in (Numbers, Category, Date, Text, Tokens, CheckpointTokens, Image, Sequence)}
 )
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.categories import CategoryFitter
+from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.config import DataConfig, FeatureConfig
 from commonroot.client.tables.dates import DateFitter, find_format
 from commonroot.client.tables.images import Image, ImageFitter, channels_first, size_of
@@ -21,6 +22,7 @@ from commonroot.client.tables.sequences import SequenceFitter, Window, channels_
 from commonroot.client.tables.source import UNNAMED, Source
 from commonroot.client.tables.text import WIDTH, TextFitter, Tokens, TokensFitter
 from commonroot.client.tasks.registry import task_class
+from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
 
 #: What tokens become where no backbone says.
@@ -104,10 +106,11 @@ def fitters(
     *,
     adapter: bool = False,
     shared: SharedStatistics | None = None,
+    checkpoint: PretrainedSpec | None = None,
 ) -> list[Fitter]:
     """What fits the plan's features, in the order of their encoded columns; neighbouring numbers are one."""
     if plan.window is None and plan.form != "row":
-        return [_special(one, plan.goal, source, look) for one in plan.chosen]
+        return [_special(one, plan.goal, source, look, checkpoint) for one in plan.chosen]
     out: list[Fitter] = []
     run: list[FeatureConfig] = []
 
@@ -139,10 +142,14 @@ def fitters(
     return out
 
 
-def _special(one: FeatureConfig, goal: Input | None, source: Source, look: pl.DataFrame) -> Fitter:
+def _special(
+    one: FeatureConfig, goal: Input | None, source: Source, look: pl.DataFrame, checkpoint: PretrainedSpec | None
+) -> Fitter:
     series = look[one.column]
     if isinstance(goal, ImageInput):
         return ImageFitter(Image(one.column, goal.channels, goal.height, goal.width), source.folder)
+    if isinstance(goal, TokenInput) and checkpoint is not None:
+        return TokensFitter(CheckpointTokens(one.column, checkpoint))
     if isinstance(goal, TokenInput):
         split = "items" if one.kind == "tokens" else "words"
         ngrams = one.ngrams if "ngrams" in one.model_fields_set and split == "words" else 1

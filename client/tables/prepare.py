@@ -31,6 +31,8 @@ from commonroot.client.tables.sql_source import open_query
 from commonroot.client.tables.store import FOLDER, Shelf, cache_key, cached
 from commonroot.client.tables.target import Targets, cell_kinds, item_counts, takes_several, target_frame
 from commonroot.client.tasks.recommendation import RECOMMENDATION
+from commonroot.client.tasks.registry import task_class
+from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.backbone.inputs import Input, RowInput, SequenceInput
 from commonroot.common.errors import ConfigError
 
@@ -46,6 +48,7 @@ def prepare(
     spec_input: Input | None = None,
     adapter: bool = False,
     shared: SharedStatistics | None = None,
+    checkpoint: PretrainedSpec | None = None,
     root: Path | None = None,
     pin: Pin | None = None,
     memory: int = MEMORY,
@@ -57,6 +60,7 @@ def prepare(
     spec_input  the form of rows that the backbone takes; None where there is no charter yet
     adapter     whether a private adapter takes a row of any width
     shared      statistics of all departments' rows: columns that they know are encoded by them, not by own rows
+    checkpoint  the pretrained encoder whose tokenizer reads texts
     root        the department's folder, in which rows that do not fit into memory are kept; None keeps them there
     pin         where the split under a charter is kept, so that it never changes under a run
     memory      bytes that a table or its encoded rows may take in memory
@@ -66,9 +70,11 @@ def prepare(
     """
     if config.goal_kind == RECOMMENDATION:
         raise ConfigError("a recommendation has ratings and no features", hint='use a charter with method "als"')
+    if checkpoint is not None and task_class(config.goal_kind).per_token:
+        raise ConfigError("tags belong to words, and a pretrained tokenizer cuts words into pieces")
     goal = spec_input or (RowInput(inputs) if inputs is not None else None)
     for attempt in (1, 2):
-        work = _Work(config, folder, goal, adapter, shared, root, pin, memory, slow=attempt == 2)
+        work = _Work(config, folder, goal, adapter, shared, checkpoint, root, pin, memory, slow=attempt == 2)
         try:
             return work.run()
         except CellsNotTyped:
@@ -82,7 +88,7 @@ def training_rows(config: DataConfig, *, folder: Path = Path()) -> NDArray[np.in
     Raises DataError.
     """
     for attempt in (1, 2):
-        work = _Work(config, folder, None, False, None, None, None, MEMORY, slow=attempt == 2)
+        work = _Work(config, folder, None, False, None, None, None, None, MEMORY, slow=attempt == 2)
         try:
             return work.training_rows()
         except CellsNotTyped:
@@ -100,6 +106,7 @@ class _Work:
         goal: Input | None,
         adapter: bool,
         shared: SharedStatistics | None,
+        checkpoint: PretrainedSpec | None,
         root: Path | None,
         pin: Pin | None,
         memory: int,
@@ -107,7 +114,7 @@ class _Work:
         slow: bool,
     ) -> None:
         self.config, self.folder, self.goal, self.adapter = config, folder, goal, adapter
-        self.shared = shared
+        self.shared, self.checkpoint = shared, checkpoint
         self.root, self.pin, self.memory, self.slow = root, pin, memory, slow
         self.reading = Reading.of(config)
         self.targets = Targets(config)
@@ -269,7 +276,15 @@ class _Work:
     # --- fitting ------------------------------------------------------------------------------------------------------
 
     def _fit(self, main: Side, plan: Plan, tested: Side | None) -> Features:
-        fitting = fitters(plan, self.config, main.source, self._look, adapter=self.adapter, shared=self.shared)
+        fitting = fitters(
+            plan,
+            self.config,
+            main.source,
+            self._look,
+            adapter=self.adapter,
+            shared=self.shared,
+            checkpoint=self.checkpoint,
+        )
         columns = list(plan.wanted)
         training = main.where == TRAIN
         sample: list[pl.DataFrame] = []
@@ -351,7 +366,16 @@ class _Work:
         if self.root is None:
             return None
         shared = "" if self.shared is None else self.shared.fingerprint
-        facts = (self.config.model_dump_json(), prints, repr(self.goal), str(self.adapter), shared, str(self.memory))
+        tokens = "" if self.checkpoint is None else self.checkpoint.model_dump_json()
+        facts = (
+            self.config.model_dump_json(),
+            prints,
+            repr(self.goal),
+            str(self.adapter),
+            shared,
+            tokens,
+            str(self.memory),
+        )
         return self.root / FOLDER / cache_key(*facts)
 
     def _encode(self, features: Features, sides: list[Side], shelved: Path | None) -> Prepared:

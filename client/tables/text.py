@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
+from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.part import Arrays
 
 #: Width of a hashed vector where nothing else decides it.
@@ -238,7 +239,7 @@ class Tokens:
 class TokensFitter:
     """Nothing to learn: hashing is the same everywhere."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens | CheckpointTokens) -> None:
         self._tokens = tokens
         self._some = False
 
@@ -253,5 +254,5 @@ class TokensFitter:
     def notes(self) -> list[str]:
         return []
 
-    def done(self) -> Tokens:
+    def done(self) -> Tokens | CheckpointTokens:
         return self._tokens

@@ -24,6 +24,7 @@ from commonroot.client.tasks.inventory import Inventory
 from commonroot.client.tasks.life import Life
 from commonroot.client.tasks.multilabel import Multilabel
 from commonroot.client.tasks.rating import Rating
+from commonroot.client.tasks.recommendation import Recommendation
 from commonroot.client.tasks.registry import TASKS, kinds, task_class, task_config, task_from_json
 from commonroot.client.tasks.regression import Regression
 from commonroot.client.tasks.tagging import Tagging
@@ -45,6 +46,7 @@ __all__ = [
     "Multilabel",
     "Problem",
     "Rating",
+    "Recommendation",
     "Regression",
     "Tagging",
     "Target",

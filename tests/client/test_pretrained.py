@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from commonroot.client.backbones import build
 from commonroot.client.backbones.checkpoint import describe, to_toml
 from commonroot.client.backbones.pretrained import FOLDER, load_encoder, tokenize
-from commonroot.client.data import Rows
+from commonroot.client.data import DataConfig, Features, Rows, prepare
 from commonroot.client.tasks import Binary
 from commonroot.client.trainer import Trainer, train_pooled
 from commonroot.common.charter import Draft, Method, Training
@@ -241,3 +242,19 @@ def test_what_timm_lacks_is_said(made):
     (folder / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
     with pytest.raises(BackboneMissing, match=r"needs timm, which cannot be imported here: '(timm|torchvision)' is"):
         describe(folder)
+
+
+def test_a_text_column_becomes_the_tokenizers_ids_and_comes_back_from_a_folder(made, tmp_path):
+    spec = spec_of(made)
+    texts = ["the soup was very good", "the soup was bad"] * 20
+    pl.DataFrame({"text": texts, "y": ["good", "bad"] * 20}).write_parquet(tmp_path / "t.parquet")
+    fields = {"path": "t.parquet", "target": "y", "task": "binary", "trusted": ["text"], "features": ["text"]}
+    config = DataConfig.model_validate(fields)
+    found = prepare(config, folder=tmp_path, spec_input=spec.input, checkpoint=spec)
+    expected = {label: tokenize(spec, [text])[0].tolist() for text, label in zip(texts, ("good", "bad"), strict=False)}
+    assert [expected[found.task.labels[y]] for y in found.train.y] == found.train.x.tolist()
+    again = Features.from_json(found.features.to_json(), {})
+    assert again == found.features
+    assert again.encode(pl.DataFrame({"text": ["the soup was bad", None]}))[0].tolist() == expected["bad"]
+    with pytest.raises(ConfigError, match="cuts words into pieces"):
+        prepare(config.model_copy(update={"task": "tagging"}), folder=tmp_path, spec_input=spec.input, checkpoint=spec)
