@@ -284,6 +284,13 @@ class Refused(PeerError):
     hint = "the refusing side's own log says more"
 
 
+class NotConfirmed(PeerError):
+    """An opening of fewer than the whole cohort came without confirmations of its survivor set by a quorum."""
+
+    code = "CR38"
+    hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"
+
+
 class NotIntroduced(PeerError):
     """A cohort names a department that this one was never introduced to, so they share no keys."""
 
