@@ -99,8 +99,8 @@ def roster(
             say(f"opens sums of at least {p.survivors_min}; {absent} committee member(s) may be absent at opening,")
             least = survivors_per_window(p.colluders)
             say(f"and of any {graph.reach} neighbours on the mask ring at least {least} must be in the sum")
+            say(f"it begins once {countersigners(current)} departments have countersigned it")
             say('departments train before a round opens, unless a charter says ready = "off"')
-        say(f"it begins once {countersigners(current)} departments have countersigned it")
         if absent == 0:
             say("note: with these numbers no department may be lost at opening; four departments or more can spare one")
 

@@ -70,7 +70,10 @@ def _rows(sizes: Sizes, size: int) -> list[Row]:
         of = f"{at}, n = {n}" + (f" (k = {count - 1})" if count != n else "")
         crypto, ahead, link = cost[f"crypto {n}"], cost[f"ahead {n}"], cost[f"link {n}"]
         masks = count * cost["limit"]
-        why = f"{count} keystreams and their additions take {masks / plain:.3f} at the limit of this processor"
+        why = (
+            f"{count} keystreams and their additions take {masks / plain:.3f} at the limit of this processor, "
+            f"one pass over the input {copy / plain:.3f}; the rest is rounding, shares and a signature"
+        )
         aimed = n if size == sizes.large else 0  # the targets are for it
         rows += [
             _row(f"client crypto ÷ plain path, {of}", (crypto - hashed) / plain, _CRYPTO.get(aimed),

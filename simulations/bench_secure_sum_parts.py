@@ -24,7 +24,7 @@ from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.pieces import digests
 from commonroot.common.secure_sum.precompute import Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, derive, seal, sha256, tagged_hash
-from commonroot.common.secure_sum.shares import interpolate, point, split
+from commonroot.common.secure_sum.shares import interpolate, split
 
 Tensors = dict[str, NDArray[np.float32]]
 #: A tensor's elements lie within this many times their root mean square; what the protocol publishes from the last sum.
@@ -229,7 +229,7 @@ class Kernels:
         chains = [os.urandom(KEY_BYTES) for _ in range(max(self.k, self.committee))]
         secrets = [os.urandom(KEY_BYTES), *(derive(chain, "mask", _LABEL) for chain in chains[: self.k])]
         table = np.frombuffer(b"".join(secrets), dtype=np.uint8).reshape(len(secrets), KEY_BYTES)
-        points = [point(member) for member in range(self.committee)]
+        points = range(1, self.committee + 1)
         shares = split(table, points, self.committee // 2 + 1, os.urandom)
         boxes = [
             seal(derive(chain, "box", _LABEL), each.tobytes(), _LABEL)
@@ -267,7 +267,7 @@ class Kernels:
         streams: list[Signed] = []
         for count in _parts(self.streams_after(dropped), _JOINED):
             shares = np.frombuffer(os.urandom(quorum * count * KEY_BYTES), np.uint8).reshape(quorum, count, KEY_BYTES)
-            joined = interpolate([point(member) for member in range(quorum)], shares)
+            joined = interpolate(range(1, quorum + 1), shares)
             streams += [(-1, secret.tobytes()) for secret in joined]
         add_streams(bulk, exact, streams, threads=threads)
         return bulk, exact

@@ -90,7 +90,10 @@ def _compared(who: str, of: str, n: int, streams: dict[int, int], cost: dict[str
         one, two = cost[f"ours 1 {lost}"], cost[f"ours 2 {lost}"]
         masks = count * cost["limit"].thread
         limit = (masks + left * cost["add"].thread) / plain
-        why = f"{count} keystreams and their subtractions take {masks / plain:.3f} at the limit of this processor"
+        why = (
+            f"{count} keystreams and their subtractions take {masks / plain:.3f} at the limit of this processor, "
+            f"adding {left} uploads {limit - masks / plain:.3f}; the rest is signatures, shares and decoding"
+        )
         if n in _BOUNDS:
             rows.append(Row(what, one.thread / plain, "<=", _BOUNDS[n][at], limit, why))
         else:

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any, Final
 
@@ -211,11 +212,11 @@ def _run(words: NDArray[Any], label: str, streams: Sequence[Signed], fresh: bool
     chunks = -(-words.nbytes // CHUNK_BYTES)
     threads = max(1, min(threads, chunks))
     ends = [chunks * at // threads for at in range(threads + 1)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="commonroot-mask") as pool:  # starts threads when it needs them
+    with ThreadPoolExecutor(threads, "commonroot-mask") if threads > 1 else nullcontext() as pool:
         for at in range(0, len(streams), _TOGETHER):
             sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams[at : at + _TOGETHER]]
             begin = fresh and at == 0
-            if threads == 1:
+            if pool is None:
                 _chunks(words, sources, range(chunks), begin)
                 continue
             for done in [pool.submit(_chunks, words, sources, range(*part), begin) for part in pairwise(ends)]:

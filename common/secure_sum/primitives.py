@@ -48,6 +48,8 @@ def tagged_hash(label: str, *parts: bytes) -> bytes:
 def derive(secret: bytes, label: str, context: bytes = b"", *, salt: bytes = b"", length: int = KEY_BYTES) -> bytes:
     """HKDF-SHA-256 with ``info = label ‖ 0 ‖ context``."""
     info = _LABEL + label.encode() + b"\0" + context
+    if 0 < length <= KEY_BYTES:  # RFC 5869 for one block, in a third of the time: there are thousands of these
+        return hmac.digest(hmac.digest(salt or bytes(32), secret, "sha256"), info + b"\1", "sha256")[:length]
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt or None, info=info).derive(secret)
 
 

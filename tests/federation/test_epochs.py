@@ -163,7 +163,7 @@ def test_before_a_quorum_countersigned_nothing_is_sent_under_a_roster(tmp_path):
         at_work.run()
         opening = _opening(at_work, (0, 1, 2, 3))
     fresh = tmp_path / "two"
-    shutil.copytree(small._template(small.NAMES[:4], 3, 3, (8, 4)), fresh, dirs_exist_ok=True)
+    shutil.copytree(small._template(small.NAMES[:4], 3, 3, (8, 4), "auto"), fresh, dirs_exist_ok=True)
     with small.ToyFederation(small.opened(fresh), MemoryNetwork()) as at_work:
         at_work.start("ash")
         assert Refusal.decode(at_work.sessions["ash"].handle(opening).head).code == "CR51"
