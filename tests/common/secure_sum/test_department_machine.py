@@ -167,7 +167,7 @@ def test_answering_erases_the_rounds_keys():
     assert not any(key.hex().encode() in memory.to_bytes() for key in held)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"null", b'{"layout":1}', b"[1]", b"\xff"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"null", b'{"layout":2}', b"[1]", b"\xff"])
 def test_damaged_memory_is_refused(damage):
     with pytest.raises(ForeignState):
         DepartmentMemory.from_bytes(damage)
@@ -178,7 +178,7 @@ def test_memory_cut_short_or_of_another_layout_is_refused():
     for bad in (
         data[:-1],
         data + b" ",
-        data.replace(b'"layout":1', b'"layout":2'),
+        data.replace(b'"layout":2', b'"layout":3'),
         data.replace(b'"at":0', b'"at":"x"'),
     ):
         with pytest.raises(ForeignState):
