@@ -51,6 +51,8 @@ MESSAGES: dict[str, type] = {
     for name, kind in vars(module).items()
     if isinstance(kind, type) and hasattr(kind, "decode") and kind.__module__ == module.__name__
 }
+#: Messages that travel in a parcel of another name.
+PARCELS = {"ready": parcel.TRAINED}
 
 
 def good_vectors(name: str) -> tuple[bytes, ...]:
@@ -129,7 +131,7 @@ def targets(module_path: Path) -> dict[str, Target]:
     requests = [canonical.dumps(m) for m in json.loads(roster)["roster"]["departments"]]
     made = [
         *(
-            Target(name, (*heads.get(name, ()), *good_vectors(name)), of_message(kind))
+            Target(name, (*heads.get(PARCELS.get(name, name), ()), *good_vectors(name)), of_message(kind))
             for name, kind in MESSAGES.items()
         ),
         Target("masked-by-many", tuple(wide_uploads), of_message(messages.Masked)),

@@ -248,7 +248,6 @@ def test_the_ear_heard_a_whole_run(honest):
         "CoordinatorRound",
         "Parcel",
         "Open",
-        "Shares",
         "Identity",
         "Trained",
         "Prepared",

@@ -79,7 +79,7 @@ def test_each_department_gets_its_peers_greetings_once_enough_have_countersigned
     """n = 60: t_c = 6, m = 40, k = 28; 34 = ⌊(60 + 6)/2⌋ + 1 must have countersigned, oneself included."""
     at_work = Departments()
     assert countersigners(at_work.roster) == 34
-    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f")
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f", folder=tmp_path)
     made = introductions(at_work, journal)
     present = dict.fromkeys(range(N), "life")
     some = dict.fromkeys(range(33), "life")
@@ -102,7 +102,7 @@ def test_each_department_gets_its_peers_greetings_once_enough_have_countersigned
 
 def test_who_comes_late_is_introduced_to_its_peers_alone(tmp_path):
     at_work = Departments()
-    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f")
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f", folder=tmp_path)
     made = introductions(at_work, journal)
     late = next(at for at in range(N) if len(peers_of(at_work.roster, at)) < N - 1)
     first = {at: "life" for at in range(N) if at != late}
@@ -130,7 +130,7 @@ def test_others_greetings_are_added_until_as_many_as_must_have_countersigned(tmp
         departments=(member,) * 400,
         expires=0,
     )
-    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f")
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.db'}", federation="f", folder=tmp_path)
     at_work = types.SimpleNamespace(roster=roster, coordinator=identity)
     made = introductions(at_work, journal)
     made._greetings = {at: (bytes(1000 - at), b"") for at in range(400)}
