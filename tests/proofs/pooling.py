@@ -21,8 +21,7 @@ def secrets_of(
     for i in sorted(survivors):
         others = neighbours(i) if neighbours else among
         out += [(i, i), *((i, j) for j in sorted(others) if j in among and j != i and j not in inside)]
-    ordered = sorted(out, key=lambda one: (one[0], one[0] != one[1], one[1]))
-    return ordered
+    return sorted(out, key=lambda one: (one[0], one[0] != one[1], one[1]))
 
 
 def freed(
