@@ -215,7 +215,7 @@ class OutsideCharter(PeerError):
 
 
 class SecondSurvivorSet(PeerError):
-    """The coordinator asked this department to open two different survivor sets for one round."""
+    """The coordinator asked this department to confirm or open two different survivor sets for one round."""
 
     code = "CR27"
     hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"

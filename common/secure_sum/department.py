@@ -430,7 +430,7 @@ class DepartmentMachine:
             raise TooFewSurvivors(thin)
         for before in self._memory.openings:
             if before.same_backbone(last) and before.survivors != survivors:
-                raise AnotherSurvivorSet(f"version {last.version} was opened before for another survivor set")
+                raise AnotherSurvivorSet(f"version {last.version} was confirmed or opened for another survivor set")
 
 
 def _check_seconds(seconds: int, charter: Charter) -> None:
