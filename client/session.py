@@ -29,6 +29,7 @@ from commonroot.common.errors import (
     ManifestError,
     NotApproved,
     ResultMismatch,
+    SecondSurvivorSet,
     StaleRound,
     StorageFull,
     UnknownRound,
@@ -36,7 +37,7 @@ from commonroot.common.errors import (
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
 from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
-from commonroot.common.messages import Open, Refusal, RoundOpen, RunClose, Train
+from commonroot.common.messages import Confirm, Open, Refusal, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
@@ -129,6 +130,8 @@ class Session:
                 return self._train_ahead(request)
             if request.kind == parcel.ROUND_OPEN:
                 return self._round_open(request)
+            if request.kind == parcel.CONFIRM:
+                return self._confirm(request)
             if request.kind == parcel.OPEN:
                 return self._open(request)
             if request.kind == parcel.RUN_CLOSE:
@@ -272,6 +275,28 @@ class Session:
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
         return Parcel(parcel.MASKED, head, body, self._machine.pieces)
 
+    def _confirm(self, request: Parcel) -> Parcel:
+        asked = Confirm.decode(bytes(request.head))
+        head, memory = self._machine.confirm(bytes(request.head))
+        with self._write_ahead():
+            self._store.commit_answer(
+                epoch=self._roster.epoch,
+                memory=memory.to_bytes(),
+                kind=parcel.CONFIRM,
+                request=bytes(request.head),
+                about=[f"round {asked.round}", *self._backbone_of(asked.round)],
+                facts={
+                    "what": parcel.CONFIRMED,
+                    "bytes": len(head),
+                    "round": asked.round,
+                    "survivors": list(asked.survivors),
+                    "opened": asked.opened.hex(),
+                    "digest": sha256(head).hex(),
+                },
+            )
+        self._on_event("confirmed", {"round": asked.round, "survivors": len(asked.survivors)})
+        return Parcel(parcel.CONFIRMED, head)
+
     def _open(self, request: Parcel) -> Parcel:
         asked = Open.decode(bytes(request.head))
         head, memory = self._machine.answer(bytes(request.head))
@@ -279,6 +304,7 @@ class Session:
             self._store.commit_answer(
                 epoch=self._roster.epoch,
                 memory=memory.to_bytes(),
+                kind=parcel.OPEN,
                 request=bytes(request.head),
                 about=[f"round {asked.round}", *self._backbone_of(asked.round)],
                 facts={
@@ -429,12 +455,15 @@ class Session:
         if not signed_by(public, kind, head) or self._store.was_accepted(kind, head):
             return False
         subjects = [f"round {number}" for number in [round_of(kind, head)] if number is not None]
-        against = kind
+        kinds = [kind]
         if code == AnotherSurvivorSet.code:
             subjects = self._backbone_of(round_of(kind, head))
         elif code == ResultMismatch.code:  # the result contradicts an opening
-            subjects, against = [f"round {previous_of(kind, head)}"], parcel.OPEN
-        accepted = next((found for s in subjects if (found := self._store.accepted(against, s)) is not None), b"")
+            subjects = [f"round {previous_of(kind, head)}"]
+        if code in (SecondSurvivorSet.code, AnotherSurvivorSet.code, ResultMismatch.code):  # asked for either way
+            kinds = [parcel.OPEN, parcel.CONFIRM]
+        found = [(k, one) for k in kinds for s in subjects if (one := self._store.accepted(k, s)) is not None]
+        against, accepted = found[0] if found else (kind, b"")
         body = sha256(request.body)
         return self._store.keep_exhibit(Exhibit(time.time(), kind, code, public.hex(), head, body, against, accepted))
 

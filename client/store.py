@@ -194,16 +194,23 @@ class DepartmentStore:
         return StoredUpload(row[0], read_bytes(self._blobs / row[1], what="the stored upload"))
 
     def commit_answer(
-        self, *, epoch: int, memory: bytes, facts: dict[str, Fact], request: bytes = b"", about: Sequence[str] = ()
+        self,
+        *,
+        epoch: int,
+        memory: bytes,
+        facts: dict[str, Fact],
+        kind: str = parcel.OPEN,
+        request: bytes = b"",
+        about: Sequence[str] = (),
     ) -> None:
-        """Write-ahead of one opening: which survivor set was answered, durable before the answer leaves.
+        """Write-ahead of a survivor set: which one was confirmed or opened, durable before the reply leaves.
 
-        ``request`` is the head of the opening that was accepted and ``about`` what it settled (round, backbone): kept
-        to be shown beside one that contradicts it.
+        ``request`` is the head of the request that was accepted, ``kind`` its kind and ``about`` what it settled
+        (round, backbone): kept to be shown beside one that contradicts it.
         """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            self._accept(db, parcel.OPEN, about, request)
+            self._accept(db, kind, about, request)
             self._append(db, "sent", facts)
         self._forget_replaced()
 

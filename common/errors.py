@@ -250,7 +250,7 @@ class OutsideCharter(PeerError):
 
 
 class SecondSurvivorSet(PeerError):
-    """The coordinator asked this department to open two different survivor sets for one round."""
+    """The coordinator asked this department to confirm or open two different survivor sets for one round."""
 
     code = "CR27"
     hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"
@@ -317,6 +317,13 @@ class Refused(PeerError):
 
     code = "CR37"
     hint = "the refusing side's own log says more"
+
+
+class NotConfirmed(PeerError):
+    """An opening of fewer than the whole cohort came without confirmations of its survivor set by a quorum."""
+
+    code = "CR38"
+    hint = "the coordinator is faulty or hostile: compare ledgers with the other departments"
 
 
 class NotIntroduced(PeerError):

@@ -13,7 +13,18 @@ from typing import Any, Final
 from commonroot.common import parcel
 from commonroot.common.errors import CommonrootError
 from commonroot.common.greetings import Greet, Greeting, Introduce, Introduced
-from commonroot.common.messages import Masked, Open, Previous, Ready, RoundOpen, RunClose, Shares, Train
+from commonroot.common.messages import (
+    Confirm,
+    Confirmed,
+    Masked,
+    Open,
+    Previous,
+    Ready,
+    RoundOpen,
+    RunClose,
+    Shares,
+    Train,
+)
 
 #: Heads larger than this are kept by their hash alone.
 LARGEST_HEAD: Final = 1 << 20
@@ -32,6 +43,7 @@ TELLING: Final = frozenset(
         "CR34",  # another broadcast
         "CR35",  # another result
         "CR36",  # a message of another size than it must have
+        "CR38",  # an opening that too few members confirmed
         "CR50",  # a cohort of strangers
         "CR52",  # two rosters of one epoch
         "CR54",  # two greetings, or one that was tampered with
@@ -41,12 +53,14 @@ TELLING: Final = frozenset(
 _KINDS: Final[dict[str, Callable[[bytes], Any]]] = {
     parcel.TRAIN: Train.decode,
     parcel.ROUND_OPEN: RoundOpen.decode,
+    parcel.CONFIRM: Confirm.decode,
     parcel.OPEN: Open.decode,
     parcel.RUN_CLOSE: RunClose.decode,
     parcel.GREET: Greet.decode,
     parcel.INTRODUCE: Introduce.decode,
     parcel.TRAINED: Ready.decode,
     parcel.MASKED: Masked.decode,
+    parcel.CONFIRMED: Confirmed.decode,
     parcel.SHARES: Shares.decode,
     parcel.GREETING: Greeting.decode,
     parcel.INTRODUCED: Introduced.decode,

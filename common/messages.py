@@ -5,7 +5,8 @@ the roster (u16) and lists of them are strictly increasing.  What a peer signs i
 signature, under a label of its own, so no signature can be moved to another kind of message.
 
 M1 RoundOpen → M2 Masked → M3 Open → M4 Shares; M5, the result, rides in the next RoundOpen or RunClose (``Previous``).
-With a ready stage, M0 Train → Ready precede M1, whose cohort is then those that are ready.
+Where somebody of the cohort was lost, Confirm → Confirmed precede M3: see docs/adr/0012.  With a ready stage, M0
+Train → Ready precede M1, whose cohort is then those that are ready.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from commonroot.common.errors import Malformed
+from commonroot.common.errors import BadSignature, Malformed
 from commonroot.common.secure_sum.primitives import SIGNATURE_BYTES, Identity, tagged_hash, verify
 from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
@@ -74,6 +75,14 @@ class _Signed:
     def check(self, public: bytes, *, who: str) -> None:
         """Raise BadSignature, naming ``who``, unless the signature is ``public``'s."""
         verify(public, self.label, self.unsigned(), self.signature, who=who)
+
+    def is_by(self, public: bytes) -> bool:
+        """Is the signature ``public``'s?"""
+        try:
+            self.check(public, who="the sender")
+        except BadSignature:
+            return False
+        return True
 
 
 def _version() -> bytes:
@@ -350,16 +359,96 @@ class Masked(_Signed):
 
 
 @dataclass(frozen=True, slots=True)
+class Confirm(_Signed):
+    """Coordinator to a committee member: not everyone is left; commit to this survivor set before shares are asked for.
+
+    Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | signature: 64 B, coordinator,
+            "confirm"
+    Raises  Malformed: cut short, trailing bytes, ids not increasing; WrongVersion
+    Source  docs/adr/0012; the consistency check of Bonawitz et al., 2017, doi:10.1145/3133956.3133982
+    """
+
+    transcript: bytes
+    round: int
+    survivors: tuple[int, ...]
+    signature: bytes
+
+    label: ClassVar[str] = "confirm"
+
+    def __post_init__(self) -> None:
+        what = "a request to confirm"
+        need_bytes(what, "the transcript", self.transcript, DIGEST_BYTES)
+        need_uint(what, "round", self.round, 32)
+        need_increasing(what, "the survivor set", self.survivors)
+        need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
+
+    @property
+    def opened(self) -> bytes:
+        """H(T, U)."""
+        return opened_digest(self.transcript, self.survivors)
+
+    def unsigned(self) -> bytes:
+        """The encoding without its signature: what is signed."""
+        return b"".join((_version(), struct.pack(">I", self.round), self.transcript, put_ids(self.survivors)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of ``encode``."""
+        r = Reader(data, "a request to confirm")
+        number, transcript, survivors, signature = r.u32(), r.digest(), r.ids(), r.raw(SIGNATURE_BYTES)
+        r.end()
+        return cls(transcript, number, survivors, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed(_Signed):
+    """Committee member to coordinator, and in Open to the others: this is the one survivor set that I open this round.
+
+    The same bytes each time: an Ed25519 signature is a function of its key and of what is signed.
+
+    Wire    version: u8 | opened: 32 B, H(T, U) | member: u16 | signature: 64 B, department, "confirmed"
+    Raises  Malformed: cut short, trailing bytes; WrongVersion
+    Source  docs/adr/0012
+    """
+
+    opened: bytes
+    member: int
+    signature: bytes
+
+    label: ClassVar[str] = "confirmed"
+
+    def __post_init__(self) -> None:
+        what = "a confirmation"
+        need_bytes(what, "opened", self.opened, DIGEST_BYTES)
+        need_uint(what, "the member", self.member, 16)
+        need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
+
+    def unsigned(self) -> bytes:
+        """The encoding without its signature: what is signed."""
+        return b"".join((_version(), self.opened, struct.pack(">H", self.member)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of ``encode``."""
+        r = Reader(data, "a confirmation")
+        opened, member, signature = r.digest(), r.u16(), r.raw(SIGNATURE_BYTES)
+        r.end()
+        return cls(opened, member, signature)
+
+
+@dataclass(frozen=True, slots=True)
 class Open(_Signed):
     """M3, coordinator to a committee member: the survivor set, and the boxes addressed to this member.
 
-    boxes   one per survivor, in order, as that survivor uploaded it for this member
+    boxes          one per survivor, in order, as that survivor uploaded it for this member
+    confirmed_by   members whose confirmations of this very set come along; none where the whole cohort survived
+    confirmations  the signatures of their ``Confirmed``, in order
 
     Wire    version: u8 | round: u32 | transcript: 32 B | n: u16 | survivors: n × u16 | sizes | boxes, one after the
-            other | signature: 64 B, coordinator, "open"
+            other | c: u16 | confirmed by: c × u16 | confirmations: c × 64 B | signature: 64 B, coordinator, "open"
             sizes: size: u16 where all boxes are of one size, otherwise 0xFFFF: u16 | n × u16
-    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes, one size given for each
-            box; WrongVersion
+    Raises  Malformed: cut short, trailing bytes, ids not increasing, another number of boxes or confirmations, one size
+            given for each box; WrongVersion
     Source  docs/adr, the secure sum, M3
     """
 
@@ -367,6 +456,8 @@ class Open(_Signed):
     round: int
     survivors: tuple[int, ...]
     boxes: tuple[bytes, ...] = field(repr=False)
+    confirmed_by: tuple[int, ...]
+    confirmations: tuple[bytes, ...] = field(repr=False)
     signature: bytes
 
     label: ClassVar[str] = "open"
@@ -380,6 +471,12 @@ class Open(_Signed):
             raise Malformed(f"{what}: {len(self.boxes)} boxes for {len(self.survivors)} survivors")
         if any(len(box) >= _MANY_SIZES for box in self.boxes):
             raise Malformed(f"{what}: a box must be smaller than {_MANY_SIZES} bytes")
+        if self.confirmed_by:
+            need_increasing(what, "who confirmed", self.confirmed_by)
+        if len(self.confirmations) != len(self.confirmed_by):
+            raise Malformed(f"{what}: {len(self.confirmations)} confirmations by {len(self.confirmed_by)} members")
+        for confirmation in self.confirmations:
+            need_bytes(what, "a confirmation", confirmation, SIGNATURE_BYTES)
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     @property
@@ -393,7 +490,7 @@ class Open(_Signed):
         each = [len(box) for box in self.boxes]
         alike = len(set(each)) == 1
         sizes = struct.pack(">H", each[0]) if alike else struct.pack(f">{1 + len(each)}H", _MANY_SIZES, *each)
-        return b"".join((*head, sizes, *self.boxes))
+        return b"".join((*head, sizes, *self.boxes, put_ids(self.confirmed_by), *self.confirmations))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -407,9 +504,11 @@ class Open(_Signed):
             boxes = tuple(map(r.raw, sizes))
         else:
             boxes = r.pieces(len(survivors), size)
+        confirmed_by = r.ids()
+        confirmations = r.pieces(len(confirmed_by), SIGNATURE_BYTES)
         signature = r.raw(SIGNATURE_BYTES)
         r.end()
-        return cls(transcript, number, survivors, boxes, signature)
+        return cls(transcript, number, survivors, boxes, confirmed_by, confirmations, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Final
 CHARTER: Final = "charter"  # head: the signed charter; asks whether it is approved
 TRAIN: Final = "train"  # head: messages.Train, body: the broadcast
 ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast, or nothing after TRAINED
+CONFIRM: Final = "confirm"  # head: messages.Confirm; only where somebody of the cohort was lost
 OPEN: Final = "open"  # head: messages.Open
 RUN_CLOSE: Final = "run-close"  # head: messages.RunClose, body: the final broadcast
 GREET: Final = "greet"  # head: greetings.Greet
@@ -21,14 +22,15 @@ INTRODUCE: Final = "introduce"  # head: greetings.Introduce, body: the others' l
 READY: Final = "ready"  # empty: the charter is approved and the data fits it
 TRAINED: Final = "trained"  # head: messages.Ready
 MASKED: Final = "masked"  # head: messages.Masked, body: the masked vector
+CONFIRMED: Final = "confirmed"  # head: messages.Confirmed
 SHARES: Final = "shares"  # head: messages.Shares
 CLOSED: Final = "closed"  # empty: the final backbone was taken over
 REFUSAL: Final = "refusal"  # head: messages.Refusal
 GREETING: Final = "greeting"  # head: greetings.Greeting, body: its ciphertexts
 INTRODUCED: Final = "introduced"  # head: greetings.Introduced
 
-TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, TRAIN, ROUND_OPEN, OPEN, RUN_CLOSE})
-TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED, SHARES, CLOSED, REFUSAL})
+TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, TRAIN, ROUND_OPEN, CONFIRM, OPEN, RUN_CLOSE})
+TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED, CONFIRMED, SHARES, CLOSED, REFUSAL})
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ class Exchange:
         seen = self._links.present()
         return {at: seen[key] for at, key in enumerate(self._node_keys) if key in seen}
 
+    def now(self) -> float:
+        """Seconds by the clock that deadlines are kept by."""
+        return self._clock()
+
     def pause(self, seconds: float) -> None:
         """Wait while nothing is outstanding."""
         self._check_stop()

@@ -6,8 +6,9 @@ The order of the numbered steps is what makes a crash harmless; each is either n
                                                         departments repeat the upload they made)
 2. collect uploads into one accumulator
 3. journal ``fixed`` with survivor set and accumulator (a restart asks for exactly this set again, and no other)
-4. collect opening shares until the quorum
-5. store the new backbone, then journal ``closed`` with it
+4. where somebody of the cohort was lost: collect confirmations of this set until the quorum
+5. collect opening shares until the quorum
+6. store the new backbone, then journal ``closed`` with it
 """
 
 from __future__ import annotations
@@ -140,8 +141,11 @@ class RoundDriver:
                 self._journal.fix_round(opening.round, machine.snapshot())
             else:
                 machine = CoordinatorRound.restore(self._roster, self._identity, snapshot)
+            deadline = self._exchange.now() + self._charter.timing.opening
+            if not machine.confirmed:
+                self._confirm(machine, account)
             self._on_progress("opening", {"round": opening.round, "survivors": list(machine.survivors)})
-            bulk, exact = self._open(machine, opening, account)
+            bulk, exact = self._open(machine, account, seconds=deadline - self._exchange.now())
         finally:
             self._journal.count_received(account.counts())
         opened = codec.decode(bulk, exact, len(machine.survivors), np.asarray(opening.bounds, dtype=np.float32))
@@ -155,7 +159,7 @@ class RoundDriver:
         }
         return RoundResult(opened, machine.survivors, machine.opened_digest, _digest(bulk, exact), report)
 
-    # -- steps 2 and 4 ---------------------------------------------------------------------------------------------
+    # -- steps 2, 4 and 5 ---------------------------------------------------------------------------------------------
 
     def _gather(
         self,
@@ -191,7 +195,32 @@ class RoundDriver:
             on_fault=self._link_fault,
         )
 
-    def _open(self, machine: CoordinatorRound, opening: RoundOpen, account: Account) -> Sums:
+    def _confirm(self, machine: CoordinatorRound, account: Account) -> None:
+        """Have the survivor set confirmed, in half of the time that there is for an opening."""
+        request = Parcel(parcel.CONFIRM, machine.confirm_request)
+        number = machine.opening.round
+        self._on_progress("confirming", {"round": number, "survivors": list(machine.survivors)})
+
+        def accept(who: int, reply: Parcel) -> bool:
+            account.add(reply)
+            try:
+                expect(reply, parcel.CONFIRMED)
+                machine.confirmation(who, bytes(reply.head))
+            except PeerError as error:
+                self._blame(who, error, reply)
+            return machine.confirmed
+
+        self._exchange.ask(
+            {who: request for who in machine.members if who not in self._refused},
+            seconds=self._charter.timing.opening / 2,
+            accept=accept,
+            on_fault=self._link_fault,
+        )
+        if not machine.confirmed:
+            quorum = self._roster.parameters.opening_quorum
+            raise NotEnoughShares(f"the survivor set was not confirmed by {quorum} departments in time")
+
+    def _open(self, machine: CoordinatorRound, account: Account, *, seconds: float) -> Sums:
         requests = _Openings(machine, [who for who in machine.members if who not in self._refused])
         result: list[Sums] = []
         answers: dict[int, Parcel] = {}
@@ -215,7 +244,7 @@ class RoundDriver:
                 return False
             return True
 
-        self._exchange.ask(requests, seconds=self._charter.timing.opening, accept=accept, on_fault=self._link_fault)
+        self._exchange.ask(requests, seconds=seconds, accept=accept, on_fault=self._link_fault)
         if not result:
             quorum = self._roster.parameters.opening_quorum
             raise NotEnoughShares(f"the survivor set was not opened by {quorum} departments in time")

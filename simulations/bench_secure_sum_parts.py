@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from commonroot.common.backbone import MlpSpec
 from commonroot.common.charter import Charter, Method, TermSpec
-from commonroot.common.messages import Previous, RoundOpen
+from commonroot.common.messages import Confirmed, Previous, RoundOpen
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.agreement import AgreementKey
 from commonroot.common.secure_sum.codec import Opened, SumCodec
@@ -165,7 +165,14 @@ class Parts:
         asking.fix()
         quorum = sorted(uploads)[: self.roster.parameters.opening_quorum]
         machines = {who: DepartmentMachine(self.roster, self.identities[who], self._masked[who]) for who in quorum}
+        self._confirm(asking)
         return [(who, machines[who].answer(asking.open_for(who))[0]) for who in quorum]
+
+    def _confirm(self, at_work: CoordinatorRound) -> None:
+        """A quorum's confirmations, where the survivor set is not the whole cohort."""
+        for who in at_work.members[: 0 if at_work.confirmed else self.roster.parameters.opening_quorum]:
+            fields = {"opened": at_work.opened_digest, "member": who}
+            at_work.confirmation(who, Confirmed.signed(self.identities[who], **fields).encode())
 
     def unmask(
         self, uploads: Iterable[tuple[int, Upload]], answers: Sequence[tuple[int, bytes]], threads: int = 1
@@ -176,6 +183,7 @@ class Parts:
             at_work.upload(who, sent.head, sent.body, sent.pieces)
             del sent  # before the next one arrives
         survivors = at_work.fix()
+        self._confirm(at_work)
         for who, head in answers:
             at_work.shares(who, head)
         return at_work.finish(threads=threads), len(survivors)

@@ -53,6 +53,7 @@ MEANINGS = {
     parcel.INTRODUCED: "which departments it has met, signed",
     parcel.TRAINED: "the department has trained and waits for the round to open",
     parcel.MASKED: "a vector under masks; it opens only as part of a sum",
+    parcel.CONFIRMED: "a signature under one survivor set, before anything is opened for it",
     parcel.SHARES: "shares of one-time mask secrets, for one survivor set",
     parcel.CLOSED: "the department took over the final backbone",
     parcel.REFUSAL: "an error code, without its text",

@@ -73,15 +73,16 @@ class Network(_Frozen):
     drop     share that is lost
     delay    seconds that a parcel is held back at most; they are simulated, so waiting takes no time
     repeat   share that arrives a second time, a second later
-    parcels  kinds that this concerns: ``train``, ``round-open`` and ``open`` go to departments, ``trained``, ``masked``
-             (an upload) and ``shares`` (its opening) come from them
+    parcels  kinds that this concerns: ``train``, ``round-open``, ``confirm`` and ``open`` go to departments,
+             ``trained``, ``masked`` (an upload), ``confirmed`` and ``shares`` (its opening) come from them
     """
 
     drop: Share = 0.0
     delay: NotNegative = 0.0
     repeat: Share = 0.0
     parcels: Annotated[
-        tuple[Literal["train", "trained", "round-open", "masked", "open", "shares"], ...], Field(min_length=1)
+        tuple[Literal["train", "trained", "round-open", "masked", "confirm", "confirmed", "open", "shares"], ...],
+        Field(min_length=1),
     ] = ("masked",)
 
     def weather(self, seed: int) -> list[Weather]:

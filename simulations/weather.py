@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from commonroot.common import parcel
-from commonroot.common.messages import Masked, Open, RoundOpen, Shares
+from commonroot.common.messages import Confirm, Confirmed, Masked, Open, RoundOpen, Shares
 from commonroot.common.parcel import Parcel
 from commonroot.simulations.network import Crossing, Weather
 
@@ -35,13 +35,19 @@ def by_round(seed: int, weather: Sequence[Weather]) -> Weather:
 
 
 def _round(one: Parcel, rounds: dict[bytes, int]) -> int:
-    """The round a parcel belongs to, 0 for none; replies name only its transcript, which the request introduced."""
+    """The round a parcel belongs to, 0 for none; replies name only what the request introduced."""
     head = bytes(one.head)
-    if one.kind in (parcel.ROUND_OPEN, parcel.OPEN):
-        request = RoundOpen.decode(head) if one.kind == parcel.ROUND_OPEN else Open.decode(head)
-        rounds[request.transcript] = request.round
-        return request.round
+    if one.kind == parcel.ROUND_OPEN:
+        opened = RoundOpen.decode(head)
+        rounds[opened.transcript] = opened.round
+        return opened.round
+    if one.kind in (parcel.CONFIRM, parcel.OPEN):
+        asked = Confirm.decode(head) if one.kind == parcel.CONFIRM else Open.decode(head)
+        rounds[asked.transcript] = rounds[asked.opened] = asked.round
+        return asked.round
     if one.kind in (parcel.MASKED, parcel.SHARES):
         reply = Masked.decode(head) if one.kind == parcel.MASKED else Shares.decode(head)
         return rounds.get(reply.transcript, 0)
+    if one.kind == parcel.CONFIRMED:
+        return rounds.get(Confirmed.decode(head).opened, 0)
     return 0

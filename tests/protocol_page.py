@@ -89,6 +89,7 @@ MEANING = {
     ("hash", "transcript"): "T: everything in a round-open before its signature",
     ("hash", "asked"): "what a retry of a backbone version must repeat: broadcast and bounds",
     ("hash", "opened"): "H(T, U)",
+    ("hash", "body"): "digest of an upload's body, over the digests of its pieces",
     ("hash", "b"): "commitment to b_i, over T ‖ i ‖ b_i",
     ("hash", "p"): "commitment to s_ij, over T ‖ s_ij",
     ("hash", "train"): "names a request to train in the answers to it",
@@ -206,7 +207,8 @@ def sizes() -> str:
         opening = RoundOpen(zero, zero, 1, 1, 0, cohort, zero, zero, (1.0,) * 8, 60, Previous(), signature)
         box = bytes(box_bytes(c))
         masked = Masked(zero, 0, zero, (box,) * b, (zero,) * c, signature)
-        asked = Open(zero, 1, left, (box,) * len(left), signature)
+        quorum = Parameters.for_size(n).opening_quorum
+        asked = Open(zero, 1, left, (box,) * len(left), tuple(range(quorum)), (signature,) * quorum, signature)
         # In the complete graph each survivor's share of b, and one of s_ij for each of the lost; on a ring, on average.
         shares = round(len(left) * (1 + (c - 1) * lost / (n - 1)))
         answer = Shares(zero, 0, zero, (zero,) * shares, signature)
@@ -232,6 +234,7 @@ _READER = Reader(
         "member.check": (roster.Member, "check"),
         "self._machine.review": (DepartmentMachine, "review"),
         "self._machine.review_train": (DepartmentMachine, "review_train"),
+        "self._machine.confirm": (DepartmentMachine, "confirm"),
         "self._machine.answer": (DepartmentMachine, "answer"),
         "self._machine.review_close": (DepartmentMachine, "review_close"),
         "self._setup.greet": (EpochSetup, "greet"),
@@ -297,9 +300,9 @@ def states(machine: Table[Any, Any]) -> str:
 
 
 #: The order of an honest coordinator's requests; ``test_protocol_page`` holds real runs to it.
-ORDER = ("charter", "greet", "introduce", "train", "round-open", "open", "run-close")
+ORDER = ("charter", "greet", "introduce", "train", "round-open", "confirm", "open", "run-close")
 #: The part of ``ORDER`` that is repeated, once a round.
-ROUND = ("train", "round-open", "open")
+ROUND = ("train", "round-open", "confirm", "open")
 
 
 def replies() -> dict[str, str]:
@@ -371,6 +374,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states-runs": lambda: states(RUNS),
     "checks-join": lambda: listed((_Functions, "join")),
     "checks-greeting": lambda: listed((_Functions, "check_letter")),
+    "checks-confirmed": lambda: listed((CoordinatorRound, "confirmation")),
     "checks-masked": lambda: listed((CoordinatorRound, "upload"), (CoordinatorRound, "fix")),
     "checks-shares": lambda: listed(
         (CoordinatorRound, "shares"), (CoordinatorRound, "finish"), (SumCodec, "decode"), (_Functions, "add_average")

@@ -1,10 +1,13 @@
 """The coordinator's end of the secure sum, for one round: uploads and answers in, one sum out; no I/O.
 
     uploading ──fix()──▶ opening ──finish()──▶ done
+            └──▶ confirming ──▲
 
 Uploads are checked, added to one accumulator and not kept.  ``fix`` settles the survivor set U; the driver stores
-``snapshot()`` durably *before* it sends the first opening, and after a crash goes on from it with the same U, for
-members answer only one.  Nothing here ever holds a single department's contribution in the clear.
+``snapshot()`` durably *before* it sends the first message about it, and after a crash goes on from it with the same U,
+for members commit to only one.  Where U is not the whole cohort, members first confirm it, a quorum of them, and every
+opening carries their signatures; after a crash they are collected again and are the same.  Nothing here ever holds a
+single department's contribution in the clear.
 
 Errors about one department (PeerError) leave the round as it was: the caller treats that department as dropped.
 """
@@ -29,7 +32,17 @@ from commonroot.common.errors import (
     UsageError,
     WrongSize,
 )
-from commonroot.common.messages import Masked, Open, Previous, RoundOpen, RunClose, Shares, opened_digest
+from commonroot.common.messages import (
+    Confirm,
+    Confirmed,
+    Masked,
+    Open,
+    Previous,
+    RoundOpen,
+    RunClose,
+    Shares,
+    opened_digest,
+)
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum import snapshots
 from commonroot.common.secure_sum.edges import RoundEdges, cohort_fault, commit_pair, commit_self
@@ -88,6 +101,7 @@ class CoordinatorRound:
         self._sum: Sums = (np.zeros(layout.bulk, dtype=layout.word), np.zeros(layout.exact, dtype="<u8"))
         self._kept: dict[int, _Kept] = {}
         self._survivors: tuple[int, ...] | None = None
+        self._confirmations: dict[int, bytes] = {}
         self._answers: dict[int, Bytes2] = {}
         self._liars: frozenset[int] = frozenset()
         self._doubtful = False
@@ -98,7 +112,18 @@ class CoordinatorRound:
         """Where this round stands in ``states.SUM``."""
         if self._survivors is None:
             return SumState.UPLOADING
-        return SumState.DONE if self._done else SumState.OPENING
+        if self._done:
+            return SumState.DONE
+        return SumState.OPENING if self._whole or self._enough else SumState.CONFIRMING
+
+    @property
+    def _whole(self) -> bool:
+        """Did the whole cohort survive?  Then no pairwise secret is asked for, and nothing needs confirming."""
+        return self.survivors == self.opening.cohort
+
+    @property
+    def _enough(self) -> bool:
+        return len(self._confirmations) >= self.roster.parameters.opening_quorum
 
     # -- uploading -------------------------------------------------------------------------------------------------
 
@@ -195,23 +220,59 @@ class CoordinatorRound:
         """Committee members in the cohort, in order: those that are asked to open."""
         return self._edges.members
 
+    @property
+    def confirm_request(self) -> bytes:
+        """The head that asks members to confirm U, the same bytes for each.  UsageError where there is no need to."""
+        SUM.after(self.state, SumEvent.ASK_CONFIRM)
+        return Confirm.signed(
+            self._identity, transcript=self.transcript, round=self.opening.round, survivors=self.survivors
+        ).encode()
+
+    def confirmation(self, member: int, head: bytes) -> bool:
+        """Take one member's confirmation; False where it changes nothing (a repeat, or more than are needed).
+
+        Raises Malformed, WrongVersion, BadSignature; UnknownRound: another round, survivor set or sender; UsageError
+        before ``fix``
+        """
+        SUM.after(self.state, SumEvent.CONFIRM)
+        confirmed = Confirmed.decode(head)
+        if member not in self.members or confirmed.member != member:
+            raise UnknownRound(f"a confirmation of department {confirmed.member} came from {member}, or from no member")
+        confirmed.check(self._public(member), who=self._name(member))
+        if confirmed.opened != self.opened_digest:
+            raise UnknownRound(f"the confirmation of {self._name(member)} is not of this round and survivor set")
+        if self._enough:
+            return False
+        new = member not in self._confirmations
+        self._confirmations[member] = confirmed.signature
+        return new
+
+    @property
+    def confirmed(self) -> bool:
+        """May members be asked to open: is U the whole cohort, or confirmed by a quorum?"""
+        return self._whole or self._enough
+
     def open_for(self, member: int) -> bytes:
-        """The head of M3 for one of ``members``, the same bytes each time."""
+        """The head of M3 for one of ``members``, the same bytes each time.  UsageError before U is ``confirmed``."""
+        SUM.after(self.state, SumEvent.ASK)
         if member not in self.members:
             raise UsageError(f"department {member} does not open this round")
+        confirmations = sorted(self._confirmations.items())
         return Open.signed(
             self._identity,
             transcript=self.transcript,
             round=self.opening.round,
             survivors=self.survivors,
             boxes=tuple(self._kept[sender].boxes[member] for sender in self.survivors),
+            confirmed_by=tuple(who for who, _ in confirmations),
+            confirmations=tuple(signature for _, signature in confirmations),
         ).encode()
 
     def shares(self, member: int, head: bytes) -> bool:
         """Take one member's answer; False for a repeat.
 
         Raises Malformed, WrongVersion, BadSignature; UnknownRound: another round, survivor set or sender; BadShare: the
-        wrong number of shares, or a second, different answer (the first stands); UsageError before ``fix``
+        wrong number of shares, or a second, different answer (the first stands); UsageError before U is ``confirmed``
         """
         SUM.after(self.state, SumEvent.TAKE)
         shares = Shares.decode(head)
@@ -263,7 +324,7 @@ class CoordinatorRound:
                 help, then ``finish`` may be called again
                 BadShare: everyone answered and yet some department's secrets do not come back, so its shares, or too
                 many answers about them, are wrong: the round is lost
-                UsageError before ``fix``
+                UsageError before U is ``confirmed``
         """
         SUM.after(self.state, SumEvent.UNMASK)
         if not self._done:

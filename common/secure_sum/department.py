@@ -2,19 +2,22 @@
 
 Rule 1  a round number is used once, for one transcript
 Rule 2  nothing is masked that was not reviewed against the charter and the roster
-Rule 3  at most one survivor set is opened per round, and the memory of it is durable before the answer leaves
-Rule 4  at most one survivor set is opened per backbone, however many rounds are tried on it: its contribution is a
-        function of the backbone, and two sums of the same values can be subtracted
+Rule 3  at most one survivor set is confirmed or opened per round, and the memory of it is durable before anything
+        leaves; of fewer than the whole cohort, none is opened that an opening quorum has not confirmed, since a share
+        does not show for which set it was given
+Rule 4  at most one survivor set is confirmed or opened per backbone, however many rounds are tried on it: its
+        contribution is a function of the backbone, and two sums of the same values can be subtracted
 Rule 5  for every department a share of its own secret or shares of its pairwise ones is given, never both kinds
-Rule 6  no survivor set is opened that colluders could split: the window rule of ``graph``
+Rule 6  no survivor set is confirmed or opened that colluders could split: the window rule of ``graph``
 
-``mask`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``, the body)
-and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on disk.
+``mask``, ``confirm`` and ``answer`` return a new memory with each message.  The driver writes it (and, after ``mask``,
+the body) and fsyncs *before* it sends the message; if the write fails, it drops the machine and starts from what is on
+disk.
 
 What rolls back: a department restored from an old backup may mask a second time for one transcript.  The pairwise
 masks repeat, but b_i is fresh, boxes are sealed under fresh keys, and members answer once per round, so a quorum opens
-at most one of the two.  A *member* whose memory was rolled back can be made to answer twice: it counts among the t_c
-colluders the parameters allow for.
+at most one of the two.  A *member* whose memory was rolled back can be made to confirm and answer twice: it counts
+among the t_c colluders the parameters allow for.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ from commonroot.common.errors import (
 )
 from commonroot.common.messages import (
     BOX_SALT_BYTES,
+    Confirm,
+    Confirmed,
     Masked,
     Open,
     Previous,
@@ -56,6 +61,7 @@ from commonroot.common.messages import (
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.committee import Committee
+from commonroot.common.secure_sum.confirmations import require_confirmed
 from commonroot.common.secure_sum.edges import (
     RoundEdges,
     cohort_fault,
@@ -68,11 +74,12 @@ from commonroot.common.secure_sum.edges import (
 from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.lanes import Layout, Words, Words64
 from commonroot.common.secure_sum.masks import Signed, add_streams, fill_streams, join_body, sign
-from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Upload
+from commonroot.common.secure_sum.memory import Commitment, DepartmentMemory, Upload
 from commonroot.common.secure_sum.pieces import body_digest, digests
 from commonroot.common.secure_sum.precompute import Dealt, Prepared
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Identity, Random, sha256
 from commonroot.common.secure_sum.shares import SECRET_BYTES, split
+from commonroot.common.secure_sum.states import KeyState
 
 Body = bytes | bytearray | memoryview
 
@@ -286,41 +293,69 @@ class DepartmentMachine:
 
     # -- M3 → M4 ---------------------------------------------------------------------------------------------------
 
+    def confirm(self, head: bytes) -> tuple[bytes, DepartmentMemory]:
+        """Commit to one survivor set for the round last masked for, before anybody gives a share for it.
+
+        Returns     (head of the confirmation, memory): store the memory durably, then send
+        Raises      Malformed, WrongVersion, BadSignature; UnknownRound: never masked for, or over; SecondSurvivorSet;
+                    TooFewSurvivors; AnotherSurvivorSet
+        The set that this department is committed to, by an answer too, is confirmed with the same bytes each time.
+        """
+        asked = Confirm.decode(head)
+        last, given = self._asked_about(asked)
+        if last is None:
+            raise UnknownRound(f"round {asked.round} is not the last one masked for")
+        if given is None:
+            self._check_survivors(asked, last)
+            self._memory = self._memory.with_confirmation(Commitment(asked.round, asked.opened), last, asked.survivors)
+        return Confirmed.signed(self._identity, opened=asked.opened, member=self.me).encode(), self._memory
+
     def answer(self, head: bytes) -> tuple[bytes, DepartmentMemory]:
         """Open one survivor set for the round last masked for.
 
         Returns     (head of the answer, memory): store the memory durably, then send
         Raises      Malformed, WrongVersion, BadSignature; SecondSurvivorSet; UnknownRound: never masked for, or too
-                    old; TooFewSurvivors; AnotherSurvivorSet; BadBox
+                    old; TooFewSurvivors; AnotherSurvivorSet; NotConfirmed; BadBox
         The same survivor set asked for again gets the same bytes, whatever boxes come with it.
         """
         asked = Open.decode(head)
-        asked.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
-        if not self._opens:
-            raise UnknownRound("this department is not on the opening committee")
-        given = self._memory.answered(asked.round)
-        if given is not None:
-            if given.opened != asked.opened:
-                raise SecondSurvivorSet(f"round {asked.round} was opened for another survivor set or transcript")
-            if not given.reply:
-                raise UnknownRound(f"round {asked.round} was answered, but its answer is no longer kept")
-            return given.reply, self._memory
-        last = self._memory.upload
-        if last is None or last.transcript != asked.transcript or last.round != asked.round:
-            raise UnknownRound(f"this department did not mask under that transcript in round {asked.round}")
-        if self._memory.chains.at != last.round:
-            raise UnknownRound(f"round {asked.round} was answered and its keys were erased")
-        self._check_survivors(asked.survivors, last)
+        last, given = self._asked_about(asked)
+        if given is not None and given.answer:
+            return given.answer, self._memory
+        if last is None or self._memory.state is KeyState.ERASED:
+            raise UnknownRound(f"round {asked.round} is over, and its answer is not kept")
+        if given is None:
+            self._check_survivors(asked, last)
+        if asked.survivors != last.cohort:
+            require_confirmed(self.roster, asked, RoundEdges(self.roster, last.cohort).members)
         reply = Shares.signed(
             self._identity,
             transcript=asked.transcript,
             member=self.me,
             opened=asked.opened,
             shares=self._shares(asked, last),
-        )
-        answer = Answer(asked.round, asked.opened, reply.encode())
-        self._memory = self._memory.with_answer(answer, last, asked.survivors)
-        return answer.reply, self._memory
+        ).encode()
+        commitment = Commitment(asked.round, asked.opened, reply)
+        self._memory = self._memory.with_answer(commitment, last, asked.survivors)
+        return reply, self._memory
+
+    def _asked_about(self, asked: Open | Confirm) -> tuple[Upload | None, Commitment | None]:
+        """The upload of the round in question, if it is the last, and this department's commitment in that round.
+
+        Raises  BadSignature; SecondSurvivorSet; UnknownRound: not a member, or it neither masked nor committed there
+        """
+        asked.check(bytes.fromhex(self.roster.coordinator), who="the coordinator")
+        if not self._opens:
+            raise UnknownRound("this department is not on the opening committee")
+        given = self._memory.committed(asked.round)
+        if given is not None and given.opened != asked.opened:
+            raise SecondSurvivorSet(f"round {asked.round} has another survivor set or transcript")
+        last = self._memory.upload
+        if last is not None and (last.round, last.transcript) == (asked.round, asked.transcript):
+            return last, given
+        if given is None:
+            raise UnknownRound(f"this department did not mask under that transcript in round {asked.round}")
+        return None, given
 
     def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
         """Open every box and pick the shares that the survivor set calls for."""
@@ -379,11 +414,14 @@ class DepartmentMachine:
         return max(parameters.survivors_min, charter.cohort.floor)
 
     def _check_previous(self, previous: Previous) -> None:
-        given = self._memory.answered(previous.round)
+        given = self._memory.committed(previous.round)
         if given is not None and given.opened != previous.opened:
-            raise ResultMismatch(f"the result of round {previous.round} is not of the survivor set opened here")
+            raise ResultMismatch(
+                f"the result of round {previous.round} is not of the survivor set confirmed or opened here"
+            )
 
-    def _check_survivors(self, survivors: tuple[int, ...], last: Upload) -> None:
+    def _check_survivors(self, asked: Open | Confirm, last: Upload) -> None:
+        survivors = asked.survivors
         if not set(survivors) <= set(last.cohort):
             raise TooFewSurvivors("the survivor set is not inside the cohort")
         if len(survivors) < last.floor:
@@ -392,7 +430,7 @@ class DepartmentMachine:
             raise TooFewSurvivors(thin)
         for before in self._memory.openings:
             if before.same_backbone(last) and before.survivors != survivors:
-                raise AnotherSurvivorSet(f"version {last.version} was opened before for another survivor set")
+                raise AnotherSurvivorSet(f"version {last.version} was confirmed or opened for another survivor set")
 
 
 def _check_seconds(seconds: int, charter: Charter) -> None:

@@ -19,10 +19,10 @@ from commonroot.common.secure_sum.committee import Committee
 from commonroot.common.secure_sum.primitives import KEY_BYTES, Random
 from commonroot.common.secure_sum.states import DEPARTMENT, KeyEvent, KeyState
 
-#: Answers kept for identical repeats and for comparing with announced results.
-ANSWERS_KEPT = 8
-#: Bytes of replies kept: a reply has up to 2 MB where there are 1,000 departments, and the newest is always kept.
-REPLIES_KEPT = 1 << 20
+#: Commitments kept for identical repeats and for comparing with announced results.
+COMMITMENTS_KEPT = 8
+#: Bytes of answers kept: one has up to 2 MB where there are 1,000 departments, and the newest is always kept.
+ANSWERS_KEPT = 1 << 20
 #: Openings kept, so that one backbone is opened for one survivor set.  Versions of a charter never go back, so only a
 #: broadcast that returns under another version or charter is looked for further back than the last.
 OPENINGS_KEPT = 64
@@ -54,20 +54,21 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answered opening: the round, H(T, U), and the reply for an identical repeat.
+class Commitment:
+    """The one survivor set of a round: the round, H(T, U), and the answer given for it, for an identical repeat.
 
-    The reply is empty once it was let go of, and from an earlier epoch.
+    The answer is empty where the set was confirmed and not opened yet, once it was let go of, and from an earlier
+    epoch.
     """
 
     round: int
     opened: bytes
-    reply: bytes = field(repr=False)
+    answer: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One backbone that was opened: the charter's digest, the version, the broadcast's hash, and the survivor set.
+    """The one survivor set of a backbone: the charter's digest, the version, the broadcast's hash, and the set.
 
     The set of an earlier epoch is in this epoch's numbers.  An empty one closes the backbone for good: see ``follow``.
     """
@@ -99,13 +100,14 @@ def quorums_meet(one: Roster, other: Roster) -> bool:
 class DepartmentMemory:
     """The protocol state of one department in one epoch.
 
-    roster     digest of the roster it belongs to
-    me         this department's number in it
-    chains     key chains at the last round masked for, or one later once that round was answered or for who never opens
-    upload     the last upload; None before the first
-    answers    the latest answered openings, oldest first
-    openings   answered openings, oldest first, without repetitions
-    newest     by the charter's digest, the newest version masked for and what was asked of it (``asked_of``)
+    roster       digest of the roster it belongs to
+    me           this department's number in it
+    chains       key chains at the last round masked for, or one later once that round was answered or for who never
+                 opens
+    upload       the last upload; None before the first
+    commitments  the survivor set of each of the latest rounds, confirmed or answered, oldest first
+    openings     the backbones that they are of, oldest first, without repetitions
+    newest       by the charter's digest, the newest version masked for and what was asked of it (``asked_of``)
     """
 
     roster: bytes
@@ -113,7 +115,7 @@ class DepartmentMemory:
     me: int
     chains: Chains = field(repr=False)
     upload: Upload | None = None
-    answers: tuple[Answer, ...] = ()
+    commitments: tuple[Commitment, ...] = ()
     openings: tuple[Opening, ...] = ()
     newest: tuple[tuple[bytes, int, bytes], ...] = ()
 
@@ -152,7 +154,7 @@ class DepartmentMemory:
             )
         return replace(
             self,
-            answers=tuple(Answer(a.round, a.opened, b"") for a in before.answers),
+            commitments=tuple(replace(c, answer=b"") for c in before.commitments),
             openings=openings[-OPENINGS_KEPT:],
             newest=before.newest,
         )
@@ -167,17 +169,21 @@ class DepartmentMemory:
         """Where this memory stands in ``states.DEPARTMENT``."""
         if self.upload is None:
             return KeyState.UNUSED
-        return KeyState.MASKED if self.chains.at == self.upload.round else KeyState.ERASED
+        if self.chains.at != self.upload.round:
+            return KeyState.ERASED
+        return KeyState.MASKED if self.committed(self.upload.round) is None else KeyState.CONFIRMED
 
-    def answered(self, round_number: int) -> Answer | None:
-        """The answer given in a round, if it is still kept."""
-        return next((answer for answer in self.answers if answer.round == round_number), None)
+    def committed(self, round_number: int) -> Commitment | None:
+        """What was confirmed or answered in a round, if it is still kept."""
+        return next((one for one in self.commitments if one.round == round_number), None)
 
     def with_upload(self, upload: Upload, chains: Chains) -> DepartmentMemory:
         """After masking."""
         others = tuple(known for known in self.newest if known[0] != upload.charter)
         newest = (*others, (upload.charter, upload.version, upload.asked))
-        after = replace(self, upload=upload, chains=chains, newest=tuple(sorted(newest)))
+        # Numbers grow within an epoch: a commitment of this very number is of an earlier one, whose keys are gone.
+        others_rounds = tuple(one for one in self.commitments if one.round != upload.round)
+        after = replace(self, upload=upload, chains=chains, commitments=others_rounds, newest=tuple(sorted(newest)))
         DEPARTMENT.require(self.state, after.state, KeyEvent.MASK, KeyEvent.MASK_OUTSIDE)
         return after
 
@@ -185,20 +191,28 @@ class DepartmentMemory:
         """The newest version of a charter's backbone that was masked for, and what was asked of it."""
         return next(((version, asked) for known, version, asked in self.newest if known == charter), (0, None))
 
-    def with_answer(self, answer: Answer, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
-        """After answering: the round's chains are gone, identical repeats are served from ``answers``."""
-        openings = self.openings
-        opening = Opening(upload.charter, upload.version, upload.broadcast, survivors)
-        if opening not in openings:
-            openings = (*openings, opening)[-OPENINGS_KEPT:]
+    def with_confirmation(self, commitment: Commitment, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
+        """After confirming: from now on this round, and this backbone, has this survivor set and no other."""
+        after = replace(self, **self._committing(commitment, upload, survivors))
+        DEPARTMENT.require(self.state, after.state, KeyEvent.CONFIRM)
+        return after
+
+    def with_answer(self, commitment: Commitment, upload: Upload, survivors: tuple[int, ...]) -> DepartmentMemory:
+        """After answering: the round's chains are gone, identical repeats are served from ``commitments``."""
         after = replace(
             self,
-            chains=self.chains.forward(answer.round + 1),
-            answers=_lightened((*self.answers, answer)[-ANSWERS_KEPT:]),
-            openings=openings,
+            chains=self.chains.forward(commitment.round + 1),
+            **self._committing(commitment, upload, survivors),
         )
         DEPARTMENT.require(self.state, after.state, KeyEvent.ANSWER)
         return after
+
+    def _committing(self, commitment: Commitment, upload: Upload, survivors: tuple[int, ...]) -> dict[str, Any]:
+        """What changes with a round's commitment; the first one, without its answer, gives way to the second."""
+        before = tuple(one for one in self.commitments if one.round != commitment.round)
+        opening = Opening(upload.charter, upload.version, upload.broadcast, survivors)
+        openings = self.openings if opening in self.openings else (*self.openings, opening)[-OPENINGS_KEPT:]
+        return {"commitments": _lightened((*before, commitment)[-COMMITMENTS_KEPT:]), "openings": openings}
 
     # -- bytes -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +221,7 @@ class DepartmentMemory:
         up = self.upload
         return canonical.dumps(
             {
-                "layout": 1,
+                "layout": 2,
                 "roster": self.roster.hex(),
                 "epoch": self.epoch,
                 "me": self.me,
@@ -229,7 +243,7 @@ class DepartmentMemory:
                     "head": up.head.hex(),
                     "body": up.body.hex(),
                 },
-                "answers": [{"round": a.round, "opened": a.opened.hex(), "reply": a.reply.hex()} for a in self.answers],
+                "commitments": [[c.round, c.opened.hex(), c.answer.hex()] for c in self.commitments],
                 "openings": [[o.charter.hex(), o.version, o.broadcast.hex(), list(o.survivors)] for o in self.openings],
                 "newest": [[charter.hex(), version, asked.hex()] for charter, version, asked in self.newest],
             }
@@ -240,8 +254,8 @@ class DepartmentMemory:
         """The inverse of ``to_bytes``; ForeignState for anything else."""
         try:
             value: Mapping[str, Any] = canonical.loads(data, what="the department's memory")
-            if value["layout"] != 1:
-                raise ForeignState(f"the department's memory has layout {value['layout']}, expected 1")
+            if value["layout"] != 2:
+                raise ForeignState(f"the department's memory has layout {value['layout']}, expected 2")
             chains, up = value["chains"], value["upload"]
             return cls(
                 bytes.fromhex(value["roster"]),
@@ -265,9 +279,7 @@ class DepartmentMemory:
                     bytes.fromhex(up["head"]),
                     bytes.fromhex(up["body"]),
                 ),
-                tuple(
-                    Answer(a["round"], bytes.fromhex(a["opened"]), bytes.fromhex(a["reply"])) for a in value["answers"]
-                ),
+                tuple(Commitment(r, bytes.fromhex(o), bytes.fromhex(a)) for r, o, a in value["commitments"]),
                 tuple(Opening(bytes.fromhex(c), v, bytes.fromhex(b), tuple(u)) for c, v, b, u in value["openings"]),
                 tuple((bytes.fromhex(c), v, bytes.fromhex(asked)) for c, v, asked in value["newest"]),
             )
@@ -275,11 +287,11 @@ class DepartmentMemory:
             raise ForeignState("the department's memory is damaged or of another program") from error
 
 
-def _lightened(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
-    """The same answers, without the older replies once there are more than ``REPLIES_KEPT`` bytes of them."""
-    kept: list[Answer] = []
+def _lightened(commitments: tuple[Commitment, ...]) -> tuple[Commitment, ...]:
+    """The same, without the older answers once there are more than ``ANSWERS_KEPT`` bytes of them."""
+    kept: list[Commitment] = []
     size = 0
-    for answer in reversed(answers):
-        size += len(answer.reply)
-        kept.append(answer if not kept or size <= REPLIES_KEPT else replace(answer, reply=b""))
+    for one in reversed(commitments):
+        size += len(one.answer)
+        kept.append(one if not kept or size <= ANSWERS_KEPT else replace(one, answer=b""))
     return tuple(reversed(kept))

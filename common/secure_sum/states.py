@@ -95,6 +95,7 @@ class KeyState(StrEnum):
 
     UNUSED = "nothing masked"  # in this epoch
     MASKED = "masked"  # the round's keys are held: one survivor set may be opened with them
+    CONFIRMED = "confirmed"  # the keys are held, for this one survivor set
     ERASED = "keys erased"  # the round was answered, or is not this department's to open
 
 
@@ -104,6 +105,8 @@ class KeyEvent(StrEnum):
     MASK = "mask for a new round"
     MASK_OUTSIDE = "mask, not on the committee"
     UPLOAD_AGAIN = "send the same upload again"
+    CONFIRM = "confirm one survivor set"
+    CONFIRM_AGAIN = "confirm the same set again"
     ANSWER = "answer one survivor set"
     ANSWER_AGAIN = "give the same answer again"
 
@@ -116,13 +119,22 @@ DEPARTMENT: Table[KeyState, KeyEvent] = Table(
         KeyState.MASKED: {
             KeyEvent.MASK: KeyState.MASKED,
             KeyEvent.UPLOAD_AGAIN: KeyState.MASKED,
-            KeyEvent.ANSWER: KeyState.ERASED,
+            KeyEvent.CONFIRM: KeyState.CONFIRMED,
+            KeyEvent.ANSWER: KeyState.ERASED,  # the whole cohort, or a set that a quorum of others confirmed
             KeyEvent.ANSWER_AGAIN: KeyState.MASKED,  # of an earlier round
+        },
+        KeyState.CONFIRMED: {
+            KeyEvent.MASK: KeyState.MASKED,
+            KeyEvent.UPLOAD_AGAIN: KeyState.CONFIRMED,
+            KeyEvent.CONFIRM_AGAIN: KeyState.CONFIRMED,
+            KeyEvent.ANSWER: KeyState.ERASED,  # the same set
+            KeyEvent.ANSWER_AGAIN: KeyState.CONFIRMED,  # of an earlier round
         },
         KeyState.ERASED: {
             KeyEvent.MASK: KeyState.MASKED,
             KeyEvent.MASK_OUTSIDE: KeyState.ERASED,
             KeyEvent.UPLOAD_AGAIN: KeyState.ERASED,
+            KeyEvent.CONFIRM_AGAIN: KeyState.ERASED,  # the set that was answered
             KeyEvent.ANSWER_AGAIN: KeyState.ERASED,
         },
     },
@@ -135,7 +147,8 @@ class SumState(StrEnum):
     """How far a round has come in the coordinator's memory."""
 
     UPLOADING = "uploading"
-    OPENING = "opening"  # the survivor set is fixed, for ever
+    CONFIRMING = "confirming"  # the survivor set is fixed, for ever, and is not the whole cohort
+    OPENING = "opening"  # it is fixed, and the whole cohort or confirmed by a quorum
     DONE = "done"  # the sum is unmasked
 
 
@@ -144,8 +157,12 @@ class SumEvent(StrEnum):
 
     ADD = "add an upload"
     LATE = "leave out a late upload"
-    FIX = "fix the survivor set"
+    FIX_ALL = "fix the whole cohort"
+    FIX_FEWER = "fix a smaller survivor set"
     STORE = "store a snapshot"
+    ASK_CONFIRM = "ask a member to confirm"
+    CONFIRM = "take a confirmation"
+    CONFIRM_ENOUGH = "take the last confirmation needed"
     ASK = "ask a member to open"
     TAKE = "take an answer"
     UNMASK = "unmask the sum"
@@ -155,18 +172,36 @@ SUM: Table[SumState, SumEvent] = Table(
     "a round",
     SumState.UPLOADING,
     {
-        SumState.UPLOADING: {SumEvent.ADD: SumState.UPLOADING, SumEvent.FIX: SumState.OPENING},
+        SumState.UPLOADING: {
+            SumEvent.ADD: SumState.UPLOADING,
+            SumEvent.FIX_ALL: SumState.OPENING,
+            SumEvent.FIX_FEWER: SumState.CONFIRMING,
+        },
+        SumState.CONFIRMING: {
+            SumEvent.LATE: SumState.CONFIRMING,
+            SumEvent.FIX_FEWER: SumState.CONFIRMING,  # the same set
+            SumEvent.STORE: SumState.CONFIRMING,
+            SumEvent.ASK_CONFIRM: SumState.CONFIRMING,
+            SumEvent.CONFIRM: SumState.CONFIRMING,
+            SumEvent.CONFIRM_ENOUGH: SumState.OPENING,
+        },
         SumState.OPENING: {
             SumEvent.LATE: SumState.OPENING,
-            SumEvent.FIX: SumState.OPENING,  # the same set
+            SumEvent.FIX_ALL: SumState.OPENING,  # the same set
+            SumEvent.FIX_FEWER: SumState.OPENING,
             SumEvent.STORE: SumState.OPENING,
+            SumEvent.ASK_CONFIRM: SumState.OPENING,
+            SumEvent.CONFIRM: SumState.OPENING,  # one that was under way
             SumEvent.ASK: SumState.OPENING,
             SumEvent.TAKE: SumState.OPENING,
             SumEvent.UNMASK: SumState.DONE,
         },
         SumState.DONE: {
             SumEvent.LATE: SumState.DONE,
-            SumEvent.FIX: SumState.DONE,
+            SumEvent.FIX_ALL: SumState.DONE,
+            SumEvent.FIX_FEWER: SumState.DONE,
+            SumEvent.ASK_CONFIRM: SumState.DONE,
+            SumEvent.CONFIRM: SumState.DONE,
             SumEvent.ASK: SumState.DONE,
             SumEvent.TAKE: SumState.DONE,  # one that was under way
             SumEvent.UNMASK: SumState.DONE,  # the same sum

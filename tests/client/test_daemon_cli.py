@@ -137,7 +137,7 @@ def alone(tmp_path):
 
 def test_a_daemon_whose_coordinator_is_not_there_goes_on_trying_until_it_is_stopped(alone, capsys):
     stop = threading.Event()
-    threading.Timer(0.6, stop.set).start()
+    threading.Timer(4.0, stop.set).start()
     serve(alone, as_json=True, stop=stop)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["up", "link", "link", "down"]
@@ -146,7 +146,7 @@ def test_a_daemon_whose_coordinator_is_not_there_goes_on_trying_until_it_is_stop
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_daemon_in_an_orderly_way(alone, number, capsys):
-    threading.Timer(0.6, os.kill, (os.getpid(), number)).start()
+    threading.Timer(1.5, os.kill, (os.getpid(), number)).start()
     serve(alone)
     assert capsys.readouterr().out.splitlines()[-1].startswith("down")
     serve(alone, stop=_set())  # the folder is free again

@@ -151,7 +151,8 @@ def test_an_opening_is_answered_alike_after_a_restart_and_never_for_another_set(
     desk.at_work.start("ash")
     assert desk["ash"].handle(asked) == first
     other = Open.decode(asked.head)
-    forged = Open.signed(desk.key, transcript=bytes(32), round=1, survivors=other.survivors, boxes=other.boxes)
+    fields = {"survivors": other.survivors, "boxes": other.boxes, "confirmed_by": (), "confirmations": ()}
+    forged = Open.signed(desk.key, transcript=bytes(32), round=1, **fields)
     assert code(desk["ash"].handle(Parcel(parcel.OPEN, forged.encode()))) == "CR27"
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from commonroot.common import errors, messages
 from commonroot.common.errors import BadSignature, Malformed, WrongVersion
 from commonroot.common.messages import (
+    Confirm,
+    Confirmed,
     Masked,
     Open,
     Previous,
@@ -28,7 +30,10 @@ from commonroot.common.messages import (
 from commonroot.common.secure_sum.primitives import Identity
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors").glob("messages/*/*.json"))
-KINDS = {kind.__name__: kind for kind in (Train, Ready, RoundOpen, Masked, Open, Shares, RunClose, Refusal)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (Train, Ready, RoundOpen, Masked, Open, Shares, RunClose, Refusal, Confirm, Confirmed)
+}
 
 digests = st.binary(min_size=32, max_size=32)
 u16, u32 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)
@@ -66,7 +71,13 @@ def any_message(draw):
         ids, most = draw(id_lists), draw(st.integers(0, 50))
         least = draw(st.sampled_from((most, 0)))
         boxes = tuple(draw(st.binary(min_size=least, max_size=most)) for _ in ids)
-        return Open(draw(digests), draw(u32), ids, boxes, draw(signatures))
+        confirmed_by = draw(st.one_of(st.just(()), id_lists))
+        confirmations = tuple(draw(signatures) for _ in confirmed_by)
+        return Open(draw(digests), draw(u32), ids, boxes, confirmed_by, confirmations, draw(signatures))
+    if kind == "Confirm":
+        return Confirm(draw(digests), draw(u32), draw(id_lists), draw(signatures))
+    if kind == "Confirmed":
+        return Confirmed(draw(digests), draw(u16), draw(signatures))
     if kind == "Shares":
         shares = tuple(draw(st.lists(digests, min_size=1, max_size=5)))
         return Shares(draw(digests), draw(u16), draw(digests), shares, draw(signatures))
@@ -210,6 +221,6 @@ def test_a_refusal_carries_a_code_and_nothing_else(code):
 
 
 def test_what_members_are_sent_never_shows_in_a_representation():
-    assert "boxes" not in repr(Open(bytes(32), 1, (0,), (b"secret",), bytes(64)))
+    assert "boxes" not in repr(Open(bytes(32), 1, (0,), (b"secret",), (), (), bytes(64)))
     assert "shares=" not in repr(Shares(bytes(32), 1, bytes(32), (bytes(32),), bytes(64)))
     assert messages.SHARE_BYTES == 32

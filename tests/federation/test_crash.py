@@ -188,7 +188,7 @@ POINTS = [
     ("before department: training", 4),
     ("after department: training", 5),
     ("after department: finishing", 2),
-    *[(f"department: asked for {kind}", 2) for kind in sorted(parcel.TO_DEPARTMENT - {parcel.TRAIN})],
+    *[(f"department: asked for {kind}", 2) for kind in sorted(parcel.TO_DEPARTMENT - {parcel.TRAIN, parcel.CONFIRM})],
     *[(f"department: before sending {kind}", 3) for kind in ("ready", "masked", "shares", "closed")],
     *[(f"department: after sending {kind}", 2) for kind in ("ready", "masked", "shares", "closed")],
     *[

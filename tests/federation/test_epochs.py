@@ -28,7 +28,7 @@ from commonroot.common.errors import ConfigError, EpochRollback, SplitRoster, Wr
 from commonroot.common.evidence import Exhibit
 from commonroot.common.greetings import Greet, Greeting, Introduce, put_letters, take_letters
 from commonroot.common.manifest import flatten
-from commonroot.common.messages import Masked, Open, Previous, Refusal, RoundOpen, Shares
+from commonroot.common.messages import Confirm, Masked, Open, Previous, Refusal, RoundOpen, Shares
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster, SignedRoster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
@@ -589,7 +589,7 @@ def test_both_signed_openings_of_a_second_survivor_set_are_kept(tmp_path):
         at_work.run()
         asked = Open.decode(seen["ash"].head)
         key = at_work.federation.coordinator.identity()
-        fields = {"transcript": asked.transcript, "round": asked.round}
+        fields = {"transcript": asked.transcript, "round": asked.round, "confirmed_by": (), "confirmations": ()}
         fewer = Open.signed(key, **fields, survivors=asked.survivors[:3], boxes=asked.boxes[:3]).encode()
         for _ in range(2):
             at_work.sessions["ash"].handle(Parcel(parcel.OPEN, fewer))
@@ -618,12 +618,15 @@ def test_a_second_opening_of_one_backbone_and_a_false_result_are_kept_beside_wha
         uploads = {name: one.handle(opening) for name, one in at_work.sessions.items()}
         assert {reply.kind for reply in uploads.values()} == {parcel.MASKED}
         boxes = tuple(Masked.decode(uploads[name].head).boxes[0] for name in small.NAMES[:3])
-        other = Open.signed(key, transcript=first.transcript, round=50, survivors=(0, 1, 2), boxes=boxes).encode()
+        fields = {"transcript": first.transcript, "round": 50, "survivors": (0, 1, 2)}
+        other = Open.signed(key, **fields, boxes=boxes, confirmed_by=(), confirmations=()).encode()
         session.handle(Parcel(parcel.OPEN, other))
+        session.handle(Parcel(parcel.CONFIRM, Confirm.signed(key, **fields).encode()))
         with small.store_of(folder) as store:
-            exhibits = {exhibit.code: exhibit for exhibit in store.evidence()}
-        assert set(exhibits) == {"CR35", "CR32"}
-        for exhibit in exhibits.values():
+            exhibits = store.evidence()
+        kinds = [(exhibit.code, exhibit.kind) for exhibit in exhibits]
+        assert kinds == [("CR35", parcel.ROUND_OPEN), ("CR32", parcel.OPEN), ("CR32", parcel.CONFIRM)]
+        for exhibit in exhibits:
             shown = exhibit.describe()
             assert (shown["signed"], shown["contradicts_signed"]) == (True, True)
             assert Open.decode(exhibit.accepted).round == 3

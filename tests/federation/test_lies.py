@@ -476,6 +476,8 @@ def test_a_second_survivor_set_for_one_round_is_refused_and_kept_as_evidence(tmp
                 round=asked.round,
                 survivors=asked.survivors[:3],
                 boxes=asked.boxes[:3],
+                confirmed_by=(),
+                confirmations=(),
             )
             reply = session.handle(Parcel(parcel.OPEN, fewer.encode()))
             assert Refusal.decode(reply.head).code == "CR27"

@@ -14,7 +14,7 @@ from proofs.stage import ASH, ELM, Make, Stage, dropped, parcel_of, playing, res
 from commonroot.client.setup import approve, join
 from commonroot.common import canonical, parcel
 from commonroot.common.charter import SignedCharter
-from commonroot.common.messages import Open, Previous, RoundOpen, RunClose, Train
+from commonroot.common.messages import Confirm, Confirmed, Open, Previous, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster, SignedRoster
 from commonroot.common.secure_sum.committee import Committee
@@ -22,7 +22,13 @@ from commonroot.common.secure_sum.graph import MaskGraph
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.simulations.network import Crossing
 
-KINDS = {parcel.TRAIN: Train, parcel.ROUND_OPEN: RoundOpen, parcel.OPEN: Open, parcel.RUN_CLOSE: RunClose}
+KINDS = {
+    parcel.TRAIN: Train,
+    parcel.ROUND_OPEN: RoundOpen,
+    parcel.CONFIRM: Confirm,
+    parcel.OPEN: Open,
+    parcel.RUN_CLOSE: RunClose,
+}
 
 
 def altered(change: Callable[[Stage, Any], dict[str, Any]], body: Callable[[bytes], bytes] | None = None) -> Make:
@@ -296,6 +302,75 @@ def forgetful(*, pass_over: bool) -> Callable[[Path], Stage]:
         return stage
 
     return play
+
+
+# -- confirmations -----------------------------------------------------------------------------------------------------
+
+
+def without_elm(
+    kind: str, make: Make, *, silent: Sequence[tuple[str, str]] = (), **when: Any
+) -> Callable[[Path], Stage]:
+    """``playing``, but elm's upload never arrives, so that the set of the other four is to be confirmed.
+
+    silent   (kind, department) of further parcels that never arrive
+    """
+    lost = {(parcel.MASKED, ELM), *silent}
+
+    def play(root: Path) -> Stage:
+        return playing(kind, make, gone=lambda one: (one.parcel.kind, one.department) in lost, **when)(root)
+
+    return play
+
+
+def confirmations(change: Callable[[Stage, str, Open], dict[str, Any]]) -> Make:
+    """An opening with other confirmations."""
+    return lambda stage, name, honest: parcel_of(
+        resigned(Open.decode(honest.head), stage.coordinator, **change(stage, name, Open.decode(honest.head))),
+        honest,
+    )
+
+
+no_confirmations = confirmations(lambda stage, name, m: {"confirmed_by": (), "confirmations": ()})
+one_confirmation_less = confirmations(
+    lambda stage, name, m: {"confirmed_by": m.confirmed_by[:-1], "confirmations": m.confirmations[:-1]}
+)
+one_confirmation_twice = confirmations(
+    lambda stage, name, m: {"confirmations": (*m.confirmations[:-1], m.confirmations[0])}
+)
+one_of_its_own = confirmations(
+    lambda stage, name, m: {
+        "confirmations": (
+            *m.confirmations[:-1],
+            resigned(Confirmed(m.opened, m.confirmed_by[-1], bytes(64)), stage.coordinator).signature,
+        )
+    }
+)
+
+
+def of_the_round_before(stage: Stage, name: str, honest: Parcel) -> Parcel:
+    """The confirmations that belonged to round 1, of the same departments."""
+    message, before = Open.decode(honest.head), Open.decode(stage.sent(parcel.OPEN, name)[0].head)
+    changes = {"confirmed_by": before.confirmed_by, "confirmations": before.confirmations}
+    return parcel_of(resigned(message, stage.coordinator, **changes), honest)
+
+
+def another_set_to_confirm(change: Callable[[tuple[int, ...]], Sequence[int]]) -> Make:
+    """A request to confirm another set, made from a request to confirm or to open."""
+
+    def make(stage: Stage, name: str, honest: Parcel) -> Parcel:
+        m = KINDS[honest.kind].decode(honest.head)
+        fields = {"transcript": m.transcript, "round": m.round, "survivors": tuple(change(m.survivors))}
+        return Parcel(parcel.CONFIRM, Confirm.signed(stage.coordinator, **fields).encode())
+
+    return make
+
+
+def the_whole_cohort(stage: Stage, name: str, honest: Parcel) -> Parcel:
+    """An opening of everybody, elm too, in the place of one without elm: no confirmation is asked for then."""
+    m = Open.decode(honest.head)
+    everyone = tuple(range(len(stage.names)))
+    changes = {"survivors": everyone, "boxes": (*m.boxes, m.boxes[0]), "confirmed_by": (), "confirmations": ()}
+    return parcel_of(resigned(m, stage.coordinator, **changes), honest)
 
 
 # -- rosters and charters ----------------------------------------------------------------------------------------------

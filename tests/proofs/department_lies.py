@@ -16,11 +16,11 @@ from sum_federation import Federation
 
 from commonroot.common import parcel
 from commonroot.common.errors import CommonrootError
-from commonroot.common.messages import Masked, Ready, Shares, box_bytes
+from commonroot.common.messages import Confirmed, Masked, Ready, Shares, box_bytes
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
-KINDS = {parcel.TRAINED: Ready, parcel.MASKED: Masked, parcel.SHARES: Shares}
+KINDS = {parcel.TRAINED: Ready, parcel.MASKED: Masked, parcel.CONFIRMED: Confirmed, parcel.SHARES: Shares}
 
 
 def altered(change: Callable[[Stage, str, Any], dict[str, Any]]) -> Make:
@@ -46,7 +46,7 @@ def under_another_key(stage: Stage, name: str, honest: Parcel) -> Parcel:
 def in_the_name_of_birch(stage: Stage, name: str, honest: Parcel) -> Parcel:
     """The reply says that it is birch's."""
     message = KINDS[honest.kind].decode(honest.head)
-    field = "member" if honest.kind == parcel.SHARES else "sender"
+    field = "member" if honest.kind in (parcel.CONFIRMED, parcel.SHARES) else "sender"
     return parcel_of(resigned(message, stage.key(name), **{field: stage.number(BIRCH)}), honest)
 
 

@@ -135,6 +135,7 @@ class Stage:
         self._step = {
             "training": parcel.TRAINED,
             "round": parcel.MASKED,
+            "confirming": parcel.CONFIRMED,
             "opening": parcel.SHARES,
             "closed": parcel.CHARTER,
             "closing": parcel.CLOSED,
@@ -190,15 +191,18 @@ def playing(
     round: int = 1,
     before: bool = False,
     after: bool = False,
+    gone: Callable[[Crossing], bool] = lambda crossing: False,
     **shape: Any,
 ) -> Callable[[Path], Stage]:
     """A whole run in which ``make`` changes the parcels of one kind to or from some departments in one round.
 
-    The forged parcel comes instead of the honest one, before it or after it.
+    The forged parcel comes instead of the honest one, before it or after it; ``gone`` parcels never arrive.
     """
 
     def forge(stage: Stage, crossing: Crossing) -> Iterable[Parcel] | None:
         honest = crossing.parcel
+        if gone(crossing):
+            return ()
         if honest.kind != kind or crossing.department not in of or round_of(crossing, stage) not in (0, round):
             return None
         forged = make(stage, crossing.department, honest)

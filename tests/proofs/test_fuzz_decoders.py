@@ -124,7 +124,8 @@ def targets(module_path: Path) -> dict[str, Target]:
     many = LargeFederation(34)
     wide = many.gathered(many.opening(), range(20))
     wide_uploads = [many.upload(at, many.opening())[0] for at in (20, 21)]
-    wide._survivors = wide.uploaded  # whether so few could be opened is not what decoders ask
+    wide._survivors = wide.uploaded  # whether so few could be opened is not what decoders ask, nor who confirmed it
+    wide._confirmations = dict.fromkeys(many.committee[:19], bytes(64))
     results = [messages.RoundOpen.decode(head).previous.encode() for head in heads[parcel.ROUND_OPEN]]
     two = sorted(heads[parcel.GREETING])[:2]
     letters = greetings.put_letters(zip(two, (bytes(range(64)), b""), strict=True))
@@ -222,7 +223,18 @@ def test_a_decoder_of_json_refuses_other_values_by_name_or_keeps_them_as_they_ar
 
 def test_the_names_are_all_decoders(targets):
     assert set(NAMES) == set(targets)
-    assert {"train", "round-open", "masked", "open", "shares", "run-close", "refusal", "greeting"} <= set(MESSAGES)
+    assert {
+        "train",
+        "round-open",
+        "masked",
+        "confirm",
+        "confirmed",
+        "open",
+        "shares",
+        "run-close",
+        "refusal",
+        "greeting",
+    } <= set(MESSAGES)
 
 
 # -- parcels inside Flower messages ------------------------------------------------------------------------------------

@@ -260,7 +260,9 @@ def test_what_the_coordinator_holds_of_a_department_it_claimed_dropped_does_not_
     survivors = at_work.fix()
     answers: dict[int, Shares] = {}
     for member in range(5):
-        answers[member] = Shares.decode(federation.machines[member].answer(at_work.open_for(member))[0])
+        answers[member] = Shares.decode(
+            federation.machines[member].answer(federation.confirm(at_work).open_for(member))[0]
+        )
     transcript = reference.tagged_hash("transcript", opening.unsigned())
     commitments = dict(zip((3, 0, 1, 2, 4), Masked.decode(head).commitments, strict=True))
     lanes: list[list[int]] = []

@@ -20,13 +20,25 @@ from proofs.stage import ASH, BIRCH, CEDAR, DOGWOOD, ELM, Refusal, Stage, droppi
 
 from commonroot.common import parcel
 from commonroot.common.errors import all_errors
-from commonroot.common.parcel import CHARTER, MASKED, OPEN, ROUND_OPEN, RUN_CLOSE, SHARES, TRAIN, TRAINED, Parcel
+from commonroot.common.parcel import (
+    CHARTER,
+    CONFIRM,
+    CONFIRMED,
+    MASKED,
+    OPEN,
+    ROUND_OPEN,
+    RUN_CLOSE,
+    SHARES,
+    TRAIN,
+    TRAINED,
+    Parcel,
+)
 
 #: What a refusal elsewhere brings with it, and says nothing of its own: the coordinator hears of it, and whoever did
 #: not take part in a round knows nothing of it when it is opened.
-CONSEQUENCES = frozenset({("coordinator", step, "CR37") for step in (CHARTER, TRAINED, MASKED, SHARES, "closed")}) | {
-    ("department", OPEN, "CR33")
-}
+CONSEQUENCES = frozenset(
+    {("coordinator", step, "CR37") for step in (CHARTER, TRAINED, MASKED, CONFIRMED, SHARES, "closed")}
+) | {("department", OPEN, "CR33"), ("department", CONFIRM, "CR33")}
 OUTCOMES: dict[str, str] = {
     "unharmed": "the round is opened for the others and is exactly theirs",
     "lost": "the round is lost; nothing is opened and the backbone stays as it was",
@@ -130,7 +142,7 @@ LIES = [
     coordinator("other-letters-than-signed", "one set of greetings under the hash of another", parcel.INTRODUCE, "CR34",
                 playing(parcel.INTRODUCE, c.with_body(lambda body: body[:-1] + bytes([body[-1] ^ 1])), of=(ELM,))),
     coordinator("cohort-of-strangers", "birch, from whom ash's greeting was withheld, in a cohort with ash", ROUND_OPEN,
-                "CR50", m.strangers, "lost", also=frozenset({("coordinator", SHARES, "CR41")})),
+                "CR50", m.strangers, "lost", also=frozenset({("coordinator", CONFIRMED, "CR41")})),
     # -- the coordinator, about the charter --------------------------------------------------------------------------
     coordinator("charter-not-approved", "a charter with one number changed, under a good signature", CHARTER, "CR12",
                 playing(CHARTER, c.other_charter(c.more_clip))),
@@ -183,27 +195,50 @@ LIES = [
                 playing(ROUND_OPEN, c.bounds_times(0.5)), also=frozenset({("coordinator", MASKED, "CR33")})),
     coordinator("two-models", "one backbone to two departments, another to the other three: neither has a quorum",
                 ROUND_OPEN, "CR26", playing(ROUND_OPEN, c.altered(lambda s, m: {}, c.another_model), of=(ASH, BIRCH)),
-                "lost", also=frozenset({("coordinator", s, x) for s in (MASKED, SHARES) for x in ("CR33", "CR41")})),
-    Lie("coordinator", "split-survivor-set", "one survivor set to two departments, another to the other three: neither "
-        "gets four answers", ("coordinator", SHARES, "CR33"), "lost",
-        playing(OPEN, c.survivors(lambda who: who[:4]), of=(ASH, BIRCH)),
-        also=frozenset({("coordinator", SHARES, "CR41")})),
+                "lost", also=frozenset({("coordinator", s, x) for s in (MASKED, CONFIRMED) for x in ("CR33", "CR41")})),
+    coordinator("split-survivor-set", "all five to three departments, and to two a survivor set that nobody confirmed",
+                OPEN, "CR38", playing(OPEN, c.survivors(lambda who: who[:4]), of=(ASH, BIRCH)), "lost",
+                also=frozenset({("coordinator", SHARES, "CR41")})),
+    # -- the coordinator, about confirmations (elm is lost, so the other four are to be confirmed) ---------------------
+    coordinator("opening-without-confirmations", "an opening without elm, and without confirmations", OPEN, "CR38",
+                c.without_elm(OPEN, c.no_confirmations, before=True)),
+    coordinator("too-few-confirmations", "the same with one less than the quorum", OPEN, "CR38",
+                c.without_elm(OPEN, c.one_confirmation_less, silent=[(CONFIRM, ASH)], before=True)),
+    coordinator("one-confirmation-twice", "one member's confirmation in the place of another's", OPEN, "CR38",
+                c.without_elm(OPEN, c.one_confirmation_twice, silent=[(CONFIRM, ASH)], before=True)),
+    coordinator("confirmation-of-its-own", "a confirmation that the coordinator signed itself", OPEN, "CR38",
+                c.without_elm(OPEN, c.one_of_its_own, before=True)),
+    coordinator("confirmations-of-another-round", "the confirmations of round 1 in round 2", OPEN, "CR38",
+                c.without_elm(OPEN, c.of_the_round_before, round=2, before=True, rounds=2)),
+    coordinator("confirmations-of-another-set", "three survivors, under confirmations of four", OPEN, "CR38",
+                c.without_elm(OPEN, c.survivors(lambda who: who[:3]), silent=[(CONFIRM, ASH)], before=True)),
+    coordinator("two-sets-to-confirm", "a second survivor set to confirm, after the first", CONFIRM, "CR27",
+                c.without_elm(CONFIRM, c.another_set_to_confirm(lambda who: who[:3]), after=True)),
+    coordinator("confirmed-then-everybody", "an opening of all five after four were confirmed", OPEN, "CR27",
+                c.without_elm(OPEN, c.the_whole_cohort, before=True)),
+    coordinator("everybody-then-confirmed", "four to confirm after all five were opened", CONFIRM, "CR27",
+                playing(OPEN, c.another_set_to_confirm(lambda who: who[:4]), after=True)),
+    coordinator("too-few-to-confirm", "two survivors to confirm", CONFIRM, "CR28",
+                c.without_elm(CONFIRM, c.another_set_to_confirm(lambda who: who[:2]), before=True)),
+    coordinator("confirm-under-another-key", "a request to confirm, signed by a department", CONFIRM, "CR21",
+                c.without_elm(CONFIRM, c.under_another_key, before=True)),
+    coordinator("confirm-of-no-round", "a request to confirm for a round that never was", CONFIRM, "CR33",
+                c.without_elm(CONFIRM, c.set_to(round=9), before=True)),
     # -- the coordinator, about survivors ----------------------------------------------------------------------------
     coordinator("second-survivor-set", "the sum without elm, after the sum with it", OPEN, "CR27",
                 playing(OPEN, c.survivors(lambda who: who[:4]), after=True)),
-    coordinator("second-survivor-set-first", "the sum without elm, and only then the one with it", OPEN, "CR27",
-                playing(OPEN, c.survivors(lambda who: who[:4]), before=True),
-                also=frozenset({("coordinator", SHARES, "CR33"), ("department", RUN_CLOSE, "CR35")})),
+    coordinator("second-survivor-set-first", "the sum without elm, unconfirmed, and only then the one with it",
+                OPEN, "CR38", playing(OPEN, c.survivors(lambda who: who[:4]), before=True)),
     coordinator("both-kinds-of-share", "elm's own mask from everybody, then its pairwise masks from everybody", OPEN,
                 "CR27", playing(OPEN, c.survivors(lambda who: who[:4]), of=EVERYONE, after=True)),
     coordinator("claimed-dropped", "elm's upload arrived and is said not to have; later its own mask is asked for too",
                 OPEN, "CR27", c.claimed_dropped),
-    coordinator("second-set-after-forgetting", "the journal put back, and the round opened again without elm", OPEN,
-                "CR27", c.forgetful(pass_over=False), "lost",
-                also=frozenset({("coordinator", SHARES, "CR41")})),
+    coordinator("second-set-after-forgetting", "the journal put back, and the round opened again without elm",
+                CONFIRM, "CR27", c.forgetful(pass_over=False), "lost",
+                also=frozenset({("coordinator", CONFIRMED, "CR41")})),
     coordinator("second-set-for-one-backbone", "another round on a backbone that was opened, for other survivors",
-                OPEN, "CR32", c.forgetful(pass_over=True), "lost",
-                also=frozenset({("coordinator", SHARES, "CR41")})),
+                CONFIRM, "CR32", c.forgetful(pass_over=True), "lost",
+                also=frozenset({("coordinator", CONFIRMED, "CR41")})),
     coordinator("one-set-as-another", "the same survivors in another order", OPEN, "CR20",
                 playing(OPEN, c.survivors(lambda who: who[::-1]), after=True)),
     coordinator("survivor-counted-twice", "one of the survivors twice, to reach the floor", OPEN, "CR20",
@@ -383,6 +418,21 @@ LIES = [
     department("replayed-answer", "the answer of round 1 in round 2", SHARES, "CR33",
                playing(SHARES, d.earlier(SHARES), round=2, rounds=2)),
     department("two-answers", "a second, different answer: the first stands", SHARES, "CR30", d.two_answers),
+    # -- a department, about what it confirms (elm's upload is lost) ---------------------------------------------
+    department("confirmation-under-another-key", "a confirmation under a signature that is not ash's", CONFIRMED,
+               "CR21", c.without_elm(CONFIRMED, d.under_another_key)),
+    department("confirmation-in-anothers-name", "ash confirms as birch", CONFIRMED, "CR33",
+               c.without_elm(CONFIRMED, d.in_the_name_of_birch)),
+    department("confirmation-of-another-set", "a confirmation of a set that nobody asked about", CONFIRMED, "CR33",
+               c.without_elm(CONFIRMED, d.set_to(opened=bytes(32)))),
+    department("replayed-confirmation", "the confirmation of round 1 in round 2", CONFIRMED, "CR33",
+               c.without_elm(CONFIRMED, d.earlier(CONFIRMED), round=2, rounds=2)),
+    department("something-else-for-a-confirmation", "a parcel of another kind", CONFIRMED, "CR37",
+               c.without_elm(CONFIRMED, d.with_something_else(NOISE))),
+    Lie("department", "never-confirms", "silence when asked to confirm: the other four do", None, "unharmed",
+        c.without_elm(OPEN, lambda s, n, p: p, silent=[(CONFIRMED, ASH)])),
+    department("two-never-confirm", "silence of two of five, one more than may be absent", CONFIRMED, "CR41",
+               c.without_elm(OPEN, lambda s, n, p: p, silent=[(CONFIRMED, ASH), (CONFIRMED, BIRCH)]), "lost"),
     # -- a department that says nothing, or something else -----------------------------------------------------------
     Lie("department", "never-ready", "silence when the charter is shown", None, "unharmed",
         dropping(parcel.READY, of={ELM})),
@@ -452,6 +502,16 @@ MUST: dict[str, dict[str, tuple[str, ...]]] = {
             "second-set-after-forgetting",
             "second-set-for-one-backbone",
         ),
+        "shares for a set that no quorum confirmed": (
+            "split-survivor-set",
+            "opening-without-confirmations",
+            "too-few-confirmations",
+            "one-confirmation-twice",
+            "confirmation-of-its-own",
+            "confirmations-of-another-round",
+            "confirmations-of-another-set",
+        ),
+        "two sets to confirm": ("two-sets-to-confirm", "confirmed-then-everybody", "everybody-then-confirmed"),
         "both kinds of share": ("both-kinds-of-share",),
         "an honest department excluded": ("claimed-dropped", "cohort-without-the-one-asked"),
         "a wrong cohort": (

@@ -244,7 +244,7 @@ def test_the_ear_heard_a_whole_run(honest):
         "Chains",
         "EpochSetup",
         "Upload",
-        "Answer",
+        "Commitment",
         "CoordinatorRound",
         "Parcel",
         "Open",

@@ -85,7 +85,7 @@ def played(request: pytest.FixtureRequest) -> Played:
     at_work.fix()
     answers = {}
     for member in OPENING:
-        reply, _ = federation.machines[member].answer(at_work.open_for(member))
+        reply, _ = federation.machines[member].answer(federation.confirm(at_work).open_for(member))
         at_work.shares(member, reply)
         answers[member] = Shares.decode(reply)
     transcript = reference.tagged_hash("transcript", opening.unsigned())

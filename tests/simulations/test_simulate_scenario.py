@@ -175,7 +175,7 @@ def test_any_text_and_number_survives_toml(values):
 
 
 def opening(round_: int, department: str) -> Crossing:
-    head = Open(bytes(32), round_, (0, 1), (b"", b""), bytes(64)).encode()
+    head = Open(bytes(32), round_, (0, 1), (b"", b""), (), (), bytes(64)).encode()
     return Crossing("to-department", department, Parcel(parcel.OPEN, head))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Charter, Cohort, Method, TermSpec
-from commonroot.common.messages import Masked, Open, Previous, RoundOpen
+from commonroot.common.errors import PeerError
+from commonroot.common.messages import Confirmed, Masked, Open, Previous, RoundOpen, opened_digest
 from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.agreement import AgreementKey
 from commonroot.common.secure_sum.codec import SumCodec
@@ -161,7 +162,20 @@ class Federation:
             at_work.upload(department, *self.upload(department, opening))
         return at_work
 
+    def confirm(self, at_work: CoordinatorRound) -> CoordinatorRound:
+        """As many members confirm the fixed survivor set as must, where it is not the whole cohort."""
+        for member in at_work.members:
+            if at_work.confirmed:
+                break
+            try:
+                reply, _ = self.machines[member].confirm(at_work.confirm_request)
+            except PeerError:
+                continue  # it never masked, or is committed to another set
+            at_work.confirmation(member, reply)
+        return at_work
+
     def answers(self, at_work: CoordinatorRound, answering: Iterable[int]) -> None:
+        self.confirm(at_work)
         for department in answering:
             reply, _ = self.machines[department].answer(at_work.open_for(department))
             at_work.shares(department, reply)
@@ -190,14 +204,27 @@ def total(at_work: CoordinatorRound) -> tuple[list[int], list[int]]:
 
 
 def forged_open(federation, at_work, member, survivors, *, identity=None, **changes):
-    """What a coordinator that lies about the survivors would send, with the right boxes."""
+    """What a coordinator that lies about the survivors would send, with the right boxes.
+
+    It has a quorum's confirmations, as if as many members had betrayed their federation.
+    """
     fields = {
         "transcript": at_work.transcript,
         "round": at_work.opening.round,
         "survivors": tuple(survivors),
         "boxes": tuple(at_work._kept[i].boxes[member] for i in survivors),
-    }
-    return Open.signed(identity or federation.coordinator, **(fields | changes)).encode()
+    } | changes
+    if "confirmed_by" not in fields and fields["survivors"]:
+        by = at_work.members[: federation.roster.parameters.opening_quorum]
+        fields |= confirmations(federation, opened_digest(fields["transcript"], fields["survivors"]), by)
+    return Open.signed(identity or federation.coordinator, **fields).encode()
+
+
+def confirmations(federation, opened, members):
+    """Signatures of members under one survivor set, whatever these members are committed to; fields of an ``Open``."""
+    members = tuple(members)
+    signed = [Confirmed.signed(federation.identities[m], opened=opened, member=m) for m in members]
+    return {"confirmed_by": members, "confirmations": tuple(one.signature for one in signed)}
 
 
 def changed_upload(federation, department, opening, **changes):

@@ -23,7 +23,7 @@ from commonroot.common.errors import (
 from commonroot.common.messages import Previous, RoundOpen
 from commonroot.common.secure_sum.coordinator import close_run
 from commonroot.common.secure_sum.department import DepartmentMachine
-from commonroot.common.secure_sum.memory import ANSWERS_KEPT, DepartmentMemory
+from commonroot.common.secure_sum.memory import COMMITMENTS_KEPT, DepartmentMemory
 from commonroot.common.secure_sum.primitives import sha256
 
 #: What a round-open may say that an honest one does not, and the name under which it is refused.  n = 10: tau = 6.
@@ -145,7 +145,7 @@ def test_the_end_of_a_run_is_checked_like_a_round():
 def test_memory_survives_its_bytes_at_every_stage():
     federation = Federation(4)
     stages = [federation.machines[0].memory]
-    for number in range(1, ANSWERS_KEPT + 3):
+    for number in range(1, COMMITMENTS_KEPT + 3):
         at_work = federation.gathered(federation.opening(number), range(4))
         stages.append(federation.machines[0].memory)
         at_work.fix()
@@ -153,7 +153,7 @@ def test_memory_survives_its_bytes_at_every_stage():
         stages.append(federation.machines[0].memory)
     for memory in stages:
         assert DepartmentMemory.from_bytes(memory.to_bytes()) == memory
-    assert len(stages[-1].answers) == ANSWERS_KEPT
+    assert len(stages[-1].commitments) == COMMITMENTS_KEPT
     assert len(stages[-1].openings) == 1  # one broadcast, one set
 
 
@@ -162,12 +162,12 @@ def test_answering_erases_the_rounds_keys():
     at_work = federation.gathered(federation.opening(), range(3))
     at_work.fix()
     held = federation.machines[0].memory.chains.rounds
-    _, memory = federation.machines[0].answer(at_work.open_for(0))
+    _, memory = federation.machines[0].answer(federation.confirm(at_work).open_for(0))
     assert memory.chains.at == 2
     assert not any(key.hex().encode() in memory.to_bytes() for key in held)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"null", b'{"layout":1}', b"[1]", b"\xff"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"null", b'{"layout":2}', b"[1]", b"\xff"])
 def test_damaged_memory_is_refused(damage):
     with pytest.raises(ForeignState):
         DepartmentMemory.from_bytes(damage)
@@ -178,7 +178,7 @@ def test_memory_cut_short_or_of_another_layout_is_refused():
     for bad in (
         data[:-1],
         data + b" ",
-        data.replace(b'"layout":1', b'"layout":2'),
+        data.replace(b'"layout":2', b'"layout":3'),
         data.replace(b'"at":0', b'"at":"x"'),
     ):
         with pytest.raises(ForeignState):
@@ -203,7 +203,7 @@ def test_no_secret_shows_in_any_representation():
     federation = Federation(3)
     at_work = federation.gathered(federation.opening(), range(3))
     at_work.fix()
-    _, memory = federation.machines[0].answer(at_work.open_for(0))
-    secrets = [*memory.chains.rounds, *memory.chains.blocks, memory.answers[0].reply, memory.upload.head]
-    shown = repr(memory) + repr(memory.upload) + repr(memory.answers) + repr(federation.machines[0])
+    _, memory = federation.machines[0].answer(federation.confirm(at_work).open_for(0))
+    secrets = [*memory.chains.rounds, *memory.chains.blocks, memory.commitments[0].answer, memory.upload.head]
+    shown = repr(memory) + repr(memory.upload) + repr(memory.commitments) + repr(federation.machines[0])
     assert not any(secret.hex() in shown or repr(secret)[2:-1] in shown for secret in secrets)

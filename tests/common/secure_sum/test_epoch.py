@@ -28,7 +28,7 @@ from commonroot.common.roster import Member, Parameters, Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES, AgreementKey
 from commonroot.common.secure_sum.committee import peers_of
 from commonroot.common.secure_sum.epoch import EpochSetup, acquainted, check_letter, introduction
-from commonroot.common.secure_sum.memory import Answer, DepartmentMemory, Opening, quorums_meet
+from commonroot.common.secure_sum.memory import Commitment, DepartmentMemory, Opening, quorums_meet
 from commonroot.common.secure_sum.primitives import Identity, sha256
 
 
@@ -365,7 +365,7 @@ def opened_in(roster: Roster, *survivors: tuple[int, ...]) -> DepartmentMemory:
     sets = [Opening(CHARTER, at, bytes([at] * 32), one) for at, one in enumerate(survivors, 1)]
     return dataclasses.replace(
         DepartmentMemory.begin(roster, 0, os.urandom),
-        answers=(Answer(7, bytes([2] * 32), b"the shares"),),
+        commitments=(Commitment(7, bytes([2] * 32), b"the shares"),),
         openings=tuple(sets),
         newest=((CHARTER, len(sets), bytes(32)),),
     )
@@ -378,7 +378,7 @@ def test_what_was_opened_is_remembered_by_identity_and_keys_are_left_behind():
     fresh = DepartmentMemory.begin(now, 3, os.urandom)
     after = fresh.follow(before, left=left, roster=now)
     assert [opening.survivors for opening in after.openings] == [(1, 2, 3), ()]
-    assert after.answers == (Answer(7, bytes([2] * 32), b""),)
+    assert after.commitments == (Commitment(7, bytes([2] * 32), b""),)
     assert after.newest == before.newest
     assert after.chains == fresh.chains
     assert DepartmentMemory.from_bytes(after.to_bytes()) == after

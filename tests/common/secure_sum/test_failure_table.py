@@ -24,7 +24,7 @@ from commonroot.common.errors import (
     UnknownRound,
     UsageError,
 )
-from commonroot.common.messages import Open, Shares
+from commonroot.common.messages import Confirm, Open, Shares
 from commonroot.common.roster import Parameters
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
 from commonroot.common.secure_sum.masks import add_streams, sign
@@ -177,10 +177,13 @@ def test_members_refuse_a_survivor_set_below_the_roster_floor_or_the_charter_flo
 def test_members_refuse_a_survivor_set_outside_the_cohort():
     federation = Federation(5)
     at_work = federation.gathered(federation.opening(cohort=[0, 1, 2, 3]), range(4))
-    asked = Open.decode(forged_open(federation, at_work, 0, range(4)))
-    fields = {"transcript": asked.transcript, "round": 1, "survivors": (0, 1, 2, 4), "boxes": asked.boxes}
+    boxes = Open.decode(forged_open(federation, at_work, 0, range(4))).boxes
+    asked = {"transcript": at_work.transcript, "round": 1, "survivors": (0, 1, 2, 4)}
+    none = {"confirmed_by": (), "confirmations": ()}
     with pytest.raises(TooFewSurvivors):
-        federation.machines[0].answer(Open.signed(federation.coordinator, **fields).encode())
+        federation.machines[0].answer(Open.signed(federation.coordinator, boxes=boxes, **asked, **none).encode())
+    with pytest.raises(TooFewSurvivors):
+        federation.machines[0].confirm(Confirm.signed(federation.coordinator, **asked).encode())
 
 
 # -- crash of the coordinator -----------------------------------------------------------------------------------------
@@ -195,6 +198,10 @@ def test_a_crashed_coordinator_goes_on_from_its_snapshot_with_the_same_set():
     federation.answers(at_work, [0, 1])
     restored = CoordinatorRound.restore(federation.roster, federation.coordinator, stored)
     assert restored.survivors == (0, 1, 2, 4)
+    with pytest.raises(UsageError, match="'confirming' cannot ask a member to open"):
+        restored.open_for(0)
+    assert restored.confirm_request == at_work.confirm_request
+    federation.confirm(restored)  # from the same members, with the same bytes, two of which have answered
     assert [restored.open_for(i) for i in range(5)] == [at_work.open_for(i) for i in range(5)]
     federation.answers(restored, [0, 1, 2, 4])
     assert total(restored) == federation.ring_sum([0, 1, 2, 4], opening)
@@ -217,10 +224,10 @@ def test_a_member_repeats_its_answer_byte_for_byte_also_after_its_own_restart():
     federation = Federation(3)
     at_work = federation.gathered(federation.opening(), range(3))
     at_work.fix()
-    first, memory = federation.machines[1].answer(at_work.open_for(1))
-    assert federation.machines[1].answer(at_work.open_for(1))[0] == first
+    first, memory = federation.machines[1].answer(federation.confirm(at_work).open_for(1))
+    assert federation.machines[1].answer(federation.confirm(at_work).open_for(1))[0] == first
     federation.restart(1, memory.to_bytes())
-    assert federation.machines[1].answer(at_work.open_for(1))[0] == first
+    assert federation.machines[1].answer(federation.confirm(at_work).open_for(1))[0] == first
     assert at_work.shares(1, first) is True
     assert at_work.shares(1, first) is False
 
@@ -232,7 +239,7 @@ def test_a_department_never_opens_two_survivor_sets_for_one_round():
     federation = Federation(5)
     at_work = federation.gathered(federation.opening(), range(5))
     at_work.fix()
-    federation.machines[0].answer(at_work.open_for(0))
+    federation.machines[0].answer(federation.confirm(at_work).open_for(0))
     with pytest.raises(SecondSurvivorSet):
         federation.machines[0].answer(forged_open(federation, at_work, 0, (0, 1, 2)))
     federation.restart(0, federation.machines[0].memory.to_bytes())
@@ -303,7 +310,7 @@ def test_departments_shown_different_rounds_share_no_masks(changes):
         at_two.upload(0, *uploads[0])
     at_two.fix()
     with pytest.raises(UnknownRound):
-        federation.machines[0].answer(at_two.open_for(0))
+        federation.machines[0].confirm(at_two.confirm_request)
 
 
 def test_a_second_round_open_with_the_same_number_is_refused():
@@ -329,7 +336,9 @@ def test_one_backbone_is_not_opened_for_two_survivor_sets(second):
         federation.upload(member, other.opening)
     for member in range(5):
         with pytest.raises(AnotherSurvivorSet):
-            federation.machines[member].answer(other.open_for(member))
+            federation.machines[member].confirm(other.confirm_request)
+        with pytest.raises(AnotherSurvivorSet):
+            federation.machines[member].answer(forged_open(federation, other, member, second))
     again = federation.gathered(federation.opening(3), range(5))
     again.fix()
     federation.answers(again, range(5))
@@ -360,7 +369,7 @@ def test_a_backbone_under_another_number_is_the_same_backbone():
     second.fix()
     federation.upload(3, second.opening)
     with pytest.raises(AnotherSurvivorSet):
-        federation.machines[0].answer(second.open_for(0))
+        federation.machines[0].confirm(second.confirm_request)
 
 
 def test_the_next_backbone_may_be_opened_for_any_survivor_set():

@@ -100,14 +100,14 @@ def test_openings_that_are_forged_or_of_another_round_are_refused():
     at_work.fix()
     federation.upload(0, federation.opening(2))
     with pytest.raises(UnknownRound):
-        machine.answer(at_work.open_for(0))
+        machine.answer(federation.confirm(at_work).open_for(0))
 
 
 def test_answers_that_are_forged_moved_or_of_another_set_are_refused():
     federation = Federation(4)
     at_work = federation.gathered(federation.opening(), range(4))
     at_work.fix()
-    reply, _ = federation.machines[0].answer(at_work.open_for(0))
+    reply, _ = federation.machines[0].answer(federation.confirm(at_work).open_for(0))
     shares = Shares.decode(reply)
     with pytest.raises(UnknownRound):
         at_work.shares(1, reply)
@@ -139,7 +139,7 @@ def test_a_box_that_does_not_open_makes_its_receiver_refuse_and_names_the_sender
         at_work.upload(i, *upload)
     at_work.fix()
     with pytest.raises(BadBox, match="department 2"):
-        federation.machines[0].answer(at_work.open_for(0))
+        federation.machines[0].answer(federation.confirm(at_work).open_for(0))
     federation.answers(at_work, [1, 2, 3])
     assert total(at_work) == federation.ring_sum(range(4), opening)
 
@@ -204,7 +204,7 @@ def test_members_that_lie_about_their_shares_are_named_and_left_out(n, colluders
     federation.upload(n - 1, opening)
     federation.answers(at_work, [i for i in range(n) if i not in liars])
     for liar in liars:
-        reply, _ = federation.machines[liar].answer(at_work.open_for(liar))
+        reply, _ = federation.machines[liar].answer(federation.confirm(at_work).open_for(liar))
         honest = Shares.decode(reply)
         at_work.shares(
             liar,
@@ -273,6 +273,6 @@ def test_other_boxes_with_the_same_survivors_get_the_answer_already_given():
     at_work = federation.gathered(opening, [0, 1, 3])
     at_work.upload(2, *first)
     at_work.fix()
-    given, _ = federation.machines[0].answer(at_work.open_for(0))
+    given, _ = federation.machines[0].answer(federation.confirm(at_work).open_for(0))
     boxes = tuple(second.boxes[0] if i == 2 else at_work._kept[i].boxes[0] for i in range(4))
     assert federation.machines[0].answer(forged_open(federation, at_work, 0, range(4), boxes=boxes))[0] == given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from commonroot.common.errors import (
 from commonroot.common.messages import Masked, Ready, Shares, Train, box_bytes
 from commonroot.common.secure_sum.coordinator import CoordinatorRound
 from commonroot.common.secure_sum.masks import add_streams, sign
-from commonroot.common.secure_sum.memory import ANSWERS_KEPT, REPLIES_KEPT, Answer, DepartmentMemory
+from commonroot.common.secure_sum.memory import ANSWERS_KEPT, COMMITMENTS_KEPT, Commitment, DepartmentMemory
 from commonroot.common.secure_sum.primitives import sha256
 
 
@@ -110,7 +111,7 @@ def test_members_that_were_late_still_open_and_others_are_not_asked(fifty):
     with pytest.raises(UsageError):
         at_work.open_for(bystander)
     with pytest.raises(UnknownRound, match="not on the opening committee"):
-        fifty.machines[bystander].answer(at_work.open_for(fifty.committee[0]))
+        fifty.machines[bystander].answer(fifty.confirm(at_work).open_for(fifty.committee[0]))
     fifty.answers(at_work, fifty.committee[:19])
     assert total(at_work) == fifty.ring_sum(set(range(50)) - late, opening)
 
@@ -193,7 +194,7 @@ def test_the_upload_of_a_live_department_that_is_claimed_dropped_stays_masked(fi
 def test_one_round_is_opened_for_one_set_and_one_backbone_too(fifty):
     member = fifty.committee[0]
     at_work = fifty.fixed(fifty.opening(), range(50))
-    fifty.machines[member].answer(at_work.open_for(member))
+    fifty.machines[member].answer(fifty.confirm(at_work).open_for(member))
     with pytest.raises(SecondSurvivorSet):
         fifty.machines[member].answer(forged_open(fifty, at_work, member, range(1, 50)))
     second = fifty.gathered(fifty.opening(2), range(1, 50))
@@ -201,7 +202,7 @@ def test_one_round_is_opened_for_one_set_and_one_backbone_too(fifty):
         fifty.upload(0, fifty.opening(2))
     second.fix()
     with pytest.raises(AnotherSurvivorSet):
-        fifty.machines[member].answer(second.open_for(member))
+        fifty.machines[member].answer(fifty.confirm(second).open_for(member))
 
 
 def test_false_commitments_and_counts_are_found_at_upload(fifty):
@@ -228,7 +229,7 @@ def test_members_that_lie_are_named_and_the_sum_is_exact_without_them(fifty):
         fifty.upload(member, opening)
     liars = fifty.committee[2:7]
     for member in fifty.committee:
-        reply, _ = fifty.machines[member].answer(at_work.open_for(member))
+        reply, _ = fifty.machines[member].answer(fifty.confirm(at_work).open_for(member))
         if member in liars:
             said = Shares.decode(reply)
             fields = {"transcript": said.transcript, "member": member, "opened": said.opened}
@@ -248,6 +249,8 @@ def test_a_crashed_coordinator_goes_on_from_its_snapshot(fifty):
     at_work = fifty.fixed(opening, set(range(50)) - lost)
     restored = CoordinatorRound.restore(fifty.roster, fifty.coordinator, at_work.snapshot())
     assert restored.members == at_work.members
+    fifty.confirm(at_work)
+    fifty.confirm(restored)
     assert all(restored.open_for(member) == at_work.open_for(member) for member in at_work.members)
     for member in lost & set(fifty.committee):
         fifty.upload(member, opening)
@@ -267,21 +270,27 @@ def test_who_does_not_open_keeps_no_key_of_a_round_it_masked_for(fifty):
     assert total(at_work) == fifty.ring_sum(range(50), second)
 
 
+def answered(memory, number, size):
+    """The memory after another round, with an answer of that many bytes."""
+    masked = memory.with_upload(replace(memory.upload, round=number), memory.chains.forward(number))
+    return masked.with_answer(Commitment(number, bytes(32), bytes(size)), masked.upload, (0, 1, 2))
+
+
 def test_old_replies_are_let_go_of_when_they_are_large_and_what_was_opened_is_not(fifty):
     member = fifty.committee[0]
     opening = fifty.opening()
     at_work = fifty.fixed(opening, range(50))
-    fifty.machines[member].answer(at_work.open_for(member))
+    fifty.machines[member].answer(fifty.confirm(at_work).open_for(member))
     memory = fifty.machines[member].memory
     for number in range(2, 5):
-        memory = memory.with_answer(Answer(number, bytes(32), bytes(REPLIES_KEPT // 2)), memory.upload, (0, 1, 2))
-    assert [len(answer.reply) for answer in memory.answers] == [0, 0, REPLIES_KEPT // 2, REPLIES_KEPT // 2]
-    memory = memory.with_answer(Answer(5, bytes(32), bytes(2 * REPLIES_KEPT)), memory.upload, (0, 1, 2))
-    assert [bool(answer.reply) for answer in memory.answers] == [False] * 4 + [True]
-    assert len(memory.answers) <= ANSWERS_KEPT
+        memory = answered(memory, number, ANSWERS_KEPT // 2)
+    assert [len(one.answer) for one in memory.commitments] == [0, 0, ANSWERS_KEPT // 2, ANSWERS_KEPT // 2]
+    memory = answered(memory, 5, 2 * ANSWERS_KEPT)
+    assert [bool(one.answer) for one in memory.commitments] == [False] * 4 + [True]
+    assert len(memory.commitments) <= COMMITMENTS_KEPT
     fifty.machines[member]._memory = DepartmentMemory.from_bytes(memory.to_bytes())
-    with pytest.raises(UnknownRound, match="no longer kept"):
-        fifty.machines[member].answer(at_work.open_for(member))
+    with pytest.raises(UnknownRound, match="is not kept"):
+        fifty.machines[member].answer(fifty.confirm(at_work).open_for(member))
     with pytest.raises(SecondSurvivorSet):
         fifty.machines[member].answer(forged_open(fifty, at_work, member, range(1, 50)))
 
