@@ -5,7 +5,6 @@ onnx is an extra (``commonroot[export]``) and is imported when the first graph i
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ OPSET_ML: Final = 5
 IR_VERSION: Final = 10
 
 
-def needs(module: Literal["onnx", "onnxruntime", "onnxscript"]) -> ModuleType:
+def needs(module: Literal["onnx", "onnxruntime", "onnxscript"]) -> Any:
     """A module of the extra ``export``.  Raises ConfigError where it is not installed."""
     try:
         if module == "onnx":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def layers(task, *, tanh=False, seed=3):
     random = np.random.default_rng(seed)
     sizes = (WIDTH, 8, 6)
     arrays = {"tanh": np.array(int(tanh))}
-    for at, (one, two) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for at, (one, two) in enumerate(itertools.pairwise(sizes)):
         arrays[f"backbone/layers.{at}.weight"] = random.normal(size=(two, one)).astype(np.float32)
         arrays[f"backbone/layers.{at}.bias"] = random.normal(size=two).astype(np.float32)
     arrays["head/weight"] = random.normal(size=(task.outputs, 6)).astype(np.float32)
@@ -200,7 +201,7 @@ def test_a_window_over_tokens_reads_unknown_ones_as_padding():
     ids = [1, 0, 3]
     for at in range(3):
         near = [weight[offset + 1, ids[at + offset]] for offset in (-1, 0, 1) if 0 <= at + offset < 3]
-        np.testing.assert_allclose(found[0, at], sum(near) + [0.5, 0.0])
+        np.testing.assert_allclose(found[0, at], np.sum(near, axis=0) + np.array([0.5, 0.0]))
 
 
 def test_a_projection_puts_rows_together_again_from_its_directions():
