@@ -178,17 +178,82 @@ def report(folder: Folder, json: Json = False) -> None:
 @app.command()
 def predict(
     folder: Folder,
-    rows: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file with the training columns.")],
-    out: Annotated[Path | None, typer.Option(help="Write CSV here instead of to the terminal.")] = None,
+    rows: Annotated[
+        Path | None, typer.Argument(help="A .csv, .parquet or .npz file, or a folder of images.", metavar="[SOURCE]")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A database instead: sqlite:///FILE or postgresql://…")] = None,
+    query: Annotated[str | None, typer.Option(help="What to ask it; the connection can only read.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write a .csv or .parquet file instead of to the terminal.", metavar="FILE")
+    ] = None,
+    out_url: Annotated[str | None, typer.Option(help="Write a table of this database instead.")] = None,
+    out_table: Annotated[str, typer.Option(help="Name of that table.")] = "predictions",
+    replace: Annotated[bool, typer.Option("--replace", help="Let it take the place of an existing table.")] = False,
+    keep: Annotated[str, typer.Option(help="Columns of the source to carry along, separated by commas.")] = "",
     top: Annotated[int | None, typer.Option(help="Of a recommender: this many best items per user.", min=1)] = None,
     json: Json = False,
 ) -> None:
-    """Predict with the chosen model."""
-    from commonroot.client.predicting import predict_file
+    """Predict with the chosen model, of a department's folder or an exported one; all rows or none are written."""
+    from commonroot.client.predicting import predict as predict_rows
 
-    facts = predict_file(folder, rows, out=out, as_json=json, top=top)
-    if out is not None:
-        emit(facts, json, lambda: say(f"{facts['rows']} predictions written to {out}"))
+    facts = predict_rows(
+        folder,
+        rows,
+        url=url,
+        query=query,
+        keep=[name.strip() for name in keep.split(",") if name.strip()],
+        out=out,
+        out_url=out_url,
+        table=out_table,
+        replace=replace,
+        top=top,
+        as_json=json,
+    )
+    if out is not None or out_url is not None:
+        place = f"table {out_table!r}" if out_url is not None or "://" in str(out) else out
+        emit(facts, json, lambda: say(f"{facts['rows']} predictions written to {place}"))
+
+
+@app.command()
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="A folder to make.", metavar="OUT")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also as ONNX, compared with the model on real rows.")] = False,
+    rows: Annotated[Path | None, typer.Option(help="Rows to compare on, instead of the department's own data.")] = None,
+    json: Json = False,
+) -> None:
+    """The chosen model as a folder: tensors, JSON, a model card; it predicts without this department's folder."""
+    from commonroot.client.out.export import export_folder
+
+    facts = export_folder(folder, out, onnx=onnx, rows=rows)
+
+    def text() -> None:
+        say(f"written to {out}: {', '.join(facts['files'])}")
+        if onnx:
+            found = facts["onnx"]
+            say(f"ONNX opset {found['opset']}: differs by at most {found['difference']:.1e} on {found['rows']} rows")
+
+    emit(facts, json, text)
+
+
+@app.command()
+def serve(
+    folder: Folder,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --token-file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that clients send; readable by its owner alone.")
+    ] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of one request to /predict.")] = 10_000,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Size of one upload to /predict/batch.")] = 256,
+    json: Json = False,
+) -> None:
+    """Answer predictions over HTTP on this machine: /predict, /predict/batch, /model, /docs."""
+    from commonroot.client.out.server import serve as serve_model
+
+    serve_model(
+        folder, host=host, port=port, token_file=token_file, rows=max_rows, megabytes=max_megabytes, as_json=json
+    )
 
 
 @app.command()

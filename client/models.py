@@ -160,7 +160,7 @@ def _trees(arrays: Arrays, x: Array) -> Floats:
         node = following
     leaves = value[trees, node]
     # trees stand in the order they were grown: one per output in each round
-    summed = leaves.reshape(len(rows), -1, len(offset)).sum(axis=1)
+    summed = leaves.reshape(len(rows), len(feature) // len(offset), len(offset)).sum(axis=1)
     return np.asarray(summed + offset, dtype=np.float64)
 
 

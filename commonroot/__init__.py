@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from commonroot.client.notebook import Department
     from commonroot.client.predictor import Predictor
     from commonroot.common.charter import Charter, Draft, SignedCharter
     from commonroot.common.errors import CommonrootError, PeerError, RoundLost, UsageError
@@ -36,6 +37,7 @@ for _name, _value in {
 _FACE = {
     "Charter": "commonroot.common.charter",
     "CommonrootError": "commonroot.common.errors",
+    "Department": "commonroot.client.notebook",
     "Draft": "commonroot.common.charter",
     "Manifest": "commonroot.common.manifest",
     "PeerError": "commonroot.common.errors",
@@ -54,6 +56,7 @@ __all__ = [
     "STRATEGIES",
     "Charter",
     "CommonrootError",
+    "Department",
     "Draft",
     "Manifest",
     "PeerError",

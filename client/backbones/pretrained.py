@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -178,17 +179,7 @@ def _timm(folder: Path) -> nn.Module:
 
 def _library(name: str) -> ModuleType:
     try:
-        if name == "transformers":
-            import transformers
-
-            return transformers
-        if name == "timm":
-            import timm
-
-            return timm
-        import peft
-
-        return peft
+        return import_module(name)
     except ImportError as error:
         lacking = error.name or name
         raise BackboneMissing(

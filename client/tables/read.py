@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
 from commonroot.client.tables.sql_source import open_query
 
+#: Kind of a column that nobody reads: its cells stay as they are.
+KEPT: Final = "kept"
+
 
 def read_features(path: Path, features: Features) -> pl.DataFrame:
     """Every row of a file with the columns that the features read; DataError lists every problem."""
@@ -23,11 +26,19 @@ def read_features(path: Path, features: Features) -> pl.DataFrame:
 
 
 def read_batches(
-    path: Path | None, features: Features, *, url: str = "", query: str = "", size: int = BATCH, memory: int = MEMORY
+    path: Path | None,
+    features: Features,
+    *,
+    url: str = "",
+    query: str = "",
+    keep: Sequence[str] = (),
+    size: int = BATCH,
+    memory: int = MEMORY,
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
     """(cleaned rows, folder that paths in cells are relative to), in order and in batches.
 
     Features with a window see rows together, so theirs come in one batch.  A table without rows gives one empty batch.
+    Columns to ``keep`` come along as the source has them, those that the features read as they are read.
     Raises DataError that lists every problem of the batches read so far.
     """
     problems = Problems()
@@ -39,10 +50,11 @@ def read_batches(
     if source is None:
         problems.refuse()
         return
-    kinds, schema = features.kinds, source.schema
-    for name in kinds:
+    kinds = features.kinds | {name: KEPT for name in keep if name not in features.kinds}
+    schema = source.schema
+    for name, kind in kinds.items():
         if name not in schema:
-            fix = "the model reads the columns that it was trained with"
+            fix = "the model reads the columns that it was trained with" if kind != KEPT else "keep another column"
             problems.add(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
             )

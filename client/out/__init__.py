@@ -1,0 +1,1 @@
+"""What a department does with its chosen model: predict, export, serve, look at it in a notebook."""

@@ -1,0 +1,189 @@
+"""Each kind of stored model as nodes: rows to raw head outputs in double precision, as ``client.models`` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.client.models import SLOPE
+from commonroot.client.out.onnx_graph.graph import OPSET_ML, Graph
+
+Arrays = Mapping[str, NDArray[Any]]
+Writer = Callable[[Graph, Arrays, str], str]
+
+
+def _constant(graph: Graph, arrays: Arrays, x: str) -> str:
+    rows = graph.node("Shape", x, start=0, end=1)
+    values = graph.constant(np.asarray(arrays["values"])[None])
+    return graph.node("Expand", values, graph.node("Concat", rows, graph.whole(len(arrays["values"])), axis=0))
+
+
+def _linear(graph: Graph, arrays: Arrays, x: str) -> str:
+    weight, bias = graph.constant(arrays["weight"]), graph.constant(arrays["bias"])
+    return graph.node("Gemm", x, weight, bias, transB=1)
+
+
+def _rbf(graph: Graph, arrays: Arrays, x: str) -> str:
+    """exp(-γ·max(|x|² + |s|² - 2·x·s, 0)) against every support vector, then pairs against the rest."""
+    support = np.asarray(arrays["support"], dtype=np.float64)
+    own = graph.node("ReduceSum", graph.node("Mul", x, x), graph.whole(1), keepdims=1)
+    cross = graph.node("Mul", graph.node("MatMul", x, graph.constant(support.T)), graph.constant(2.0))
+    distance = graph.node("Sub", graph.node("Add", own, graph.constant((support**2).sum(axis=1))), cross)
+    distance = graph.node("Max", distance, graph.constant(0.0))
+    kernel = graph.node("Exp", graph.node("Mul", distance, graph.constant(-float(arrays["gamma"].item()))))
+    decision = graph.node("Gemm", kernel, graph.constant(arrays["dual"]), graph.constant(arrays["bias"]), transB=1)
+    pairs = len(arrays["bias"])
+    return decision if pairs == 1 else _one_against_rest(graph, decision, pairs)
+
+
+def _one_against_rest(graph: Graph, decision: str, pairs: int) -> str:
+    """Σ log σ(±SLOPE·d) over a class's pairs, as two products with matrices of 0 and 1."""
+    classes = round((1 + (1 + 8 * pairs) ** 0.5) / 2)
+    first, second = np.triu_indices(classes, 1)
+    wins, loses = np.zeros((pairs, classes)), np.zeros((pairs, classes))
+    wins[np.arange(pairs), first] = loses[np.arange(pairs), second] = 1.0
+    margin = graph.node("Mul", decision, graph.constant(SLOPE))
+    won = graph.node("MatMul", softplus(graph, graph.node("Neg", margin)), graph.constant(wins))
+    lost = graph.node("MatMul", softplus(graph, margin), graph.constant(loses))
+    return graph.node("Neg", graph.node("Add", won, lost))
+
+
+def softplus(graph: Graph, value: str) -> str:
+    """log(1 + e^v) = max(v, 0) + log(1 + e^-|v|), which overflows nowhere."""
+    small = graph.node("Exp", graph.node("Neg", graph.node("Abs", value)))
+    rest = graph.node("Log", graph.node("Add", small, graph.constant(1.0)))
+    return graph.node("Add", graph.node("Max", value, graph.constant(0.0)), rest)
+
+
+def _trees(graph: Graph, arrays: Arrays, x: str) -> str:
+    """One TreeEnsemble: inner nodes first numbered over all trees, then leaves, each giving to its tree's output."""
+    feature, threshold, value = arrays["feature"], arrays["threshold"], arrays["value"]
+    left, right, offset = arrays["left"].astype(np.int64), arrays["right"].astype(np.int64), arrays["offset"]
+    trees, nodes = feature.shape
+    place = np.arange(nodes)[None]
+    leaf = (left == place) & (right == place)
+    reached = _reached(left, right, leaf)
+    inner = reached & ~leaf
+    # a tree must begin with an inner node: one that is a leaf alone compares with itself on both sides
+    alone = np.flatnonzero(leaf[:, 0])
+    number = np.full((trees, nodes), -1, dtype=np.int64)
+    ordered = np.argwhere(inner)
+    number[inner] = np.arange(len(ordered))
+    leaves = np.argwhere(reached & leaf)
+    at_leaf = np.full((trees, nodes), -1, dtype=np.int64)
+    at_leaf[reached & leaf] = np.arange(len(leaves))
+    tree, node = ordered[:, 0], ordered[:, 1]
+
+    def child(side: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        to = side[tree, node]
+        ends = leaf[tree, to]
+        return np.where(ends, at_leaf[tree, to], number[tree, to]), ends.astype(np.int64)
+
+    (true_ids, true_leafs), (false_ids, false_leafs) = child(left), child(right)
+    own = at_leaf[alone, 0]
+    roots = number[:, 0].copy()
+    roots[alone] = len(ordered) + np.arange(len(alone))
+    count = len(ordered) + len(alone)
+    zeros, ones = np.zeros(len(alone), dtype=np.int64), np.ones(len(alone), dtype=np.int64)
+    graph.opsets["ai.onnx.ml"] = OPSET_ML
+    summed = graph.node(
+        "TreeEnsemble",
+        x,
+        domain="ai.onnx.ml",
+        aggregate_function=1,  # sum
+        post_transform=0,  # none
+        n_targets=len(offset),
+        tree_roots=roots.tolist(),
+        nodes_featureids=np.concatenate([feature[tree, node].astype(np.int64), zeros]).tolist(),
+        nodes_splits=graph.tensor(np.concatenate([threshold[tree, node], np.zeros(len(alone))])),
+        nodes_modes=graph.tensor(np.zeros(count), "uint8"),  # ≤ goes left
+        nodes_truenodeids=np.concatenate([true_ids, own]).tolist(),
+        nodes_trueleafs=np.concatenate([true_leafs, ones]).tolist(),
+        nodes_falsenodeids=np.concatenate([false_ids, own]).tolist(),
+        nodes_falseleafs=np.concatenate([false_leafs, ones]).tolist(),
+        leaf_targetids=(leaves[:, 0] % len(offset)).tolist(),
+        leaf_weights=graph.tensor(value[leaves[:, 0], leaves[:, 1]]),
+    )
+    return graph.node("Add", summed, graph.constant(offset))
+
+
+def _reached(left: NDArray[np.int64], right: NDArray[np.int64], leaf: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(trees, nodes): those that can be walked to; the rest is padding."""
+    reached = np.zeros(left.shape, dtype=np.bool_)
+    reached[:, 0] = True
+    line = np.arange(len(left))[:, None]
+    while True:
+        further = reached.copy()
+        for side in (left, right):
+            inner = reached & ~leaf
+            rows = np.broadcast_to(line, left.shape)[inner]
+            further[rows, side[inner]] = True
+        if np.array_equal(further, reached):
+            return reached
+        reached = further
+
+
+def _projection(graph: Graph, arrays: Arrays, x: str) -> str:
+    centre, directions = graph.constant(arrays["centre"]), np.asarray(arrays["directions"], dtype=np.float64)
+    short = graph.node("MatMul", graph.node("Sub", x, centre), graph.constant(directions.T))
+    return graph.node("Add", graph.node("MatMul", short, graph.constant(directions)), centre)
+
+
+def _bag(graph: Graph, arrays: Arrays, x: str) -> str:
+    """Counts of ids by ScatterElements; √count · rarity, to length one; then weights.  Padding counts for nothing."""
+    rarity = np.asarray(arrays["rarity"], dtype=np.float64).copy()
+    rarity[0] = 0.0
+    vocabulary = len(rarity)
+    ids = graph.cast(x, "int64")
+    known = graph.node("Less", ids, graph.whole(vocabulary))
+    ids = graph.node("Where", known, ids, graph.whole(0))
+    rows = graph.node("Shape", ids, start=0, end=1)
+    shape = graph.node("Concat", rows, graph.whole(vocabulary), axis=0)
+    nothing = graph.node("Expand", graph.constant(np.zeros((1, 1))), shape)
+    ones = graph.node("Expand", graph.constant(np.ones((1, 1))), graph.node("Shape", ids))
+    counts = graph.node("ScatterElements", nothing, ids, ones, axis=1, reduction="add")
+    value = graph.node("Mul", graph.node("Sqrt", counts), graph.constant(rarity))
+    squared = graph.node("ReduceSum", graph.node("Mul", value, value), graph.whole(1), keepdims=1)
+    norm = graph.node("Max", graph.node("Sqrt", squared), graph.constant(1e-12))
+    weight, bias = graph.constant(arrays["weight"]), graph.constant(arrays["bias"])
+    return graph.node("Gemm", graph.node("Div", value, norm), weight, bias, transB=1)
+
+
+def window(graph: Graph, arrays: Arrays, x: str, *, length: int, tokens: bool) -> str:
+    """Σ over offsets of the neighbour's weights; outside a row there is nothing."""
+    weight, reach = np.asarray(arrays["weight"], dtype=np.float64), int(arrays["reach"].item())
+    size = weight.shape[1]
+    total = graph.constant(arrays["bias"])
+    if tokens:
+        ids = graph.cast(x, "int64")
+        known = graph.node("Less", ids, graph.whole(size))
+        rows = graph.node("Where", known, ids, graph.whole(0))
+        rows = graph.node("Pad", rows, graph.whole(0, reach, 0, reach), graph.constant(size, "int64"))
+        weight = np.concatenate([weight, np.zeros_like(weight[:, :1])], axis=1)  # what padding points at
+    else:
+        rows = graph.node("Pad", x, graph.whole(0, reach, 0, 0, reach, 0), graph.constant(0.0))
+    for offset in range(2 * reach + 1):
+        there = graph.columns(rows, offset, offset + length, axis=1)
+        part = graph.constant(weight[offset])
+        found = graph.node("Gather", part, there, axis=0) if tokens else graph.node("MatMul", there, part)
+        total = graph.node("Add", found, total)
+    return total
+
+
+#: Kinds that read rows flattened to (n, columns) as doubles …
+FLAT: Final[MappingProxyType[str, Writer]] = MappingProxyType(
+    {
+        "constant": _constant,
+        "isolation": _trees,
+        "linear": _linear,
+        "projection": _projection,
+        "rbf": _rbf,
+        "trees": _trees,
+    }
+)
+#: … and those that read token ids as they are.
+TOKENS: Final[MappingProxyType[str, Writer]] = MappingProxyType({"bag": _bag})
