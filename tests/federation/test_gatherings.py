@@ -22,7 +22,7 @@ from commonroot.client.checking import check_folder
 from commonroot.client.daemon import serve as serve_department
 from commonroot.client.data import DataConfig, prepare, training_rows
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.predicting import chosen_recommender, predict_file
+from commonroot.client.predicting import chosen_recommender, predict
 from commonroot.client.predictor import Predictor
 from commonroot.client.ratings import read_book
 from commonroot.client.recommending import factorise
@@ -262,11 +262,11 @@ def test_prediction_and_the_best_items_come_out_as_columns(rated, tmp_path, caps
     root = federation.departments["ash"].root
     asked = tmp_path / "asked.csv"
     asked.write_text("customer,film\ncustomer-0-03,2\nnobody,2\n")
-    assert predict_file(root, asked, out=None, as_json=False)["columns"] == ["user", "item", "rating", "known"]
+    assert predict(root, asked)["columns"] == ["user", "item", "rating", "known"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("customer-0-03,2,")
-    assert (lines[1].endswith("True"), lines[2].endswith("False")) == (True, True)
-    facts = predict_file(root, asked, out=tmp_path / "best.csv", as_json=False, top=2)
+    assert (lines[1].endswith("true"), lines[2].endswith("false")) == (True, True)
+    facts = predict(root, asked, out=str(tmp_path / "best.csv"), top=2)
     assert facts["columns"] == ["user", "rank", "item", "rating"]
 
 
