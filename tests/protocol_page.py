@@ -85,6 +85,7 @@ MEANING = {
     ("hash", "roster"): "digest of a roster",
     ("hash", "charter"): "digest of a charter",
     ("hash", "manifest"): "digest of a manifest",
+    ("hash", "catalogue"): "digest of a recommender's items, kept by a department beside its factors",
     ("hash", "ciphertext"): "what a greeting signs in the place of an ML-KEM ciphertext",
     ("hash", "transcript"): "T: everything in a round-open before its signature",
     ("hash", "asked"): "what a retry of a backbone version must repeat: broadcast and bounds",
