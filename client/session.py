@@ -278,37 +278,30 @@ class Session:
     def _confirm(self, request: Parcel) -> Parcel:
         asked = Confirm.decode(bytes(request.head))
         head, memory = self._machine.confirm(bytes(request.head))
-        with self._write_ahead():
-            self._store.commit_answer(
-                epoch=self._roster.epoch,
-                memory=memory.to_bytes(),
-                kind=parcel.CONFIRM,
-                request=bytes(request.head),
-                about=[f"round {asked.round}", *self._backbone_of(asked.round)],
-                facts={
-                    "what": parcel.CONFIRMED,
-                    "bytes": len(head),
-                    "round": asked.round,
-                    "survivors": list(asked.survivors),
-                    "opened": asked.opened.hex(),
-                    "digest": sha256(head).hex(),
-                },
-            )
+        self._commit(request, asked, head, memory, reply=parcel.CONFIRMED)
         self._on_event("confirmed", {"round": asked.round, "survivors": len(asked.survivors)})
         return Parcel(parcel.CONFIRMED, head)
 
     def _open(self, request: Parcel) -> Parcel:
         asked = Open.decode(bytes(request.head))
         head, memory = self._machine.answer(bytes(request.head))
+        self._commit(request, asked, head, memory, reply=parcel.SHARES)
+        self._on_event("opened", {"round": asked.round, "survivors": len(asked.survivors)})
+        return Parcel(parcel.SHARES, head)
+
+    def _commit(
+        self, request: Parcel, asked: Confirm | Open, head: bytes, memory: DepartmentMemory, *, reply: str
+    ) -> None:
+        """Bind this department to one survivor set, with its reply, before the reply leaves."""
         with self._write_ahead():
             self._store.commit_answer(
                 epoch=self._roster.epoch,
                 memory=memory.to_bytes(),
-                kind=parcel.OPEN,
+                kind=request.kind,
                 request=bytes(request.head),
                 about=[f"round {asked.round}", *self._backbone_of(asked.round)],
                 facts={
-                    "what": parcel.SHARES,
+                    "what": reply,
                     "bytes": len(head),
                     "round": asked.round,
                     "survivors": list(asked.survivors),
@@ -316,8 +309,6 @@ class Session:
                     "digest": sha256(head).hex(),
                 },
             )
-        self._on_event("opened", {"round": asked.round, "survivors": len(asked.survivors)})
-        return Parcel(parcel.SHARES, head)
 
     def _run_close(self, request: Parcel) -> Parcel:
         closing = RunClose.decode(bytes(request.head))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -51,16 +52,16 @@ def opened_digest(transcript: bytes, survivors: tuple[int, ...]) -> bytes:
     return tagged_hash("opened", transcript, put_ids(survivors))
 
 
-class _Signed:
+class _Signed(ABC):
     """What all signed messages share: bytes, then a signature over them under the message's own label."""
 
     __slots__ = ()
     label: ClassVar[str]
     signature: bytes
 
+    @abstractmethod
     def unsigned(self) -> bytes:
         """The encoding without its signature: what is signed."""
-        raise NotImplementedError
 
     def encode(self) -> bytes:
         """The message's one encoding."""

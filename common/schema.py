@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from abc import ABC, abstractmethod
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -71,20 +72,20 @@ class _Column(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Ranged(_Column):
+class _Ranged(_Column, ABC):
     """What numbers and dates have in common: a range [start, end] cut into equal bins."""
 
     bins: Bins = 64
 
     @property
+    @abstractmethod
     def start(self) -> float:
         """The least value there may be."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def end(self) -> float:
         """The greatest value there may be."""
-        raise NotImplementedError
 
     @property
     def middle(self) -> float:
