@@ -49,14 +49,15 @@ class Candidate:
 def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) -> list[Candidate]:
     """Every baseline recipe and the local twin, best first.
 
-    epochs  of the twin at most, comparable with what the federated model was trained for
+    epochs  of the twin at most, comparable with what the federated model was trained for; 0 for no twin
     secret  the department's own seed
     """
     parts = _parts(prepared, secret)
     y = np.concatenate([held.y for _, held in parts])
     task = prepared.task
     found = [_baseline(task, recipe, parts, y) for recipe in recipes(task, prepared.train.x, GRID)]
-    found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
+    if epochs:
+        found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
     return sorted(found, key=lambda candidate: candidate.loss)
 
 
