@@ -71,7 +71,10 @@ def prepare(
     if config.goal_kind == RECOMMENDATION:
         raise ConfigError("a recommendation has ratings and no features", hint='use a charter with method "als"')
     if checkpoint is not None and task_class(config.goal_kind).per_token:
-        raise ConfigError("tags belong to words, and a pretrained tokenizer cuts words into pieces")
+        raise ConfigError(
+            "tags belong to words, and a pretrained tokenizer cuts words into pieces",
+            hint="use a charter whose backbone is a transformer of its own words",
+        )
     goal = spec_input or (RowInput(inputs) if inputs is not None else None)
     for attempt in (1, 2):
         work = _Work(config, folder, goal, adapter, shared, checkpoint, root, pin, memory, slow=attempt == 2)
