@@ -25,6 +25,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.simulations.bench import Row
 from commonroot.simulations.datasets import find, get
+from commonroot.simulations.datasets.world import World
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
@@ -116,14 +117,7 @@ def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[
 def _simulated(
     case: Case, source: Path, scratch: Path, seed: int, console: Console
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    world = get(case.dataset).write(source, scratch / "tables", seed=seed, protocol=case.protocol)
-    scenario = Scenario.model_validate(
-        {
-            "seed": seed,
-            "charter": {"federation": case.dataset, "name": case.protocol, **world.charter},
-            "departments": [{"name": name, "data": section} for name, section in world.departments.items()],
-        }
-    )
+    world, scenario = scenario_of(case, source, scratch / "tables", seed)
     with ArmsProgress(console) as tell:
         result = simulate(scenario, folder=scratch / "run", tell=tell)
     reports = {report["name"]: report for report in result["arms"][0]["departments"]}
@@ -132,6 +126,19 @@ def _simulated(
         folders = next((scratch / "run" / "arms").iterdir()) / "departments"
         figures["chosen"] = statistics.mean(_wape(folders / name, world.departments[name]) for name in reports)
     return reports, figures
+
+
+def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[World, Scenario]:
+    """A case's tables, written into ``target``, and the federation of their departments."""
+    world = get(case.dataset).write(source, target, seed=seed, protocol=case.protocol)
+    scenario = Scenario.model_validate(
+        {
+            "seed": seed,
+            "charter": {"federation": case.dataset, "name": case.protocol, **world.charter},
+            "departments": [{"name": name, "data": section} for name, section in world.departments.items()],
+        }
+    )
+    return world, scenario
 
 
 def _figure(reports: Mapping[str, dict[str, Any]], which: str) -> float:

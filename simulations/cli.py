@@ -87,6 +87,9 @@ def bench(
     only: Annotated[list[str] | None, typer.Argument(help="Of `data`: the datasets to run; all without.")] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
     data: Annotated[Path | None, typer.Option(help="Where published data lies; see `commonroot download`.")] = None,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Of `data`: run departments as processes too, over TLS.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -94,6 +97,12 @@ def bench(
 
     from commonroot.simulations.bench import BENCHMARKS, run_benchmark, table
 
+    if deployed and name not in ("data", "data-deployed"):
+        raise ConfigError(
+            "only the benchmark `data` has departments to deploy", hint="commonroot bench data --deployed"
+        )
+    if deployed:
+        name = "data-deployed"
     console = Console(stderr=json)
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:

@@ -5,6 +5,7 @@ A value that training never saw is none of them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from commonroot.client.tables.part import Arrays
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
+#: A number as much of Europe writes it: 1.234,5.
+_COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
 #: Counting stops telling values apart beyond this many.
 DISTINCT: Final = 1_000_000
 
@@ -118,7 +121,9 @@ class CategoryFitter:
         if len(self._counts) == 1:
             out.append(f"constant in the training rows: {self._column!r}")
         if len(self._counts) > self._rows // 2 > 20:
-            out.append(f"hardly any value of {self._column!r} comes twice: is it an identifier, or text?")
+            commas = sum(bool(_COMMA.fullmatch(value)) for value in self._counts) > len(self._counts) / 2
+            asked = "are these numbers with decimal commas? write points" if commas else "is it an identifier, or text?"
+            out.append(f"hardly any value of {self._column!r} comes twice: {asked}")
         return out
 
     def done(self) -> Category:

@@ -71,7 +71,10 @@ def prepare(
     if config.goal_kind == RECOMMENDATION:
         raise ConfigError("a recommendation has ratings and no features", hint='use a charter with method "als"')
     if checkpoint is not None and task_class(config.goal_kind).per_token:
-        raise ConfigError("tags belong to words, and a pretrained tokenizer cuts words into pieces")
+        raise ConfigError(
+            "tags belong to words, and a pretrained tokenizer cuts words into pieces",
+            hint="use a charter whose backbone is a transformer of its own words",
+        )
     goal = spec_input or (RowInput(inputs) if inputs is not None else None)
     for attempt in (1, 2):
         work = _Work(config, folder, goal, adapter, shared, checkpoint, root, pin, memory, slow=attempt == 2)
@@ -82,15 +85,17 @@ def prepare(
     raise ValueError("reading cell by cell asks for no types")
 
 
-def training_rows(config: DataConfig, *, folder: Path = Path()) -> NDArray[np.int64]:
+def training_rows(config: DataConfig, *, folder: Path = Path(), source: Source | None = None) -> NDArray[np.int64]:
     """Positions in the source of the rows that training may see, as ``prepare`` parts them, whatever their features.
+
+    source  where it is open already: a query that is asked twice may answer in another order
 
     Raises DataError.
     """
     for attempt in (1, 2):
         work = _Work(config, folder, None, False, None, None, None, None, MEMORY, slow=attempt == 2)
         try:
-            return work.training_rows()
+            return work.training_rows(source)
         except CellsNotTyped:
             continue
     raise ValueError("reading cell by cell asks for no types")
@@ -144,9 +149,9 @@ class _Work:
         sides = [main] if tested is None else [main, tested]
         return self._encode(features, sides, shelved)
 
-    def training_rows(self) -> NDArray[np.int64]:
+    def training_rows(self, opened: Source | None) -> NDArray[np.int64]:
         """Positions of the rows for training; what is wrong with features is not looked for."""
-        source = self._open(self.config.path)
+        source = opened or self._open(self.config.path)
         if source is None:
             self.problems.refuse()
             raise ValueError("a source without problems was opened")
@@ -173,6 +178,7 @@ class _Work:
             self.problems.refuse()
             raise ValueError("a source without problems was opened")
         look = source.look()
+        self._check_ahead(source)
         plan = make_plan(self.config, source, look, self.goal, self.problems)
         missing = self._check_columns(source, self.config.targets)
         several = len(self.config.targets) > 1 and not takes_several(self.config)
@@ -216,6 +222,16 @@ class _Work:
         if path is None:
             return open_query(str(self.config.url), str(self.config.query), self.folder, self.problems)
         return open_source(self.folder / path, self.reading, self.problems, targets=self.config.targets)
+
+    def _check_ahead(self, source: Source) -> None:
+        """What lies ahead is looked for in a column of single values; lists hold their future already."""
+        target = self.config.targets[0] if self.config.targets else ""
+        if self.config.horizon is None or not isinstance(source.schema.get(target), pl.List | pl.Array):
+            return
+        found, expected = "lists, under a `horizon` beside a `window`", "a number a row, whose next ones are the target"
+        fix = "leave `horizon` out of window and task where the lists are the target"
+        self.problems.add(Problem(file=source.name, column=target, found=found, expected=expected, fix=fix))
+        self.problems.refuse()
 
     def _side(self, source: Source, plan: Plan) -> Side:
         """With its target and keys read, and their problems told."""

@@ -17,9 +17,10 @@ Writer = Callable[[Graph, Arrays, str], str]
 
 
 def _constant(graph: Graph, arrays: Arrays, x: str) -> str:
-    rows = graph.node("Shape", x, start=0, end=1)
-    values = graph.constant(np.asarray(arrays["values"])[None])
-    return graph.node("Expand", values, graph.node("Concat", rows, graph.whole(len(arrays["values"])), axis=0))
+    """(outputs,), or (length, outputs) of tokens, for every row."""
+    values = np.asarray(arrays["values"])
+    shape = graph.node("Concat", graph.node("Shape", x, start=0, end=1), graph.whole(*values.shape), axis=0)
+    return graph.node("Expand", graph.constant(values[None]), shape)
 
 
 def _linear(graph: Graph, arrays: Arrays, x: str) -> str:

@@ -76,7 +76,7 @@ def _calibrated(graph: Graph, task: Any, model: Model, shape: tuple[int, ...], d
         raw = graph.node("Add", steps, graph.constant(arrays["residual"]))
         raw = graph.node("Reshape", raw, graph.whole(-1, task.outputs))
     if model.kind != "isolation":
-        raw = settled(graph, task, raw, flat)
+        raw = settled(graph, task, raw, flat, tokens=dtype == "int32")
     if not task.tempered:
         return raw
     lowered = graph.node("Sub", raw, graph.constant(model.shift))
