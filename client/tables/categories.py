@@ -15,7 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
-from commonroot.client.tables.part import Arrays
+from commonroot.client.tables.coded import Once, is_coded
+from commonroot.client.tables.part import Arrays, Filler, filled
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
@@ -55,23 +56,34 @@ class Category:
         return {self.column: "category"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        series = frame[self.column]
-        width = len(self.names)
-        out = np.zeros((len(series), width), dtype=np.float32)
-        if not len(series):
-            return out
+        return filled(self.filler(frame, folder), len(frame), len(self.names))
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        places = self._places(frame[self.column])
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            out[...] = 0.0
+            at = places[rows]
+            known = np.flatnonzero(at >= 0)
+            out[known, at[known]] = 1.0
+
+        return fill
+
+    def _places(self, series: pl.Series) -> NDArray[np.int32]:
+        """(n,) which of its columns says each row's value, -1 for none."""
+        gap = len(self.names) - 1 if self.gaps else -1
+        once = Once.of(series) if is_coded(series.dtype) else None
+        if once is not None:
+            return once.spread(self._places_of(once.values).to_numpy(), gap=gap)
+        return self._places_of(series).set(series.is_null(), gap).to_numpy()
+
+    def _places_of(self, texts: pl.Series) -> pl.Series:
         known = [*self.values, *self.rare]
         places = [*range(len(self.values)), *([len(self.values)] * len(self.rare))]
         unseen = len(self.values) if self.others else -1
-        codes = series.replace_strict(known, places, default=unseen, return_dtype=pl.Int32)
-        if self.gaps:
-            codes = pl.select(pl.when(series.is_null()).then(width - 1).otherwise(codes)).to_series()
-        elif self.others:
-            codes = pl.select(pl.when(series.is_null()).then(-1).otherwise(codes)).to_series()
-        at = codes.fill_null(-1).to_numpy()
-        rows = np.flatnonzero(at >= 0)
-        out[rows, at[rows]] = 1.0
-        return out
+        if not known or not len(texts):
+            return pl.Series(np.full(len(texts), unseen, dtype=np.int32))
+        return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32)
 
     def to_json(self) -> dict[str, Any]:
         named = {"column": self.column, "values": list(self.values), "rare": list(self.rare)}

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
+from commonroot.client.tables.coded import Codes
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.encode import Side, assembled, encode_sides
 from commonroot.client.tables.features import Features
@@ -226,14 +227,15 @@ class _Work:
         if tagged is not None and tagged not in names:
             names.append(tagged)
         names = names or list(wanted)[:1]  # something to count rows by
-        table = Table(source, wanted, missing=self.config.missing, memory=self.memory)
+        codes = Codes(name for name in wanted if name not in plan.keys)
+        table = Table(source, wanted, missing=self.config.missing, memory=self.memory, codes=codes)
         if self.slow:
             table.slower()
         if table.held:
             read = table.whole(self.problems).select(names)
         else:
             parts = [frame for _, frame in table.batches(names, problems=self.problems)]
-            read = pl.concat(parts) if parts else pl.DataFrame({name: [] for name in names})
+            read = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame({name: [] for name in names})
         keys = Keys(read.select(list(plan.keys)), plan.window)
         tokens = None if tagged is None else item_counts(read[tagged])
         return Side(source, table, target_frame(read, self.config), len(read), keys, tokens)
@@ -325,7 +327,7 @@ class _Work:
             return
         names = [one.column for one in plan.chosen if one.column not in self.config.trusted]
         y = _sampled(main.y, training, step, BATCH)
-        for name in find_leaks(pl.concat(sample), names, y, labels=self.targets.labels):
+        for name in find_leaks(pl.concat(sample, how="vertical_relaxed"), names, y, labels=self.targets.labels):
             fix = f"leave it out of `features`, or say `trusted = [{name[:60]!r}]` if it is known before the target is"
             self.problems.add(
                 Problem(

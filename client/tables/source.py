@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import polars as pl
 
 from commonroot.client.tables.cells import clean
+from commonroot.client.tables.coded import Codes
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.problems import Problem, Problems
 
@@ -81,14 +82,22 @@ class Table:
     Small ones are read once and held; large ones are read anew for every pass.
     """
 
-    def __init__(self, source: Source, wanted: Mapping[str, str], *, missing: tuple[str, ...], memory: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        wanted: Mapping[str, str],
+        *,
+        missing: tuple[str, ...],
+        memory: int,
+        codes: Codes | None = None,
+    ) -> None:
+        """``codes``: for the columns of text that may come as codes."""
         self.source = source
         self.wanted = dict(wanted)
         self.held = source.bytes <= memory
-        self._missing = missing
+        self._missing, self._codes = missing, codes
         self._typed = True
         self._frame: pl.DataFrame | None = None
-        self._rows: pl.Series | None = None
 
     def slower(self) -> None:
         """From now on cell by cell."""
@@ -135,6 +144,7 @@ class Table:
             file=self.source.name,
             row_of=lambda position: first + position,
             problems=problems,
+            codes=self._codes,
         )
 
 
