@@ -42,7 +42,7 @@ class Codes:
             return None
         if cells.name not in self._known:
             tried = cells.gather_every(max(1, len(cells) // _TRIED))
-            if len(tried) >= _TRIED and tried.n_unique() > _TRIED // 4:
+            if len(tried) >= _TRIED and tried.n_unique() > _TRIED * 3 // 4:
                 return None
             self._known[cells.name] = pl.Categories.random()
         return cells.cast(pl.Categorical(self._known[cells.name]))

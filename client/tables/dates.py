@@ -46,11 +46,18 @@ _CIRCLES: Final = (("year", _YEAR), ("week", _WEEK), ("day", _DAY))
 def find_format(values: Sequence[str] | pl.Series, *, share: float = 1.0) -> str | None:
     """The first way of writing in which at least that share of the texts is a date."""
     texts = pl.Series("t", values, dtype=pl.String).drop_nulls()
+    different = texts.value_counts(name="rows")
+    texts, rows = different["t"], different["rows"]
     if not len(texts):
         return None
+
+    def enough(which: pl.Series) -> bool:
+        return int(rows.filter(which).sum()) / int(rows.sum()) >= share
+
+    if not enough(texts.str.contains(r"^\s*[-+0-9]")):  # every form begins with a number
+        return None
     for form in FORMATS:
-        parsed = _parse(texts, form)
-        if parsed.is_not_null().mean() >= share:  # type: ignore[operator]
+        if enough(_parse(texts, form).is_not_null()):
             return form
     return None
 

@@ -49,6 +49,10 @@ class Side:
         """How many there are."""
         return self.count
 
+    def at(self, place: int) -> NDArray[np.int64]:
+        """Positions of the rows of a part, ascending."""
+        return np.flatnonzero(self.where == place)
+
 
 def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features:
     """Fitted parts as features, whose form now has its sizes."""

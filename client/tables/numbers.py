@@ -20,6 +20,9 @@ from commonroot.client.tables.cells import LARGEST
 from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, columns_of, filled
 
 
+_LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
+
+
 @dataclass(frozen=True, slots=True)
 class Scaler:
     """(x - centre) / scale, clipped to ±STANDARD_LIMIT; with a spread per column, one that never varied becomes 0.
@@ -157,22 +160,25 @@ class Numbers:
         return self._filler(columns_of(frame, self.columns))
 
     def _filler(self, columns: Sequence[NDArray[np.float64]]) -> Filler:
-        centre, scale = self.scaler.centre, self.scaler.scale
-        told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
+        centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
+        room = np.empty(0)
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
-            for at, column in enumerate(columns):
-                x = column[rows] - centre[at]
-                x /= scale[at]
-                np.minimum(np.maximum(x, -STANDARD_LIMIT, out=x), STANDARD_LIMIT, out=x)
-                if at in told:
-                    out[:, told[at]] = 0.0
-                if np.isnan(x.sum()):
-                    gaps = np.isnan(x)
-                    x[gaps] = 0.0
-                    if at in told:
-                        out[:, told[at]] = gaps
-                out[:, at] = x
+            nonlocal room
+            if len(room) != len(out):
+                room = np.empty(len(out))
+            scaled = out[:, : len(columns)]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
+                for at, column in enumerate(columns):
+                    np.subtract(column[rows], centre[at], out=room)
+                    np.divide(room, scale[at], out=scaled[:, at], dtype=np.float64, casting="same_kind")
+            np.minimum(np.maximum(scaled, _LOW, out=scaled), _HIGH, out=scaled)
+            some = bool(np.isnan(scaled.sum()))
+            gaps = np.isnan(scaled) if some or self.gaps else None
+            if gaps is not None and some:
+                scaled[gaps] = 0.0
+            if gaps is not None and self.gaps:
+                out[:, len(columns) :] = gaps[:, list(self.gaps)]
 
         return fill
 

@@ -14,7 +14,7 @@ Arrays = Mapping[str, NDArray[Any]]
 #: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
 Filler = Callable[[slice, NDArray[np.float32]], None]
 #: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
-_BLOCK: Final = 256 << 10
+_BLOCK: Final = 512 << 10
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
 STANDARD_LIMIT: Final = 5.0
 

@@ -390,7 +390,7 @@ class _Work:
             task = self.targets.fitted(sides[0], features, arrays[TRAIN])
             encoded = [self.targets.encode(task, side) for side in sides]
             train, validation, test = (
-                Rows(x, np.concatenate([y[side.where == place] for y, side in zip(encoded, sides, strict=True)]))
+                Rows(x, np.concatenate([y[side.at(place)] for y, side in zip(encoded, sides, strict=True)]))
                 for place, x in enumerate(arrays)
             )
             if self.config.balance:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.encode import Side
 from commonroot.client.tables.features import Features
@@ -111,6 +112,15 @@ class Targets:
         problems.refuse()
         return found
 
+    def _each(self, task: Task, target: pl.DataFrame, where: Where) -> tuple[NDArray[Any], list[Problem]]:
+        """Labels that are codes are encoded once each; where one of them is wrong, row by row to say which."""
+        once = Once.of(target.to_series(0)) if self.labels and target.width == 1 else None
+        if once is not None and len(once.values):
+            found, wrong = task.encode(once.values.alias(target.columns[0]).to_frame(), where)
+            if not wrong:
+                return once.spread(found, gap=found[0]), []
+        return task.encode(target, where)
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _look_ahead(self, side: Side) -> None:
@@ -172,8 +182,8 @@ class Targets:
         where = Where(side.source.name, side.source.first_row)
         usable = self._usable(side.target)
         if usable.all():
-            return task.encode(side.target, where)
-        found, wrong = task.encode(side.target.filter(usable), where)
+            return self._each(task, side.target, where)
+        found, wrong = self._each(task, side.target.filter(usable), where)
         at = np.flatnonzero(usable.to_numpy())
         out = np.zeros((side.rows, *found.shape[1:]), dtype=found.dtype)
         out[at] = found
