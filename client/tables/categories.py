@@ -6,6 +6,7 @@ A value that training never saw is none of them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -59,31 +60,34 @@ class Category:
         return filled(self.filler(frame, folder), len(frame), len(self.names))
 
     def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        places = self._places(frame[self.column])
+        read = self._reader(frame[self.column])
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
             out[...] = 0.0
-            at = places[rows]
+            at = read(rows)
             known = np.flatnonzero(at >= 0)
             out[known, at[known]] = 1.0
 
         return fill
 
-    def _places(self, series: pl.Series) -> NDArray[np.int32]:
-        """(n,) which of its columns says each row's value, -1 for none."""
+    def _reader(self, series: pl.Series) -> Callable[[slice], NDArray[np.intp]]:
+        """Which of its columns says each row's value, -1 for none."""
         gap = len(self.names) - 1 if self.gaps else -1
         once = Once.of(series) if is_coded(series.dtype) else None
         if once is not None:
-            return once.spread(self._places_of(once.values).to_numpy(), gap=gap)
-        return self._places_of(series).set(series.is_null(), gap).to_numpy()
+            return once.reader(self._places_of(once.values), gap=gap)
+        places = self._places_of(series)
+        if series.null_count():
+            places[series.is_null().to_numpy()] = gap
+        return places.__getitem__
 
-    def _places_of(self, texts: pl.Series) -> pl.Series:
+    def _places_of(self, texts: pl.Series) -> NDArray[np.intp]:
         known = [*self.values, *self.rare]
         places = [*range(len(self.values)), *([len(self.values)] * len(self.rare))]
         unseen = len(self.values) if self.others else -1
         if not known or not len(texts):
-            return pl.Series(np.full(len(texts), unseen, dtype=np.int32))
-        return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32)
+            return np.full(len(texts), unseen, dtype=np.intp)
+        return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32).to_numpy().astype(np.intp)
 
     def to_json(self) -> dict[str, Any]:
         named = {"column": self.column, "values": list(self.values), "rare": list(self.rare)}

@@ -126,13 +126,9 @@ def _as_label(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def _as_codes(cells: pl.Series, kind: str, codes: Codes) -> pl.Series | None:
     """As codes, where that takes no change of any cell."""
-    if kind not in ("category", "label", "datetime"):
+    if kind not in ("category", "label", "datetime") or (kind != "label" and cells.dtype.is_integer()):
         return None
-    found = codes.coded(cells)
-    if found is None or kind == "datetime":
-        return found
-    texts = found.unique().drop_nulls().cast(pl.String)
-    return found if ((texts == texts.str.strip_chars()) & (texts != "")).all() else None
+    return codes.coded(cells, bare=kind != "datetime")
 
 
 def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -5,7 +5,7 @@ A coded column of text is an ordinary polars Categorical, so rows are cut, filte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
 import numpy as np
@@ -19,25 +19,38 @@ _TRIED: Final = 4_096
 
 
 class Codes:
-    """The codes of one table's text columns, kept so that its batches can be joined."""
+    """The codes of one table's columns, kept so that its batches can be joined."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """``names``: of the columns that may be coded."""
         self._open = set(names)
         self._known: dict[str, pl.Categories] = {}
 
-    def coded(self, cells: pl.Series) -> pl.Series | None:
-        """The column as codes; None where it is no text, or has too many different values."""
+    def coded(self, cells: pl.Series, *, bare: bool = True) -> pl.Series | None:
+        """The column as codes; None where it is no text or whole numbers, or has too many different values.
+
+        bare  only where no cell is empty or has blanks around it
+        """
         name = cells.name
         if name not in self._open:
             return None
         found = cells if is_coded(cells.dtype) else self._cast(cells)
-        if found is None or found.n_unique() > FEW:
+        once = None if found is None else Once.of(found)
+        if found is None or once is None:
             self._open.discard(name)
             return None
-        return found
+        texts = once.values
+        return found if not bare or ((texts == texts.str.strip_chars()) & (texts != "")).all() else None
 
     def _cast(self, cells: pl.Series) -> pl.Series | None:
+        if cells.dtype.is_integer():
+            once = None if cells.null_count() else Once.of(cells)
+            if once is None:
+                return None
+            kind = pl.Categorical(self._known.setdefault(cells.name, pl.Categories.random()))
+            texts = once.values.cast(pl.String).cast(kind)  # held until the column is: polars forgets unused codes
+            place = texts.to_physical().to_numpy()
+            return pl.Series(cells.name, once.spread(place, gap=0)).cat.to(kind)
         if not isinstance(cells.dtype, pl.String):
             return None
         if cells.name not in self._known:
@@ -59,40 +72,43 @@ class Once:
     values  (k,) those that are there, in no order; text where the column is coded
     """
 
-    def __init__(self, values: pl.Series, at: NDArray[np.int64], codes: NDArray[Any], gap: int) -> None:
-        self.values, self._at, self._codes, self._gap = values, at, codes, gap
+    def __init__(self, values: pl.Series, counts: NDArray[np.int64], codes: NDArray[np.intp]) -> None:
+        """``counts``: rows of every code, the last of which stands for a gap."""
+        self.values, self._codes = values, codes
+        self._at, self._gap = np.flatnonzero(counts[:-1]), len(counts) - 1
 
     @classmethod
     def of(cls, column: pl.Series) -> Self | None:
         """None where a column is neither codes nor days nor whole numbers, or its values lie far apart."""
-        dtype, low = column.dtype, 0
-        if is_coded(dtype):
-            values = (present := column.unique().drop_nulls()).cast(pl.String)
-        elif isinstance(dtype, pl.Date) or dtype.is_integer():
-            low, high = _ends(column)
-            if high - low >= FEW:
-                return None
-            values = present = column.unique().drop_nulls()
-        else:
+        dtype = column.dtype
+        if not (is_coded(dtype) or isinstance(dtype, pl.Date) or dtype.is_integer()):
             return None
-        codes, at = column.to_physical(), present.to_physical().cast(pl.Int64).to_numpy() - low
-        gap = int(at.max(initial=-1)) + 1
-        if low or codes.null_count() or not codes.dtype.is_unsigned_integer():
-            codes = (codes.cast(pl.Int64) - low).fill_null(gap)
-        return cls(values, at, codes.to_numpy(), gap)
+        stored = column.to_physical()
+        low, high = (int(end) if isinstance(end, int) else 0 for end in (stored.min(), stored.max()))
+        if high - low >= FEW:
+            return None
+        if stored.null_count():
+            stored = stored.cast(pl.Int64).fill_null(high + 1)
+        codes = stored.to_numpy().astype(np.intp)
+        if low:
+            codes -= low
+        counts = np.bincount(codes, minlength=high - low + 2)
+        present = pl.Series(column.name, np.flatnonzero(counts[:-1]) + low).cast(column.to_physical().dtype)
+        if is_coded(dtype):
+            return cls(present.cat.to(dtype).cast(pl.String), counts, codes)
+        return cls(present.cast(dtype), counts, codes)
 
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
+        return self.table(found, gap=gap).take(self._codes, axis=0)
+
+    def reader(self, found: NDArray[Any], *, gap: Any) -> Callable[[slice], NDArray[Any]]:
+        """The same for a stretch of rows at a time."""
+        table, codes = self.table(found, gap=gap), self._codes
+        return lambda rows: table.take(codes[rows], axis=0)
+
+    def table(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
+        """What was found, by code."""
         table = np.empty((self._gap + 1, *found.shape[1:]), dtype=found.dtype)
         table[self._at], table[self._gap] = found, gap
-        return table.take(self._codes, axis=0)
-
-    def counts(self) -> NDArray[np.int64]:
-        """(k,) rows of each value."""
-        return np.bincount(self._codes, minlength=self._gap + 1)[self._at]
-
-
-def _ends(column: pl.Series) -> tuple[int, int]:
-    ends = column.to_physical().cast(pl.Int64) if not column.dtype.is_integer() else column
-    low, high = ends.min(), ends.max()
-    return (int(low), int(high)) if low is not None and high is not None else (0, 0)  # type: ignore[call-overload]
+        return table

@@ -130,8 +130,8 @@ class Date:
             at = seconds(series, self.form)
             return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
         block = self._encoded(_seconds(once.values, self.form))
-        everywhere = once.spread(block, gap=self._encoded(np.array([np.nan]))[0])
-        return lambda rows, out: np.copyto(out, everywhere[rows])
+        read = once.reader(block, gap=self._encoded(np.array([np.nan]))[0])
+        return lambda rows, out: np.copyto(out, read(rows))
 
     def _encoded(self, at: NDArray[np.float64]) -> NDArray[np.float32]:
         missing = np.isnan(at)

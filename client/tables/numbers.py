@@ -161,6 +161,9 @@ class Numbers:
 
     def _filler(self, columns: Sequence[NDArray[np.float64]]) -> Filler:
         centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
+        # a sum that is no number has one among its terms, or infinity, which a scale of infinity makes one
+        some = {at for at, column in enumerate(columns) if not np.isfinite(column.sum())}
+        told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
         room = np.empty(0)
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
@@ -171,14 +174,18 @@ class Numbers:
             with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
                 for at, column in enumerate(columns):
                     np.subtract(column[rows], centre[at], out=room)
-                    np.divide(room, scale[at], out=scaled[:, at], dtype=np.float64, casting="same_kind")
+                    if at not in some:
+                        np.divide(room, scale[at], out=scaled[:, at], dtype=np.float64, casting="same_kind")
+                        continue
+                    room /= scale[at]
+                    gaps = np.isnan(room)
+                    np.copyto(room, 0.0, where=gaps)
+                    scaled[:, at] = room
+                    if at in told:
+                        out[:, told[at]] = gaps
             np.minimum(np.maximum(scaled, _LOW, out=scaled), _HIGH, out=scaled)
-            some = bool(np.isnan(scaled.sum()))
-            gaps = np.isnan(scaled) if some or self.gaps else None
-            if gaps is not None and some:
-                scaled[gaps] = 0.0
-            if gaps is not None and self.gaps:
-                out[:, len(columns) :] = gaps[:, list(self.gaps)]
+            for at in told.keys() - some:
+                out[:, told[at]] = 0.0
 
         return fill
 

@@ -296,7 +296,7 @@ class _Work:
             rows = frame.filter(pl.Series(training[at : at + len(frame)]))
             for one in fitting:
                 one.add(rows)
-            sample.append(rows.gather_every(step))
+            sample.append(rows[np.arange(0, len(rows), step)])
         if tested is not None and not tested.table.held:
             for _ in tested.table.batches(columns, problems=self.problems):
                 pass  # told now, before anything is written
