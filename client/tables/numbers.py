@@ -164,26 +164,24 @@ class Numbers:
         # a sum that is no number has one among its terms, or infinity, which a scale of infinity makes one
         some = {at for at, column in enumerate(columns) if not np.isfinite(column.sum())}
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
-        room = np.empty(0)
+        room, narrow = np.empty(0), np.empty(0, dtype=np.float32)
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
-            nonlocal room
+            nonlocal room, narrow
             if len(room) != len(out):
-                room = np.empty(len(out))
-            scaled = out[:, : len(columns)]
+                room, narrow = np.empty(len(out)), np.empty(len(out), dtype=np.float32)
             with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
                 for at, column in enumerate(columns):
                     np.subtract(column[rows], centre[at], out=room)
-                    if at not in some:
-                        np.divide(room, scale[at], out=scaled[:, at], dtype=np.float64, casting="same_kind")
-                        continue
-                    room /= scale[at]
-                    gaps = np.isnan(room)
-                    np.copyto(room, 0.0, where=gaps)
-                    scaled[:, at] = room
-                    if at in told:
-                        out[:, told[at]] = gaps
-            np.minimum(np.maximum(scaled, _LOW, out=scaled), _HIGH, out=scaled)
+                    np.divide(room, scale[at], out=room)
+                    if at in some:
+                        gaps = np.isnan(room)
+                        np.copyto(room, 0.0, where=gaps)
+                        if at in told:
+                            out[:, told[at]] = gaps
+                    np.copyto(narrow, room, casting="same_kind")
+                    np.minimum(np.maximum(narrow, _LOW, out=narrow), _HIGH, out=narrow)
+                    out[:, at] = narrow
             for at in told.keys() - some:
                 out[:, told[at]] = 0.0
 
