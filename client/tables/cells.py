@@ -150,7 +150,9 @@ def _check(
     for name in narrowed:
         _check_narrowed(frame[name], cleaned[name], missing, place)
     if numbers and len(cleaned):
-        ends = cleaned.select(pl.col(numbers).min().name.suffix(" low"), pl.col(numbers).max().name.suffix(" high")).row(0)
+        ends = cleaned.select(
+            pl.col(numbers).min().name.suffix(" low"), pl.col(numbers).max().name.suffix(" high")
+        ).row(0)
         for name, low, high in zip(numbers, ends[: len(numbers)], ends[len(numbers) :], strict=True):
             if (low is not None and low < -LARGEST) or (high is not None and high > LARGEST):
                 values = cleaned[name].to_numpy()

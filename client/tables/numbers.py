@@ -19,7 +19,6 @@ from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
 from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, columns_of, filled
 
-
 _LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
 
 
