@@ -139,7 +139,8 @@ def _nearest(cuts: NDArray[np.int64], wanted: int) -> int:
 def _without(order: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
     gone = np.zeros(int(order.max()) + 1 if len(order) else 0, dtype=bool)
     gone[chosen] = True
-    return order[~gone[order]]
+    left: NDArray[Any] = order[~gone[order]]
+    return left
 
 
 def _every_so_often(order: NDArray[Any], reserved: NDArray[np.bool_], wanted: int) -> NDArray[Any]:
@@ -149,4 +150,5 @@ def _every_so_often(order: NDArray[Any], reserved: NDArray[np.bool_], wanted: in
         free = order  # too few rows to keep one of each label back
     # the first place k at which ⌊(k + 1)·wanted/n⌋ reaches 1, 2, …, wanted
     n = len(free)
-    return free[-(-np.arange(1, wanted + 1) * n // max(1, wanted)) - 1]
+    chosen: NDArray[Any] = free[-(-np.arange(1, wanted + 1) * n // max(1, wanted)) - 1]
+    return chosen
