@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 #: A column of more different values than this is not worth a table of them.
 FEW: Final = 16_384
+#: Whole numbers beyond this are left to others: nothing here may overflow.
+_LARGE: Final = 1 << 62
 #: That many cells are tried before a whole column is coded.
 _TRIED: Final = 4_096
 
@@ -79,13 +81,13 @@ class Once:
 
     @classmethod
     def of(cls, column: pl.Series) -> Self | None:
-        """None where a column is neither codes nor days nor whole numbers, or its values lie far apart."""
+        """None where a column is neither codes nor days nor whole numbers, or its values lie far apart or are huge."""
         dtype = column.dtype
         if not (is_coded(dtype) or isinstance(dtype, pl.Date) or dtype.is_integer()):
             return None
         stored = column.to_physical()
         low, high = (int(end) if isinstance(end, int) else 0 for end in (stored.min(), stored.max()))
-        if high - low >= FEW:
+        if high - low >= FEW or high >= _LARGE or low < -_LARGE:
             return None
         if stored.null_count():
             stored = stored.cast(pl.Int64).fill_null(high + 1)
