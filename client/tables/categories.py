@@ -6,7 +6,7 @@ A value that training never saw is none of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -119,8 +119,13 @@ class CategoryFitter:
         series = frame[self._column]
         self._rows += len(series)
         self._gaps += series.null_count()
-        counted = series.drop_nulls().value_counts(name="count")
-        for value, count in counted.iter_rows():
+        once = Once.of(series) if is_coded(series.dtype) else None
+        counted: Iterable[tuple[str, int]]
+        if once is not None:
+            counted = zip(once.values.to_list(), once.counts.tolist(), strict=True)
+        else:
+            counted = series.drop_nulls().value_counts(name="count").iter_rows()
+        for value, count in counted:
             if value in self._counts or len(self._counts) < DISTINCT:
                 self._counts[value] += count
 

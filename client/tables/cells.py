@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from commonroot.client.tables.coded import Codes, is_coded
+from commonroot.client.tables.coded import Codes, Once, is_coded
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Beyond this, squares of values are no longer numbers.
@@ -181,7 +181,8 @@ def _check(
             found = f"type {schema[name]}"[:60]
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
         elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
-            texts = cleaned[name].unique().cast(pl.String) if is_coded(after[name]) else cleaned[name]
+            once = Once.of(cleaned[name]) if is_coded(after[name]) else None
+            texts = cleaned[name].cast(pl.String) if once is None else once.values
             longest = texts.str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
                 at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())

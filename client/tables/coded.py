@@ -77,7 +77,7 @@ class Once:
     def __init__(self, values: pl.Series, counts: NDArray[np.int64], codes: NDArray[np.intp]) -> None:
         """``counts``: rows of every code, the last of which stands for a gap."""
         self.values, self._codes = values, codes
-        self._at, self._gap = np.flatnonzero(counts[:-1]), len(counts) - 1
+        self._at, self._gap, self._counts = np.flatnonzero(counts[:-1]), len(counts) - 1, counts
 
     @classmethod
     def of(cls, column: pl.Series) -> Self | None:
@@ -99,6 +99,11 @@ class Once:
         if is_coded(dtype):
             return cls(present.cat.to(dtype).cast(pl.String), counts, codes)
         return cls(present.cast(dtype), counts, codes)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(k,) rows of each value."""
+        return self._counts[self._at]
 
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""

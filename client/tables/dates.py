@@ -180,7 +180,7 @@ class DateFitter:
         different = _seconds(series if once is None else once.values, self._form)
         at = different if once is None else once.spread(different, gap=np.nan)
         self._rows += len(at)
-        self._moments.add(at[:, None])
+        self._moments.add_columns([at])
         known = different[~np.isnan(different)]
         self._times |= bool((np.mod(known, _DAY) != 0).any())
         if len(known) and not self._days:

@@ -110,7 +110,7 @@ def _vectors(features: Features, side: Side, put: Any) -> None:
     block = np.empty((step, width), dtype=np.float32)
     ready = all(isinstance(part, Filling) for part in features.parts)
     size = (_HELD if side.table.held else BATCH) if ready else _batch(features)
-    for start, frame in side.table.batches(features.columns, size=size):
+    for start, frame in side.table.batches(features.columns, size=size, whole=True):
         fill = features.filler(frame, side.source.folder)
         for at in range(0, len(frame), step):
             rows = block[: min(step, len(frame) - at)]

@@ -115,14 +115,21 @@ class Table:
         return self._frame
 
     def batches(
-        self, columns: Sequence[str] | None = None, *, problems: Problems | None = None, size: int = BATCH
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        problems: Problems | None = None,
+        size: int = BATCH,
+        whole: bool = False,
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """(position of its first row, rows), in order; problems of cells are added where a list is given."""
+        """(position of its first row, rows), in order; problems of cells are added where a list is given.
+
+        whole  each batch of a held table lies in one piece of memory, and may be smaller
+        """
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
             frame = self.whole(problems if problems is not None else Problems()).select(list(wanted))
-            for at in range(0, len(frame), size):
-                yield at, frame.slice(at, size)
+            yield from _slices(frame, size, whole=whole)
             return
         at = 0
         for raw in self.source.read(wanted, typed=self._typed, size=size):
@@ -146,6 +153,14 @@ class Table:
             problems=problems,
             codes=self._codes,
         )
+
+
+def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[int, pl.DataFrame]]:
+    at = 0
+    for length in frame.to_series(0).chunk_lengths() if whole and frame.width else [len(frame)]:
+        for begin in range(at, at + length, size):
+            yield begin, frame.slice(begin, min(size, at + length - begin))
+        at += length
 
 
 def open_source(
