@@ -1,6 +1,7 @@
 """Examination scores of 15,362 students in 139 London schools (Goldstein, 1991): regression on 27 columns.
 
-The classic set of many small departments: 25 columns are 0 or 1, two are shares in per cent.  A quarter of each school's students test.
+The classic set of many small departments: 25 columns are 0 or 1, two are shares in per cent.  A quarter of
+each school's students test.
 """
 
 from __future__ import annotations
