@@ -61,7 +61,7 @@ def write(source: Path, target: Path, *, seed: int, kind: str) -> World:
             "name": "fedavg-ft",
             "options": {"epochs": 2, "head": "shared", "outputs": CLASSES, "fine_tune_epochs": 5},
         },
-        # a row of 30 has 800 columns: decay keeps the network nearly linear
+        # 30 rows of 800 columns and more: decay keeps the network nearly linear
         "training": {"learning_rate": 0.04, "weight_decay": 0.05 if kind == "surf" else 0.02},
         "backbone": {
             "family": "mlp",
