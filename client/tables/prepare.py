@@ -21,7 +21,7 @@ from commonroot.client.tables.opening import no_rows, open_keys, open_tables
 from commonroot.client.tables.parting import check_later, part_rows
 from commonroot.client.tables.pinned import Pin, pin_split, pinned_split
 from commonroot.client.tables.rows import Prepared, Rows
-from commonroot.client.tables.source import MEMORY, CellsNotTyped
+from commonroot.client.tables.source import MEMORY, CellsNotTyped, Source
 from commonroot.client.tables.split import LEFT_OUT, TEST, TRAIN, balanced
 from commonroot.client.tables.store import FOLDER, Shelf, cache_key, cached
 from commonroot.client.tasks.recommendation import RECOMMENDATION
