@@ -1,5 +1,5 @@
-"""Baselines for anomalies: what the main directions of normal rows cannot explain, what is far from their mean, and what
-is quickly isolated."""
+"""Baselines for anomalies: what the main directions of normal rows cannot explain, what is far from their mean, and
+what is quickly isolated."""
 
 from __future__ import annotations
 

@@ -101,9 +101,13 @@ def write(source: Path, target: Path, *, seed: int) -> World:
             seed=seed,
         )
     charter = {
-        "rounds": 20,
-        "method": {"name": "fedper"},
-        "backbone": {"family": "transformer", "vocabulary": VOCABULARY, "length": LENGTH, "width": 32, "layers": 2},
+        "rounds": 12,
+        "method": {
+            "name": "fedper",
+            "options": {"backbone_epochs": 2, "fine_tune_head_epochs": 2, "fine_tune_epochs": 4},
+        },
+        "training": {"batch": 32, "optimizer": "adam", "learning_rate": 0.005},
+        "backbone": {"family": "transformer", "vocabulary": VOCABULARY, "length": LENGTH, "width": 32, "layers": 1},
     }
     return World(departments, charter, "three departments find names in sentences (made from templates)")
 
