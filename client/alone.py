@@ -53,7 +53,7 @@ class Candidate:
 def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) -> list[Candidate]:
     """Every baseline recipe and the local twin, best first.
 
-    epochs  of the twin at most, comparable with what the federated model was trained for
+    epochs  of the twin at most, comparable with what the federated model was trained for; 0 for no twin
     secret  the department's own seed
     """
     parts = _parts(prepared, secret)
@@ -61,7 +61,8 @@ def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) ->
     task = prepared.task
     tried = _screened(task, recipes(task, prepared.train.x, GRID), parts, y)
     found = [_baseline(task, recipe, parts, y) for recipe in tried]
-    found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
+    if epochs:
+        found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
     return sorted(found, key=lambda candidate: candidate.loss)
 
 

@@ -14,31 +14,25 @@ method without a fine-tuning step fits neither again, so that none has rows the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from commonroot.client import alone as solo
-from commonroot.client.baselines import bounded
-from commonroot.client.choice import FEWEST_TO_DECIDE, Choice, calibrate, choose
-from commonroot.client.data import Prepared, Rows, judged, learnable
+from commonroot.client.choice import Choice, choose
+from commonroot.client.data import Prepared, judged
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
-from commonroot.client.probe import probe_head
+from commonroot.client.shared_models import Shared, shared_network
 from commonroot.client.tasks import Floats, Task, score
-from commonroot.client.trainer import Private, Trainer, represent
+from commonroot.client.trainer import Private
 from commonroot.common.charter import Draft
-from commonroot.common.errors import TrainingDiverged
 from commonroot.strategies.base import Phase, Strategy, Tensors
 
 #: Models whose predictions are averaged, with their weights.
 Members = tuple[tuple[float, Model], ...]
-#: Strengths of the head's refit that validation rows choose between; without enough of them, the middle one.
-STRENGTHS: Final = (0.1, 1.0, 10.0)
-USUAL_STRENGTH: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +59,37 @@ def conclude(
     secret: int,
     version: int,
 ) -> Conclusion:
-    """Everything after the last round; deterministic for given arguments.
+    """Everything after the last round of a method that trains a network; deterministic for given arguments.
 
     received, private  the final broadcast and the department's own state
     secret             the department's own seed
     version            of the broadcast
     """
+    shared = shared_network(draft, strategy, prepared, received, private, secret=secret, version=version)
+    return decide(
+        draft,
+        prepared,
+        shared,
+        secret=secret,
+        version=version,
+        epochs=_epochs(draft, strategy),
+        refits=bool(strategy.finish(draft)),
+    )
+
+
+def decide(
+    draft: Draft, prepared: Prepared, federated: Shared | None, *, secret: int, version: int, epochs: int, refits: bool
+) -> Conclusion:
+    """Compare a federated model with the best one trained alone, and keep what the guard chooses.
+
+    federated  None where nothing came of it
+    epochs     of the local twin; 0 where the charter has no network to be trained alone
+    refits     whether what is kept is fitted again to training and validation rows together
+    """
     task = prepared.task
-    refits = bool(strategy.finish(draft))
-    contenders = solo.candidates(draft, prepared, epochs=_epochs(draft, strategy), secret=secret)
+    contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret)
     best = contenders[0]
     ours = best.fit(prepared.train)
-    federated = _federated(draft, strategy, prepared, received, private, secret=secret, version=version)
     held = judged(task, prepared.validation, seed=secret)
     theirs = None if federated is None else federated.model
     said: dict[str, Floats] = {"alone": ours.predict(task, held.x)}
@@ -109,73 +122,6 @@ def _arms(ours: Model, theirs: Model | None) -> dict[str, Members]:
     return {"alone": ((1.0, ours),), "federated": ((1.0, theirs),), "both": ((0.5, ours), (0.5, theirs))}
 
 
-@dataclass(frozen=True, slots=True)
-class _Federated:
-    """The federated candidate: how its head began, the model on training rows, and how to fit it to others."""
-
-    name: str
-    loss: float = field(repr=False)
-    model: Model = field(repr=False)
-    fit: Callable[[Rows], Model] = field(repr=False)
-
-
-def _federated(
-    draft: Draft,
-    strategy: Strategy,
-    prepared: Prepared,
-    received: Tensors,
-    private: Private,
-    *,
-    secret: int,
-    version: int,
-) -> _Federated | None:
-    """The best federated model on validation rows; None where the method shares nothing or nothing converges."""
-    if not strategy.plan(draft):
-        return None
-    task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
-    trainer = Trainer(draft, task, secret, strategy.shares_head, prepared.train.x.shape[-1])
-    phases = strategy.finish(draft)
-
-    def tuned(strength: float | None, rows: Rows) -> Model:
-        """The strategy's last phases, from the head of the rounds or from a fresh probe in place of its head phases."""
-        if strength is None:
-            return solo.network(draft, trainer.train(phases, received, private, rows, None, version=version).net)
-        some = bounded(learnable(task, rows))
-        known = some.x if task.reconstructs else some.y
-        seen = represent(draft, received, some.x, private, tokens=task.per_token)
-        head = probe_head(task, seen, known, strength=strength)
-        fresh = {name: array for name, array in private.items() if name.startswith("adapter/")}
-        fresh |= {f"head/{name}": array for name, array in head.items()}
-        after = [phase for phase in phases if "backbone" in phase.parts]
-        return solo.network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
-
-    strengths: tuple[float | None, ...] = (None,)
-    if phases and not strategy.shares_head:
-        strengths = (None, *STRENGTHS) if len(prepared.validation) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
-    found: list[_Federated] = []
-    for strength in strengths:
-        try:
-            model = tuned(strength, prepared.train)
-        except TrainingDiverged:
-            continue
-        found.append(_calibrated(task, strength, model, held, tuned))
-    return min(found, key=lambda candidate: candidate.loss) if found else None
-
-
-def _calibrated(
-    task: Task,
-    strength: float | None,
-    model: Model,
-    held: Rows,
-    tuned: Callable[[float | None, Rows], Model],
-) -> _Federated:
-    calibration = calibrate(task, model.outputs(task, held.x), held.y)
-    model = calibration.of(model)
-    loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
-    name = "fine-tuned" if strength is None else f"refitted head (strength {strength:g}), fine-tuned"
-    return _Federated(name, loss, model, lambda rows: calibration.of(tuned(strength, rows)))
-
-
 def _epochs(draft: Draft, strategy: Strategy) -> int:
     """Passes over a department's rows in the whole run; under ``local`` what 3 per round would be."""
 
@@ -189,7 +135,7 @@ def _report(
     task: Task,
     prepared: Prepared,
     contenders: list[solo.Candidate],
-    federated: _Federated | None,
+    federated: Shared | None,
     choice: Choice,
     arms: dict[str, Members],
     secret: int,

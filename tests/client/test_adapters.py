@@ -120,7 +120,7 @@ def prepared_of(data, *, task=THREE, train=80, validation=52):
 def test_the_last_step_ends_in_a_stored_network_that_predicts_what_was_trained(family, tmp_path, monkeypatch):
     """the guard's candidates, the choice, a folder, and from the folder the same outputs to 1e-6"""
     monkeypatch.setattr(alone, "GRID", alone.GRID[:1])
-    monkeypatch.setattr("commonroot.client.finish.STRENGTHS", (1.0,))
+    monkeypatch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
     spec, make = (ADAPTED, rows) if family == "adapter" else CASES[family]
     draft, data = draft_of(spec), make(180, 1)
     flat = Rows(data.x.reshape(len(data), -1), data.y)

@@ -33,7 +33,7 @@ def _quick():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.finish.STRENGTHS", (1.0,))
+        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
         yield
     torch.set_num_threads(threads)
 

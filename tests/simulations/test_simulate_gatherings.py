@@ -43,7 +43,7 @@ columns = [{ name = "a", kind = "number", low = -100, high = 100 }]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr("commonroot.client.alone.GRID", ())
-    monkeypatch.setattr("commonroot.client.finish.STRENGTHS", (1.0,))
+    monkeypatch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
 
 
 def films(folder: Path) -> Path:

@@ -1,0 +1,100 @@
+"""Models with something in them that came from the others, as the guard compares them with those trained alone.
+
+A method that trains networks ends in one: the last broadcast, fine-tuned on the department's rows as the method says.
+Methods that gather build theirs from what was opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from commonroot.client.alone import network
+from commonroot.client.baselines import bounded
+from commonroot.client.choice import FEWEST_TO_DECIDE, calibrate
+from commonroot.client.data import Prepared, Rows, judged, learnable
+from commonroot.client.models import Model
+from commonroot.client.probe import probe_head
+from commonroot.client.tasks import Task
+from commonroot.client.trainer import Private, Trainer, represent
+from commonroot.common.charter import Draft
+from commonroot.common.errors import TrainingDiverged
+from commonroot.strategies.base import Strategy, Tensors
+
+#: Strengths of the head's refit that validation rows choose between; without enough of them, the middle one.
+STRENGTHS: Final = (0.1, 1.0, 10.0)
+USUAL_STRENGTH: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A candidate with something in it that came from the others.
+
+    name   how it was made, in words
+    loss   mean loss on the validation rows, in multiples of the chance loss
+    model  fitted to the training rows, calibrated on the validation rows
+    fit    fits it to any rows, calibrated so
+    """
+
+    name: str
+    loss: float = field(repr=False)
+    model: Model = field(repr=False)
+    fit: Callable[[Rows], Model] = field(repr=False)
+
+
+def shared_network(
+    draft: Draft,
+    strategy: Strategy,
+    prepared: Prepared,
+    received: Tensors,
+    private: Private,
+    *,
+    secret: int,
+    version: int,
+) -> Shared | None:
+    """The best federated model on validation rows; None where the method shares nothing or nothing converges."""
+    if not strategy.plan(draft):
+        return None
+    task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
+    trainer = Trainer(draft, task, secret, strategy.shares_head, prepared.train.x.shape[-1])
+    phases = strategy.finish(draft)
+
+    def tuned(strength: float | None, rows: Rows) -> Model:
+        """The strategy's last phases, from the head of the rounds or from a fresh probe in place of its head phases."""
+        if strength is None:
+            return network(draft, trainer.train(phases, received, private, rows, None, version=version).net)
+        some = bounded(learnable(task, rows))
+        known = some.x if task.reconstructs else some.y
+        seen = represent(draft, received, some.x, private, tokens=task.per_token)
+        head = probe_head(task, seen, known, strength=strength)
+        fresh = {name: array for name, array in private.items() if name.startswith("adapter/")}
+        fresh |= {f"head/{name}": array for name, array in head.items()}
+        after = [phase for phase in phases if "backbone" in phase.parts]
+        return network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
+
+    strengths: tuple[float | None, ...] = (None,)
+    if phases and not strategy.shares_head:
+        strengths = (None, *STRENGTHS) if len(prepared.validation) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
+    found: list[Shared] = []
+    for strength in strengths:
+        try:
+            model = tuned(strength, prepared.train)
+        except TrainingDiverged:
+            continue
+        found.append(_calibrated(task, strength, model, held, tuned))
+    return min(found, key=lambda candidate: candidate.loss) if found else None
+
+
+def _calibrated(
+    task: Task,
+    strength: float | None,
+    model: Model,
+    held: Rows,
+    tuned: Callable[[float | None, Rows], Model],
+) -> Shared:
+    calibration = calibrate(task, model.outputs(task, held.x), held.y)
+    model = calibration.of(model)
+    loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
+    name = "fine-tuned" if strength is None else f"refitted head (strength {strength:g}), fine-tuned"
+    return Shared(name, loss, model, lambda rows: calibration.of(tuned(strength, rows)))
