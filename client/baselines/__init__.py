@@ -41,6 +41,10 @@ MOST_NUMBERS: Final = 20_000_000
 WIDEST_COVARIANCE: Final = 1_000
 #: Tables with more cells than this are worth several threads.
 MANY_CELLS: Final = 1_000_000
+#: Boosted trees are tried on tables of at most this many columns for each row, and this many in all: beyond that some
+#: column parts any rows by chance, linear models win, and growing trees takes longer than everything else together.
+MOST_COLUMNS_PER_ROW: Final = 8
+MOST_TREE_COLUMNS: Final = 2048
 
 
 def recipes(task: Task, x: NDArray[Any], usual: tuple[Recipe, ...] = GRID) -> tuple[Recipe, ...]:
@@ -62,7 +66,14 @@ def recipes(task: Task, x: NDArray[Any], usual: tuple[Recipe, ...] = GRID) -> tu
         return (*words, Recipe("constant")) if ids else (*LINEAR, TREES, Recipe("constant"))
     if ids:
         return (*words, Recipe("constant"))
+    usual = tuple(recipe for recipe in usual if recipe.kind != "trees" or _grows(recipe, x))
     return (*usual, Recipe("constant")) if task.kind in ("rating", "life") else usual
+
+
+def _grows(recipe: Recipe, x: NDArray[Any]) -> bool:
+    """Whether boosted trees can part rows like these at all, and do it before the day is over."""
+    columns = math.prod(x.shape[1:])
+    return len(x) >= 2 * recipe.width and columns <= min(MOST_TREE_COLUMNS, MOST_COLUMNS_PER_ROW * len(x))
 
 
 def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
