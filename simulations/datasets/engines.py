@@ -92,10 +92,10 @@ def write(source: Path, target: Path, *, seed: int, engines: tuple[int, int]) ->
         "rounds": 8,
         "method": {
             "name": "fedper",
-            "options": {"backbone_epochs": 1, "fine_tune_head_epochs": 1, "fine_tune_epochs": 2},
+            "options": {"backbone_epochs": 1, "fine_tune_head_epochs": 1, "fine_tune_epochs": 1},
         },
         "training": {"batch": 128, "optimizer": "adam", "learning_rate": 0.003},
-        "backbone": {"family": "tcn", "steps": STEPS, "channels": len(SENSORS), "width": 32, "layers": 3},
+        "backbone": {"family": "tcn", "steps": STEPS, "channels": len(SENSORS), "width": 24, "layers": 3},
     }
     return World(departments, charter, "four fleets predict the cycles an engine has left")
 
