@@ -79,7 +79,7 @@ def apart_from_pooled(found: Found) -> float:
 
 
 def order_cost(found: Found) -> float:
-    """What the orders of all stores cost, per unit of sales; a unit short costs ``under_cost``, one left ``over_cost``."""
+    """What all stores' orders cost, per unit of sales; a unit short costs ``under_cost``, one left ``over_cost``."""
     return _cost(found, "order step 1")
 
 

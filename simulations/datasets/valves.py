@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from commonroot.simulations.datasets.tables import section, write_parquet
@@ -41,10 +42,10 @@ def experiment(path: Path, name: str) -> pl.DataFrame:
 
 def from_its_start(found: pl.DataFrame) -> pl.DataFrame:
     """An experiment with its sensors standardised by its first, normal, seconds."""
-    start = found[:NORMAL]
-    moments = {name: (start[name].mean(), start[name].std()) for name in SENSORS}
+    start = found.select(SENSORS)[:NORMAL].to_numpy()
+    means, spreads = start.mean(axis=0).tolist(), np.maximum(start.std(axis=0), LEAST_SPREAD).tolist()
     scaled = [
-        ((pl.col(name) - mean) / max(spread, LEAST_SPREAD)).alias(name) for name, (mean, spread) in moments.items()
+        ((pl.col(name) - mean) / spread).alias(name) for name, mean, spread in zip(SENSORS, means, spreads, strict=True)
     ]
     return found.with_columns(scaled)
 
