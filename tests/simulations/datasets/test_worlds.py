@@ -165,7 +165,7 @@ def test_lines_learn_from_the_first_400_seconds_of_each_experiment(tmp_path):
 def test_tags_fit_their_words_and_a_third_of_the_names_is_new(tmp_path):
     world = write("tags", tmp_path)
     for section in world.departments.values():
-        for text, tags in rows(section["test_path"]):
+        for text, tags, _ in rows(section["test_path"]):
             assert len(text.split()) == len(tags.split())
         assert not set(rows(section["path"])) >= set(rows(section["test_path"]))
 
