@@ -95,13 +95,24 @@ def test_many_rows_are_thinned_and_wide_rows_more():
     np.testing.assert_array_equal(bounded(rows).y, kept.y)
 
 
+def test_boosted_trees_are_tried_where_they_can_grow_and_be_done():
+    """leaves of 20 need 40 rows; 64 rows allow 8 · 64 columns, and 2,048 are too many for any"""
+
+    def leaves(*shape):
+        return {recipe.width for recipe in recipes(Regression(0.0, 1.0), np.zeros(shape)) if recipe.kind == "trees"}
+
+    assert leaves(40, 13) == {5, 20} and leaves(39, 13) == {5} and leaves(9, 13) == set()
+    assert leaves(64, 512) == leaves(64, 8, 8, 8) == {5, 20} and leaves(64, 513) == set()
+    assert leaves(300, 2048) == {5, 20} and leaves(300, 2049) == set()
+
+
 def test_ratings_and_lives_are_also_held_against_the_mean():
-    x = np.zeros((4, 2), np.float32)
+    x = np.zeros((40, 2), np.float32)
     for task in (Rating(3.0, 1.0), Life(50.0, 10.0)):
         assert recipes(task, x)[-1].kind == "constant" and recipes(task, x)[:-1] == GRID
     task = Rating(3.0, 2.0, None, 1.0, 5.0)
-    model = fit(Recipe("constant"), task, Rows(x, np.array([1.0, 2.0, 4.0, 5.0])))
-    assert model.predict(task, x).tolist() == [3.0] * 4
+    model = fit(Recipe("constant"), task, Rows(x[:4], np.array([1.0, 2.0, 4.0, 5.0])))
+    assert model.predict(task, x[:4]).tolist() == [3.0] * 4
     assert recipes(Regression(0.0, 1.0), x) == GRID == recipes(Fault(("a", "b")), x)
 
 
