@@ -56,7 +56,7 @@ class Found:
     reports: Reports = field(repr=False)
     sections: Mapping[str, Mapping[str, Any]] = field(repr=False)
     folders: Mapping[str, Path] = field(repr=False)
-    charter: Mapping[str, Any] = field(repr=False)
+    charter: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 #: What a run comes to: the figure of the models kept, and that of the best models alone.
@@ -105,6 +105,7 @@ class Case:
     bound     None: the figure of the best models alone in the same runs
     seeds     of runs, whose figures are averaged; many where runs are cheap and departments small
     figures   what a run comes to
+    scale     of the figure of the best models alone, where it is not that of the models kept
     further   more rows
     """
 
@@ -115,6 +116,7 @@ class Case:
     bound: float | None = 0.0
     seeds: tuple[int, ...] = (1,)
     figures: Figures = mean_of_departments
+    scale: str = ""
     further: tuple[Further, ...] = ()
 
     @property
@@ -148,7 +150,9 @@ CASES: Final = (
         "<=",
         0.0855,
         figures=absolute_share,
+        scale=", in multiples of each row's level",
         further=(
+            Further("WAPE of the models kept, in multiples of each row's level", lambda f: mean_of_departments(f)[0]),
             Further("cost of the newsvendor's orders per unit of sales", order_cost),
             Further("the same of ordering the median forecast", cost_of_median_orders),
         ),
@@ -213,7 +217,7 @@ def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[
     bound = alone if case.bound is None else case.bound
     return [
         Row(f"{case.name}: {case.metric} of the models kept, {over}", kept, case.relation, bound),
-        Row(f"{case.name}: {case.metric} of the best models alone, {over}", alone),
+        Row(f"{case.name}: {case.metric} of the best models alone{case.scale}, {over}", alone),
         *(
             Row(f"{case.name}: {one.what}", one.over(values), one.relation, one.bound)
             for one, values in zip(case.further, zip(*further, strict=True), strict=True)
