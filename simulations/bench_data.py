@@ -243,7 +243,7 @@ def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Cons
 
 
 def _test_targets(section: Mapping[str, Any]) -> NDArray[np.float64]:
-    with np.load(section["test_path"]) as arrays:
+    with np.load(section["test_path"], allow_pickle=False) as arrays:
         return np.asarray(arrays[section["target"]], dtype=np.float64)
 
 
