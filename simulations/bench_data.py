@@ -26,6 +26,15 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.simulations import bench_data_loading
 from commonroot.simulations.bench import Row
+from commonroot.simulations.bench_data_further import (
+    ROUNDING,
+    Further,
+    apart_from_pooled,
+    cost_of_median_orders,
+    not_better,
+    order_cost,
+    worse_off,
+)
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.datasets.world import World
 from commonroot.simulations.progress import ArmsProgress
@@ -43,11 +52,13 @@ class Found:
     reports   by department, as each wrote its own
     sections  ``[data]`` by department
     folders   of departments, with the models they keep
+    charter   the fields of the charter, its seed included
     """
 
     reports: Reports = field(repr=False)
     sections: Mapping[str, Mapping[str, Any]] = field(repr=False)
     folders: Mapping[str, Path] = field(repr=False)
+    charter: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 #: What a run comes to: the figure of the models kept, and that of the best models alone.
@@ -96,6 +107,8 @@ class Case:
     bound     None: the figure of the best models alone in the same runs
     seeds     of runs, whose figures are averaged; many where runs are cheap and departments small
     figures   what a run comes to
+    scale     of the figure of the best models alone, where it is not that of the models kept
+    further   more rows
     """
 
     dataset: str
@@ -105,6 +118,8 @@ class Case:
     bound: float | None = 0.0
     seeds: tuple[int, ...] = (1,)
     figures: Figures = mean_of_departments
+    scale: str = ""
+    further: tuple[Further, ...] = ()
 
     @property
     def name(self) -> str:
@@ -121,10 +136,40 @@ CASES: Final = (
     Case("clothing", "stars", "RMSE", "<=", None),
     Case("heart", "flamby", "accuracy", ">=", 0.838, seeds=tuple(range(1, 11))),
     Case("school", "quarter", "explained variance", ">=", 0.328, figures=explained_of_all),
-    Case("engines", "forty", "RMSE", "<=", 18.1),
-    Case("valves", "benchmark", "F1", ">=", 0.29),
-    Case("sales", "weeks-13", "WAPE", "<=", 0.0855, figures=absolute_share),
-    Case("films", "occupations", "RMSE", "<=", 0.943),
+    Case("engines", "forty", "RMSE", "<=", 18.1, further=(Further("fleets worse off than alone", worse_off),)),
+    Case(
+        "valves",
+        "benchmark",
+        "F1",
+        ">=",
+        0.29,
+        further=(Further("lines worse off than alone", worse_off, "<=", 0),),
+    ),
+    Case(
+        "sales",
+        "weeks-13",
+        "WAPE",
+        "<=",
+        0.0855,
+        figures=absolute_share,
+        scale=", in multiples of each row's level",
+        further=(
+            Further("WAPE of the models kept, in multiples of each row's level", lambda f: mean_of_departments(f)[0]),
+            Further("cost of the newsvendor's orders per unit of sales", order_cost),
+            Further("the same of ordering the median forecast", cost_of_median_orders),
+        ),
+    ),
+    Case(
+        "films",
+        "occupations",
+        "RMSE",
+        "<=",
+        0.943,
+        further=(
+            Further("largest |federated - pooled| of an item's factors", apart_from_pooled, "<=", ROUNDING, max),
+            Further("groups whose federated RMSE is not below that alone", not_better, "<=", 0, max),
+        ),
+    ),
     Case("office", "surf", "accuracy", ">=", 0.463, seeds=(1, 2, 3)),
     Case("office", "googlenet", "accuracy", ">=", 0.964, seeds=(1, 2, 3)),
     Case("digit-images", "labels", "accuracy", ">=", None),
@@ -161,11 +206,12 @@ def run(console: Console, names: Sequence[str] = (), *, data: Path | None = None
 
 def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[Row]:
     reports: list[Reports] = []
-    figures = []
+    figures, further = [], []
     for seed in case.seeds:
         with tempfile.TemporaryDirectory() as scratch:
             found = _simulated(case, source, Path(scratch), seed, console)
             figures.append(case.figures(found))
+            further.append([one.of(found) for one in case.further])
             reports.append(found.reports)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -175,7 +221,11 @@ def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[
     bound = alone if case.bound is None else case.bound
     return [
         Row(f"{case.name}: {case.metric} of the models kept, {over}", kept, case.relation, bound),
-        Row(f"{case.name}: {case.metric} of the best models alone, {over}", alone),
+        Row(f"{case.name}: {case.metric} of the best models alone{case.scale}, {over}", alone),
+        *(
+            Row(f"{case.name}: {one.what}", one.over(values), one.relation, one.bound)
+            for one, values in zip(case.further, zip(*further, strict=True), strict=True)
+        ),
     ]
 
 
@@ -185,16 +235,19 @@ def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Cons
         result = simulate(scenario, folder=scratch / "run", tell=tell)
     reports = {report["name"]: report for report in result["arms"][0]["departments"]}
     folders = next((scratch / "run" / "arms").iterdir()) / "departments"
-    return Found(reports, world.departments, {name: folders / name for name in reports})
+    return Found(
+        reports, world.departments, {name: folders / name for name in reports}, scenario.charter.model_dump(mode="json")
+    )
 
 
 def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[World, Scenario]:
     """A case's tables, written into ``target``, and the federation of their departments."""
     world = get(case.dataset).write(source, target, seed=seed, protocol=case.protocol)
+    charter = {**world.charter, "training": {"seed": seed, **world.charter.get("training", {})}}
     scenario = Scenario.model_validate(
         {
             "seed": seed,
-            "charter": {"federation": case.dataset, "name": case.protocol, **world.charter},
+            "charter": {"federation": case.dataset, "name": case.protocol, **charter},
             "departments": [{"name": name, "data": section} for name, section in world.departments.items()],
         }
     )

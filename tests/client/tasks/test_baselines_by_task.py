@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -299,6 +300,31 @@ def test_one_column_is_held_against_its_mean():
     model = fit(Recipe("projection", 0.95), task, Rows(x, np.zeros(50, np.int64)))
     expected = np.log(np.square(x[:, 0] - x.mean()))
     np.testing.assert_allclose(model.outputs(task, x)[:, 0], expected, atol=1e-4)
+
+
+def test_the_distance_by_covariance_is_scikit_learns():
+    x = normal_rows()
+    task = Anomaly().fitted_to(x)
+    model = fit(Recipe("distance"), task, Rows(x, np.zeros(300, np.int64)))
+    expected = np.log(LedoitWolf().fit(x.astype(float)).mahalanobis(x.astype(float)))
+    np.testing.assert_allclose(model.outputs(task, x)[:, 0], expected, atol=1e-6)
+
+
+def test_a_column_that_never_varied_may_vary_later():
+    """(0.1 / 1e-6)², floored by the least share of the greatest variance: far away, and finite"""
+    x = np.concatenate([normal_rows(), np.ones((300, 1), np.float32)], axis=1)
+    task = Anomaly().fitted_to(x)
+    model = fit(Recipe("distance"), task, Rows(x, np.zeros(300, np.int64)))
+    moved = x.copy()
+    moved[:, -1] += 1.0
+    assert (model.outputs(task, moved) > model.outputs(task, x)).all()
+    assert np.isfinite(model.outputs(task, moved)).all()
+
+
+def test_rows_too_wide_for_a_covariance_are_not_measured_by_one():
+    task = Anomaly().fitted_to(np.zeros((2, 2000), np.float32))
+    assert "distance" not in {recipe.kind for recipe in recipes(task, np.zeros((2, 2000), np.float32))}
+    assert "distance" in {recipe.kind for recipe in recipes(task, np.zeros((2, 10, 8), np.float32))}
 
 
 def test_the_isolation_forest_is_scikit_learns():
