@@ -35,6 +35,7 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
+from commonroot.common.families import check_families
 from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Confirm, Open, Refusal, RoundOpen, RunClose, Train
@@ -422,6 +423,7 @@ class Session:
         charter = self._approved(digest)
         if charter is None:
             raise NotApproved(f"charter {digest.hex()[:16]}… was not approved by department {self._me!r}")
+        check_families(charter, self._roster)  # it may have been approved under another roster
         return charter
 
     def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:

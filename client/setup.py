@@ -25,6 +25,7 @@ from commonroot.common.errors import (
     StatisticsMissing,
     WrongFederation,
 )
+from commonroot.common.families import check_families
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
@@ -243,13 +244,15 @@ def approve(folder: DepartmentFolder, path: Path, *, expected: str | None = None
     """Approve a signed charter, by this department's own decision; from then on its daemon takes part in it.
 
     Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    NotApproved where the hash is not the expected one, StatisticsMissing where it builds on statistics not held here.
+    TooFewDepartments where a family is too small for this roster, NotApproved where the hash is not the expected one,
+    StatisticsMissing where it builds on statistics not held here.
     """
     data = read_bytes(path, what="the charter")
     roster = folder.roster()
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
     folder.require_federation(charter.federation)
     check_sealed(charter)
+    check_families(charter, roster)
     if charter.statistics is not None and not held(folder.root, charter.statistics):
         raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
     if expected is not None and charter.digest.hex() != expected.lower():
@@ -278,6 +281,10 @@ def plain_words(charter: Charter) -> list[str]:
         ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
+        *(
+            f"Departments of family {family.name!r} share a head: {', '.join(family.departments) or 'all of them'}."
+            for family in charter.families
+        ),
         *(
             [f"Columns are standardised with the statistics of charter {charter.statistics}."]
             if charter.statistics

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
+from commonroot.common.families import check_families
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
@@ -57,6 +58,7 @@ class RunDriver:
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
         self._strategy = build(self._charter)
+        check_families(self._charter, roster)
         self._roster = roster
         self._identity = identity
         self._journal = journal
