@@ -34,7 +34,7 @@ class Ditto(FedAvg):
 
     copy_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     finish_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
-    anchor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    anchor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     def plan(self, draft: Draft) -> tuple[Phase, ...]:
         """FedAvg's phase, then the copy's."""

@@ -28,7 +28,7 @@ class FedProx(FedAvgFineTune):
 
     name: ClassVar[str] = "fedprox"
 
-    proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
 
     def plan(self, draft: Draft) -> tuple[Phase, ...]:
         """One simultaneous phase, anchored at the broadcast."""

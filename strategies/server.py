@@ -37,8 +37,8 @@ Doubles = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.float32]]
 #: Names that start so stay at the coordinator.
 PREFIX: Final = "server/"
-#: Step sizes where the charter names none: those of an average are a change, those of Adam and Yogi a number of τ's.
-USUAL_RATE: Final = {"average": 1.0, "momentum": 1.0, "adam": 0.03, "yogi": 0.03}
+#: Step sizes where the charter names none; a buffer with β₁ = 0.9 adds up ten changes, of which three are taken.
+USUAL_RATE: Final = {"average": 1.0, "momentum": 0.3, "adam": 0.03, "yogi": 0.03}
 BUFFERS: Final[dict[str, tuple[str, ...]]] = {
     "average": (),
     "momentum": ("first",),
@@ -53,7 +53,7 @@ class ServerStep(BaseModel):
     """The options that every averaging method has for the coordinator's step.
 
     server        ``average``, ``momentum``, ``adam`` or ``yogi``
-    server_rate   η; by default 1 for ``average`` and ``momentum``, 0.03 for ``adam`` and ``yogi``
+    server_rate   η; by default 1 for ``average``, 0.3 for ``momentum``, 0.03 for ``adam`` and ``yogi``
     server_beta1  β₁, decay of the buffer of changes
     server_beta2  β₂, decay of the buffer of their squares; ``adam`` and ``yogi``
     server_tau    τ, how careful ``adam`` and ``yogi`` are where changes are small
