@@ -16,7 +16,9 @@ from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.booster import Boosting
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
+from commonroot.strategies.linear import SharedLinear
 from commonroot.strategies.local import Local
 from commonroot.strategies.personal import FedPer, FedRep
 from commonroot.strategies.statistics import Statistics
@@ -40,7 +42,7 @@ STRATEGIES: Final = MappingProxyType(
     {kind.name: kind for kind in (FedAvg, FedAvgFineTune, FedPer, FedRep, Local)},
 )
 #: Methods that add up exact arithmetic.
-GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS)})
+GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear)})
 
 
 def build(draft: Draft) -> Strategy | Gathering:

@@ -1,0 +1,226 @@
+"""A department's side of ``boosting``: its rows as slots, the opened trees as a model, and trees of its own on top.
+
+The shared trees may fit a department a little less than its own rows would have it.  Private trees are grown on top, on
+its own rows and in the same way, starting from the shared scores; validation rows say how many, and of how many shared
+ones.  They cost no message and never leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commonroot.client.choice import FEWEST_TO_DECIDE, calibrate
+from commonroot.client.common_columns import CommonColumns, LabelsHere, NumberHere
+from commonroot.client.data import Prepared, Rows
+from commonroot.client.models import Model
+from commonroot.client.shared_models import Shared
+from commonroot.client.tasks import Task
+from commonroot.client.tasks.regression import Values
+from commonroot.common.charter import Draft
+from commonroot.common.errors import ConfigError, DataError
+from commonroot.strategies.base import Tensors
+from commonroot.strategies.booster import GROWN, LEAF, OFFSET, SPLIT, Boosting, grown
+from commonroot.strategies.histogram_trees import Slots
+from commonroot.strategies.linear import SharedLinear
+
+#: Private trees that validation rows choose between, and their depth and fewest rows of a leaf.
+PRIVATE_TREES: Final = (0, 10, 30)
+PRIVATE_DEPTH, PRIVATE_ROWS = 2, 5
+#: Shares of the shared trees that validation rows choose between.
+SHARES: Final = (0.5, 1.0)
+#: No encoded number is beyond this.
+_FAR: Final = 1e30
+
+
+def check_task(method: Boosting | SharedLinear, task: Task) -> None:
+    """Raise ConfigError unless the task is the one that the charter's loss and labels are of."""
+    if method.loss == "squared":
+        if not isinstance(task, Values):
+            raise ConfigError(f"the charter predicts a value, and the task here is {task.kind!r}")
+        return
+    labels = getattr(task, "labels", None)
+    if task.learns != "label" or labels is None:
+        raise ConfigError(f"the charter tells labels apart, and the task here is {task.kind!r}")
+    if tuple(labels) != method.named:
+        raise ConfigError(
+            "the labels here are not the charter's, in its order",
+            hint=f"labels = [{', '.join(repr(label) for label in method.named)}] under [data]",
+        )
+
+
+def target_of(method: Boosting | SharedLinear, y: NDArray[Any]) -> NDArray[Any]:
+    """Encoded targets as the method gathers them.  Raises DataError for a value beyond the charter's range."""
+    if method.loss == "logistic":
+        return np.asarray(y, np.int64)
+    told = (np.asarray(y, np.float64) - method.middle) / method.half
+    beyond = int(np.count_nonzero(np.abs(told) > 1))
+    if beyond:
+        raise DataError(f"{beyond} target value(s) are not between {method.low:g} and {method.high:g}")
+    return np.asarray(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Booster:
+    """Opened trees over a department's encoded rows.
+
+    state  the final broadcast
+    """
+
+    draft: Draft
+    method: Boosting
+    columns: CommonColumns
+    state: Tensors = field(repr=False)
+
+    @property
+    def trees(self) -> int:
+        """Whole trees of each output that have grown."""
+        return max(0, int(self.state[GROWN]) - 1) // self.method.depth
+
+    def fitted(self, task: Task, rows: Rows, shared: int, private: int) -> Model:
+        """The first ``shared`` trees, and ``private`` ones grown on these rows on top of them."""
+        kept = [(self.state[SPLIT][at], self.state[LEAF][at]) for at in range(shared)]
+        if private and len(rows):
+            codes = self.columns.codes(rows.x)
+            base = self.method.scores_of(self.draft, self.state, codes, shared)
+            draft = self._own_draft(private, len(rows))
+            own = grown(draft, {"codes": codes, "target": target_of(self.method, rows.y), "base": base}, guess=False)
+            kept += [(own[SPLIT][at], own[LEAF][at]) for at in range(private)]
+        return self._model(task, kept)
+
+    def _own_draft(self, trees: int, rows: int) -> Draft:
+        options = {"depth": PRIVATE_DEPTH, "least_rows": PRIVATE_ROWS, "most_rows": max(rows, 1)}
+        method = self.draft.method.model_copy(update={"options": self.draft.method.options | options})
+        return self.draft.model_copy(update={"rounds": 1 + trees * PRIVATE_DEPTH, "method": method})
+
+    def _model(self, task: Task, kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Model:
+        """Node tables as ``models`` walks them; values in the task's own units where it predicts one."""
+        slots = Slots.of(self.draft.columns)
+        tables = [
+            _Table(self.columns, slots, splits[output].astype(np.int64), leaves[output].astype(np.float64))
+            for splits, leaves in kept
+            for output in range(self.method.outputs)
+        ] or [_Table.empty(self.columns, slots) for _ in range(self.method.outputs)]
+        offset = self.state[OFFSET].astype(np.float64)
+        factor = 1.0
+        if isinstance(task, Values):
+            factor = self.method.half / task.scale
+            offset = offset * factor + (self.method.middle - task.centre) / task.scale
+        return Model("trees", _padded(tables, factor) | {"offset": offset})
+
+
+class _Table:
+    """One tree as rows of a table: feature, threshold, left, right, value; a leaf's sides are itself."""
+
+    def __init__(
+        self, columns: CommonColumns, slots: Slots, splits: NDArray[np.int64], leaves: NDArray[np.float64]
+    ) -> None:
+        self._columns, self._slots, self._splits, self._leaves = columns, slots, splits, leaves
+        self.nodes: list[tuple[int, float, int, int, float]] = []
+        self._put(0)
+
+    @classmethod
+    def empty(cls, columns: CommonColumns, slots: Slots) -> _Table:
+        """A single leaf of 0."""
+        return cls(columns, slots, np.zeros(0, np.int64), np.zeros(1))
+
+    def _put(self, place: int) -> int:
+        """The subtree at a place of the whole tree, numbered level by level; the number of its first node."""
+        if place >= len(self._splits):
+            return self._node(0, 0.0, value=float(self._leaves[place - len(self._splits)]))
+        split = int(self._splits[place])
+        if not split:
+            return self._put(2 * place + 1)
+        slot, way = divmod(split - 1, 2)
+        column = int(self._slots.column[slot])
+        here, at = self._columns.columns[column], slot - int(self._slots.starts[column])
+        first = self._reserve()
+        left, right = self._put(2 * place + 1), self._put(2 * place + 2)
+        if isinstance(here, NumberHere):
+            self._number(first, here, at, (left, right), left if way else right)
+        else:
+            self._label(first, here, at, left, right)
+        return first
+
+    def _number(self, first: int, here: NumberHere, at: int, sides: tuple[int, int], gap: int) -> None:
+        threshold = float(here.thresholds[at]) if at < len(here.edges) else _FAR
+        if here.gap is None:
+            self.nodes[first] = (here.at, threshold, *sides, 0.0)
+            return
+        tested = self._node(here.at, threshold, sides=sides)
+        self.nodes[first] = (here.gap, 0.5, tested, gap, 0.0)
+
+    def _label(self, first: int, here: LabelsHere, at: int, left: int, right: int) -> None:
+        """``left`` for the label (or others, or gaps) at this slot."""
+        if at < len(here.at):
+            tested, sides = here.at[at], (right, left)
+        elif at == len(here.at) + 1:
+            tested, sides = -1 if here.gap is None else here.gap, (right, left)
+        else:  # others: none of the listed labels, and no gap
+            listed = [one for one in (*here.at, -1 if here.gap is None else here.gap) if one >= 0]
+            following = left
+            for one in listed[1:]:
+                following = self._node(one, 0.5, sides=(following, right))
+            tested, sides = (listed[0], (following, right)) if listed else (-1, (left, left))
+        if tested < 0:  # stands for nothing here, so every row goes the other way; for others, this one
+            tested, sides = 0, (sides[0], sides[0])
+        self.nodes[first] = (tested, 0.5, *sides, 0.0)
+
+    def _reserve(self) -> int:
+        return self._node(0, 0.0)
+
+    def _node(self, feature: int, threshold: float, *, sides: tuple[int, int] | None = None, value: float = 0.0) -> int:
+        own = len(self.nodes)
+        self.nodes.append((feature, threshold, *(sides or (own, own)), value))
+        return own
+
+
+def _padded(tables: list[_Table], factor: float) -> dict[str, NDArray[Any]]:
+    most = max(len(table.nodes) for table in tables)
+    own = np.tile(np.arange(most, dtype=np.int32), (len(tables), 1))
+    arrays: dict[str, NDArray[Any]] = {
+        "feature": np.zeros((len(tables), most), dtype=np.int32),
+        "threshold": np.zeros((len(tables), most)),
+        "left": own,
+        "right": own.copy(),
+        "value": np.zeros((len(tables), most)),
+    }
+    for at, table in enumerate(tables):
+        columns = zip(*table.nodes, strict=True)
+        for name, values in zip(("feature", "threshold", "left", "right", "value"), columns, strict=True):
+            arrays[name][at, : len(values)] = values
+    arrays["value"] *= factor
+    return arrays
+
+
+def shared_trees(booster: Booster, prepared: Prepared) -> Shared:
+    """The best on validation rows of the shared trees with and without private ones on top.
+
+    On fewer validation rows than can decide, all shared trees and no others.
+    """
+    task, held = prepared.task, prepared.validation
+    decides = len(held) >= FEWEST_TO_DECIDE
+    shares = sorted({max(1, round(share * booster.trees)) for share in SHARES if booster.trees} or {0})
+    tried = [(shared, private) for shared in shares for private in PRIVATE_TREES] if decides else [(booster.trees, 0)]
+    found = [_candidate(booster, task, prepared.train, held, *one) for one in tried]
+    return min(found, key=lambda candidate: candidate.loss)
+
+
+def _candidate(booster: Booster, task: Task, train: Rows, held: Rows, shared: int, private: int) -> Shared:
+    model = booster.fitted(task, train, shared, private)
+    calibration = calibrate(task, model.outputs(task, held.x), held.y)
+    model = calibration.of(model)
+    loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
+    name = f"{shared} shared trees" + (f" and {private} of its own" if private else "")
+    return Shared(name, loss, model, lambda rows: calibration.of(booster.fitted(task, rows, shared, private)))
+
+
+def gathered(
+    method: Boosting, columns: CommonColumns, rows: Rows
+) -> Mapping[str, NDArray[np.generic]]:
+    """What ``Boosting.gather`` reads of encoded rows."""
+    return {"codes": columns.codes(rows.x), "target": target_of(method, rows.y)}
