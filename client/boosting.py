@@ -1,6 +1,6 @@
 """A department's side of ``boosting``: its rows as slots, the opened trees as a model, and trees of its own on top.
 
-The shared trees may fit a department a little less than its own rows would have it.  Private trees are grown on top, on
+Scores start at the department's own level.  The shared trees may fit it less well than its own rows would have it.  Private trees are grown on top, on
 its own rows and in the same way, starting from the shared scores; validation rows say how many, and of how many shared
 ones.  They cost no message and never leave.
 """
@@ -84,20 +84,23 @@ class Booster:
     def fitted(self, task: Task, rows: Rows, shared: int, private: int) -> Model:
         """The first ``shared`` trees, and ``private`` ones grown on these rows on top of them."""
         kept = [(self.state[SPLIT][at], self.state[LEAF][at]) for at in range(shared)]
+        level = self.method.level_of(target_of(self.method, rows.y))
         if private and len(rows):
             codes = self.columns.codes(rows.x)
-            base = self.method.scores_of(self.draft, self.state, codes, shared)
+            base = self.method.scores_of(self.draft, self.state, codes, shared) + level
             draft = self._own_draft(private, len(rows))
             own = grown(draft, {"codes": codes, "target": target_of(self.method, rows.y), "base": base}, guess=False)
             kept += [(own[SPLIT][at], own[LEAF][at]) for at in range(private)]
-        return self._model(task, kept)
+        return self._model(task, kept, level)
 
     def _own_draft(self, trees: int, rows: int) -> Draft:
         options = {"depth": PRIVATE_DEPTH, "least_rows": PRIVATE_ROWS, "most_rows": max(rows, 1)}
         method = self.draft.method.model_copy(update={"options": self.draft.method.options | options})
         return self.draft.model_copy(update={"rounds": 1 + trees * PRIVATE_DEPTH, "method": method})
 
-    def _model(self, task: Task, kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Model:
+    def _model(
+        self, task: Task, kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]], level: NDArray[np.float64]
+    ) -> Model:
         """Node tables as ``models`` walks them; values in the task's own units where it predicts one."""
         slots = Slots.of(self.draft.columns)
         tables = [
@@ -105,7 +108,7 @@ class Booster:
             for splits, leaves in kept
             for output in range(self.method.outputs)
         ] or [_Table.empty(self.columns, slots) for _ in range(self.method.outputs)]
-        offset = self.state[OFFSET].astype(np.float64)
+        offset = self.state[OFFSET].astype(np.float64) + level
         factor = 1.0
         if isinstance(task, Values):
             factor = self.method.half / task.scale
@@ -219,8 +222,8 @@ def _candidate(booster: Booster, task: Task, train: Rows, held: Rows, shared: in
     return Shared(name, loss, model, lambda rows: calibration.of(booster.fitted(task, rows, shared, private)))
 
 
-def gathered(
-    method: Boosting, columns: CommonColumns, rows: Rows
-) -> Mapping[str, NDArray[np.generic]]:
+def gathered(method: Boosting, columns: CommonColumns, rows: Rows) -> Mapping[str, NDArray[np.generic]]:
     """What ``Boosting.gather`` reads of encoded rows."""
-    return {"codes": columns.codes(rows.x), "target": target_of(method, rows.y)}
+    target = target_of(method, rows.y)
+    base = np.repeat(method.level_of(target)[None], len(rows), axis=0)
+    return {"codes": columns.codes(rows.x), "target": target, "base": base}

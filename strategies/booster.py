@@ -9,7 +9,8 @@ bins.  One round counts what the first guess needs; then every round grows one l
     coordinator  the best split of every node from the sums (``histogram_trees.choose_splits``); after a tree's last
                  level its leaves, rate · -G / (H + λ), as multiples of 2^-20
 
-so a charter has 1 + trees · depth rounds.  What is summed are whole numbers below 2^53, and scores are sums of multiples
+so a charter has 1 + trees · depth rounds.  Departments start from their own levels unless the charter says otherwise:
+one with many cases and one with few share what tells cases apart, not how many there are.  What is summed are whole numbers below 2^53, and scores are sums of multiples
 of 2^-20: both are exact in any order, and every tree is that of the same algorithm on all rows in one table, bit for bit.
 
 What the sums show: per node and slot the number of rows of ALL departments in the sum and their summed gradients, which
@@ -66,11 +67,13 @@ class Boosting(BaseModel):
     penalty       λ on the square of a leaf
     least_rows    fewest rows of all departments on either side of a split
     least_weight  least summed hessian on either side
+    own_levels    every department's scores start at its own level (``level_of``), which it tells nobody, so that the
+                  trees need not explain why one has more of a label than another
     most_rows     a department with more training rows cannot take part; bounds the sums
 
     ``gather`` reads ``codes``, (n, columns) positions in the columns' slots; ``target``, (n,) positions of labels, or
-    float64 in [-1, 1] of the range; and, where there are scores to start from, ``base``, (n, outputs), multiples of
-    2^-20.
+    float64 in [-1, 1] of the range; and, where scores start anywhere but at 0, ``base``, (n, outputs), multiples of
+    2^-20, the department's level in every row.
 
     Guarantees
     ----------
@@ -92,6 +95,7 @@ class Boosting(BaseModel):
     penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     least_rows: Annotated[int, Field(ge=1)] = 20
     least_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
+    own_levels: bool = True
     most_rows: Annotated[int, Field(ge=1, le=1 << 30)] = 100_000
 
     @model_validator(mode="after")
@@ -253,6 +257,16 @@ class Boosting(BaseModel):
             own = labels[:, None] == np.arange(self.outputs)
         return np.rint((given - own) / UNIT), np.rint(given * (1.0 - given) / UNIT)
 
+    def level_of(self, target: NDArray[np.generic]) -> Doubles:
+        """(outputs,) the logarithms of the labels' shares among a department's rows, each counted once more than it is
+        there; or the mean, drawn to the middle by one row.  In multiples of 2^-20; zeros without ``own_levels``."""
+        if not self.own_levels:
+            return np.zeros(self.outputs)
+        if self.loss == "squared":
+            return on_grid(np.array([np.asarray(target, np.float64).sum() / (len(target) + 1)]))
+        logs = np.log(np.bincount(np.asarray(target, np.int64), minlength=len(self.named)) + 1.0)
+        return on_grid(logs[1:] - logs[:1] if self.outputs == 1 else logs - logs.mean())
+
     def scores_of(self, draft: Draft, state: Tensors, codes: NDArray[np.integer], through: int) -> Doubles:
         """(n, outputs) of the first guess and the first so many trees; exact."""
         out = np.repeat(state[OFFSET].astype(np.float64)[None], len(codes), axis=0)
@@ -278,12 +292,12 @@ class Boosting(BaseModel):
         through: int,
     ) -> tuple[Doubles, dict[str, NDArray[np.generic]]]:
         """Scores by whole trees, going on from those kept where they are of the same trees, and what to keep."""
-        since = int(private[THROUGH]) if THROUGH in private else -1
+        since = int(np.ravel(private[THROUGH])[0]) if THROUGH in private else -1
         if 0 <= since <= through and np.array_equal(private[WHICH], _name(state, since)):
             scores = self._grow(draft, state, codes, np.array(private[SCORES], np.float64), since, through)
         else:
             scores = self.scores_of(draft, state, codes, through)
-        kept = {SCORES: scores, THROUGH: np.array(through, np.int64), WHICH: _name(state, through)}
+        kept = {SCORES: scores, THROUGH: np.array([through], np.int64), WHICH: _name(state, through)}
         return (scores if base is None else scores + np.asarray(base, np.float64)), kept
 
     def _check_rows(self, draft: Draft, codes: NDArray[np.generic], target: NDArray[np.generic]) -> None:
@@ -323,7 +337,10 @@ class Boosting(BaseModel):
         return following
 
     def _first_guess(self, slots: Slots, found: Mapping[str, Ints]) -> Doubles:
-        """(outputs,) the mean value, or the logarithms of the labels' shares, from gradients at scores of 0."""
+        """(outputs,) the mean value, or the logarithms of the labels' shares, from gradients at scores of 0.
+
+        Where departments start at their own levels there is next to nothing left for it.
+        """
         first = slice(0, int(slots.sizes[0]))
         rows = int(found["count"][0, 0, first].sum())
         away = found["gradient"][:, 0, first].sum(axis=1) * UNIT / rows

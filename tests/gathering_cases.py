@@ -160,7 +160,8 @@ def _table(seed, rows):
 def boosted_labels(seed, rows=120, labels=2):
     codes, score, _ = _table(seed, rows)
     target = (score > 0).astype(np.int64) + (score > 1.5).astype(np.int64) * (labels == 3)
-    return {"codes": codes, "target": target}
+    method = build(boosting_draft(labels="no|yes" if labels == 2 else LABELS))
+    return {"codes": codes, "target": target, "base": np.repeat(method.level_of(target)[None], rows, axis=0)}
 
 
 def boosted_three(seed):

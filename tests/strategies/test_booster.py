@@ -79,6 +79,8 @@ def test_kept_scores_and_scores_computed_anew_contribute_the_same(case):
 def test_the_first_guess_is_the_logarithm_of_the_odds():
     """Of 480 rows a share s is labelled yes; the guess is log(s / (1 - s)) to a multiple of 2^-20."""
     parts = [cases.boosted_labels(seed) for seed in range(4)]
+    for part in parts:
+        del part["base"]
     share = np.concatenate([part["target"] for part in parts]).mean()
     state = cases.rounds_of(cases.boosting_draft(trees=1), parts)[1]
     assert state[OFFSET][0] == pytest.approx(np.log(share / (1 - share)), abs=UNIT)
@@ -88,6 +90,17 @@ def test_the_first_guess_is_the_mean_of_values():
     parts = [cases.boosted_values(seed) for seed in range(4)]
     state = cases.rounds_of(cases.boosting_draft(trees=1, **VALUES), parts)[1]
     assert state[OFFSET][0] == pytest.approx(np.concatenate([part["target"] for part in parts]).mean(), abs=2 * UNIT)
+
+
+def test_a_departments_own_level_worked_by_hand():
+    """Seven of nine rows yes: log((7 + 1)/(2 + 1)).  Three labels 4, 2, 0: logs of 5, 3, 1 less their mean.  Values
+    .2 and .4: their sum over 3 rows, one more than there are."""
+    two, three = build(cases.boosting_draft()), build(cases.boosting_draft(labels=cases.LABELS))
+    assert two.level_of(np.array([1] * 7 + [0] * 2)) == pytest.approx([np.log(8 / 3)], abs=UNIT)
+    logs = np.log([5, 3, 1])
+    assert three.level_of(np.array([0] * 4 + [1] * 2)) == pytest.approx(logs - logs.mean(), abs=UNIT)
+    assert build(cases.boosting_draft(**VALUES)).level_of(np.array([0.2, 0.4])) == pytest.approx([0.2], abs=UNIT)
+    assert build(cases.boosting_draft(own_levels=False)).level_of(np.array([1, 1])).tolist() == [0.0]
 
 
 def test_a_level_worked_by_hand():
