@@ -1,12 +1,14 @@
 """A department's side of ``boosting``: its rows as slots, the opened trees as a model, and trees of its own on top.
 
-Scores start at the department's own level.  The shared trees may fit it less well than its own rows would have it.  Private trees are grown on top, on
-its own rows and in the same way, starting from the shared scores; validation rows say how many, and of how many shared
-ones.  They cost no message and never leave.
+Scores start at the department's own level.  The shared trees may fit it less well than its own rows would have it, so
+private trees are grown on top, on its own rows and in the same way, starting from the shared scores; they cost no
+message and never leave.  Validation rows must prove that they, or fewer shared trees, help: picking the least of some
+noisy losses did harm when tried.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.choice import FEWEST_TO_DECIDE, calibrate
+from commonroot.client.choice import FEWEST_TO_DECIDE, Evidence, calibrate
 from commonroot.client.common_columns import CommonColumns, LabelsHere, NumberHere
 from commonroot.client.data import Prepared, Rows
 from commonroot.client.models import Model
@@ -28,11 +30,10 @@ from commonroot.strategies.booster import GROWN, LEAF, OFFSET, SPLIT, Boosting, 
 from commonroot.strategies.histogram_trees import Slots
 from commonroot.strategies.linear import SharedLinear
 
-#: Private trees that validation rows choose between, and their depth and fewest rows of a leaf.
-PRIVATE_TREES: Final = (0, 10, 30)
+#: What may be kept instead of all shared trees and no others: a share of them, and how many of its own on top.
+OTHERWISE: Final = ((0.5, 0), (1.0, 10), (1.0, 30))
+#: Depth of private trees, and fewest rows on either side of their splits.
 PRIVATE_DEPTH, PRIVATE_ROWS = 2, 5
-#: Shares of the shared trees that validation rows choose between.
-SHARES: Final = (0.5, 1.0)
 #: No encoded number is beyond this.
 _FAR: Final = 1e30
 
@@ -201,25 +202,32 @@ def _padded(tables: list[_Table], factor: float) -> dict[str, NDArray[Any]]:
 
 
 def shared_trees(booster: Booster, prepared: Prepared) -> Shared:
-    """The best on validation rows of the shared trees with and without private ones on top.
+    """All shared trees, or what is better by more than a standard error on enough validation rows."""
+    task, train, held = prepared.task, prepared.train, prepared.validation
+    best, losses = _candidate(booster, task, train, held, booster.trees, 0)
+    if len(held) < FEWEST_TO_DECIDE:
+        return best
+    bound, usual = 0.0, losses
+    for share, private in OTHERWISE if booster.trees else ():
+        other, losses = _candidate(booster, task, train, held, max(1, round(share * booster.trees)), private)
+        gains = usual - losses
+        found = Evidence(float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains)))
+        if found.bound > bound:
+            best, bound = other, found.bound
+    return best
 
-    On fewer validation rows than can decide, all shared trees and no others.
-    """
-    task, held = prepared.task, prepared.validation
-    decides = len(held) >= FEWEST_TO_DECIDE
-    shares = sorted({max(1, round(share * booster.trees)) for share in SHARES if booster.trees} or {0})
-    tried = [(shared, private) for shared in shares for private in PRIVATE_TREES] if decides else [(booster.trees, 0)]
-    found = [_candidate(booster, task, prepared.train, held, *one) for one in tried]
-    return min(found, key=lambda candidate: candidate.loss)
 
-
-def _candidate(booster: Booster, task: Task, train: Rows, held: Rows, shared: int, private: int) -> Shared:
+def _candidate(
+    booster: Booster, task: Task, train: Rows, held: Rows, shared: int, private: int
+) -> tuple[Shared, NDArray[np.float64]]:
+    """A candidate and its losses on the validation rows."""
     model = booster.fitted(task, train, shared, private)
     calibration = calibrate(task, model.outputs(task, held.x), held.y)
     model = calibration.of(model)
-    loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
+    losses = task.row_losses(model.predict(task, held.x), held.y)
     name = f"{shared} shared trees" + (f" and {private} of its own" if private else "")
-    return Shared(name, loss, model, lambda rows: calibration.of(booster.fitted(task, rows, shared, private)))
+    loss = float(losses.mean()) if len(held) else 0.0
+    return Shared(name, loss, model, lambda rows: calibration.of(booster.fitted(task, rows, shared, private))), losses
 
 
 def gathered(method: Boosting, columns: CommonColumns, rows: Rows) -> Mapping[str, NDArray[np.generic]]:

@@ -160,7 +160,7 @@ def _places(features: Features) -> Mapping[str, tuple[Numbers | Category, int]]:
     start = 0
     for part in features.parts:
         if isinstance(part, Numbers | Category):
-            found |= {name: (part, start) for name in part.columns}
+            found |= dict.fromkeys(part.columns, (part, start))
         start += len(part.names)
     return found
 

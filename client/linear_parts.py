@@ -67,9 +67,7 @@ def shared_parts(parts: LinearParts, prepared: Prepared) -> Shared:
     return Shared(name, loss, model, lambda rows: calibration.of(parts.fitted(task, rows, chosen)))
 
 
-def gathered(
-    method: SharedLinear, columns: CommonColumns, prepared: Prepared
-) -> Mapping[str, NDArray[np.generic]]:
+def gathered(method: SharedLinear, columns: CommonColumns, prepared: Prepared) -> Mapping[str, NDArray[np.generic]]:
     """What ``SharedLinear.gather`` reads of prepared rows."""
     train, held = prepared.train, prepared.validation
     return {

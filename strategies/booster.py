@@ -1,8 +1,8 @@
 """Gradient-boosted trees on everybody's rows, from sums of whole-number histograms.
 
 Friedman, 2001 (doi 10.1214/aos/1013203451), second order as in Chen, Guestrin, 2016 (doi 10.1145/2939672.2939785), on
-columns cut into slots as in Ke et al., 2017 (LightGBM).  The charter's ``[[columns]]`` say which columns and in how many
-bins.  One round counts what the first guess needs; then every round grows one level of one tree per output:
+columns cut into slots as in Ke et al., 2017 (LightGBM).  The charter's ``[[columns]]`` say which columns and in how
+many bins.  One round counts what the first guess needs; then every round grows one level of one tree per output:
 
     department   g, h of its rows at the scores of the trees so far, as multiples of 2^-20, once, in every row;
                  per output, node and slot: how many rows, Σ g, Σ h
@@ -10,12 +10,13 @@ bins.  One round counts what the first guess needs; then every round grows one l
                  level its leaves, rate · -G / (H + λ), as multiples of 2^-20
 
 so a charter has 1 + trees · depth rounds.  Departments start from their own levels unless the charter says otherwise:
-one with many cases and one with few share what tells cases apart, not how many there are.  What is summed are whole numbers below 2^53, and scores are sums of multiples
-of 2^-20: both are exact in any order, and every tree is that of the same algorithm on all rows in one table, bit for bit.
+one with many cases and one with few share what tells cases apart, not how many there are.  What is summed are whole
+numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and every tree is that of
+the same algorithm on all rows in one table, bit for bit.
 
 What the sums show: per node and slot the number of rows of ALL departments in the sum and their summed gradients, which
-in the first tree say how the target goes with every column.  A slot that is empty for all is seen to be; a slot that
-holds a single row shows that row's target to whoever sees the sum, so bins should be few where rows are.
+in the first tree say how the target goes with every column.  A slot that is empty for all is seen to be; one that holds
+a single row shows that row's target to whoever sees the sum, so bins should be few where rows are, or quantiles.
 ``least_rows`` bounds the rows of a leaf, not of a slot.  Sums of the same histograms over two sets of departments would
 differ by exactly those who are in one alone: the counts of a tree's first level are the same in every tree.  A charter
 should therefore name all departments as its cohort's floor, so that no sum over fewer is ever opened.
@@ -297,7 +298,11 @@ class Boosting(BaseModel):
             scores = self._grow(draft, state, codes, np.array(private[SCORES], np.float64), since, through)
         else:
             scores = self.scores_of(draft, state, codes, through)
-        kept = {SCORES: scores, THROUGH: np.array([through], np.int64), WHICH: _name(state, through)}
+        kept: dict[str, NDArray[np.generic]] = {
+            SCORES: scores,
+            THROUGH: np.array([through], np.int64),
+            WHICH: _name(state, through),
+        }
         return (scores if base is None else scores + np.asarray(base, np.float64)), kept
 
     def _check_rows(self, draft: Draft, codes: NDArray[np.generic], target: NDArray[np.generic]) -> None:
@@ -326,9 +331,9 @@ class Boosting(BaseModel):
         else:
             tree, level = divmod(grown - 1, self.depth)
             for output in range(self.outputs):
-                parts = (found[name][output, : 1 << level] for name in ("count", "gradient", "hessian"))
+                rows, first, second = (found[name][output, : 1 << level] for name in ("count", "gradient", "hessian"))
                 rule = Rule(self.penalty, self.least_rows, self.least_weight)
-                chosen = choose_splits(slots, *parts, UNIT, rule)
+                chosen = choose_splits(slots, rows, first, second, UNIT, rule)
                 following[SPLIT][tree, output, (1 << level) - 1 : (2 << level) - 1] = chosen.splits
                 if level == self.depth - 1:
                     steps = -self.rate * chosen.gradients / np.maximum(chosen.hessians + self.penalty, UNIT)
@@ -351,7 +356,9 @@ class Boosting(BaseModel):
         return on_grid(logs - np.log(1 - share) if self.outputs == 1 else logs - logs.mean())
 
 
-def grown(draft: Draft, data: Mapping[str, NDArray[np.generic]], *, guess: bool = True) -> dict[str, NDArray[np.float32]]:
+def grown(
+    draft: Draft, data: Mapping[str, NDArray[np.generic]], *, guess: bool = True
+) -> dict[str, NDArray[np.float32]]:
     """The charter's own rounds on one set of rows alone: with everybody's rows, the pooled reference.
 
     guess  False starts at 0, or at ``base`` where the rows have one

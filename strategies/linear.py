@@ -3,16 +3,16 @@
     minimise over w₀ and all v_k     Σ_k [ Σ_i loss(y_i, x_i·(w₀ + v_k)) + λ/2 v_k·D v_k ] + μ/2 w₀·D w₀
 
 after Evgeniou, Pontil, 2004, "Regularized multi-task learning" (doi 10.1145/1014052.1014067).  D is 1 but for the
-constant column.  Small λ leaves every department to itself, large λ makes one model of all.  For a given w₀ a department
-solves its v_k by itself, exactly.  What is left of its loss is a convex function of w₀ alone with
+constant column.  Small λ leaves every department to itself, large λ makes one model of all.  For a given w₀ every
+department solves its v_k by itself, exactly.  What is left of its loss is a convex function of w₀ alone with
 
     gradient   g_k = -λ D v_k
     Hessian    S_k = A_k - A_k (A_k + λD)^-1 A_k = λD - λD (A_k + λD)^-1 λD,     A_k = Σ_i loss'' x_i x_iᵀ
 
-(the Schur complement of its block), and the coordinator's Newton step solves (Σ S_k + μD) step = -(Σ g_k + μ D w₀).  For
-squared loss one step is the exact minimum over everything; for the logistic loss steps go on, one per round.  Several λ
-are tried side by side in the same rounds, each with its own w₀, and the sum of everybody's losses on private validation
-rows says which is used.
+(the Schur complement of its block), and the coordinator's Newton step solves (Σ S_k + μD) step = -(Σ g_k + μ D w₀).
+For squared loss one step is the exact minimum over everything; for the logistic loss steps go on, one per round.
+Several λ are tried side by side in the same rounds, each with its own w₀, and the sum of everybody's losses on private
+validation rows says which is used.
 
 S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than λD's, whatever the rows are.
 """
@@ -248,7 +248,7 @@ class SharedLinear(BaseModel):
         if self.loss == "squared":
             return np.asarray(y, np.float64)[:, None]
         labels = np.asarray(y, np.int64)[:, None]
-        return (labels == (1 if self.outputs == 1 else np.arange(self.outputs))).astype(np.float64)
+        return np.asarray(labels == (1 if self.outputs == 1 else np.arange(self.outputs)), np.float64)
 
     def losses(self, margins: Doubles, y: NDArray[np.generic]) -> Doubles:
         """(n,) squared error, or log loss; of several labels, of the one-against-rest margins' softmax."""

@@ -192,7 +192,7 @@ def test_it_grows_the_trees_that_scikit_learn_grows_of_the_pooled_slots():
     assert np.square(ours - value[test]).mean() == pytest.approx(np.square(theirs - value[test]).mean(), rel=0.01)
 
 
-# -- refused -------------------------------------------------------------------------------------------------------------
+# -- refused ------------------------------------------------------------------------------------------------------
 
 
 def test_trees_that_changed_after_they_were_broadcast_are_refused():
@@ -234,7 +234,11 @@ def test_sums_that_are_no_histograms_are_rejected():
     method = build(draft)
     state = method.initial(draft)
     terms = {name: array.copy() for name, array in method.gather(draft, state, part, {}).terms.items()}
-    for name, change, told in [("count", 1.0, "different rows"), ("count", -200.0, "negative"), ("gradient", 0.5, "whole")]:
+    for name, change, told in [
+        ("count", 1.0, "different rows"),
+        ("count", -200.0, "negative"),
+        ("gradient", 0.5, "whole"),
+    ]:
         wrong = dict(terms) | {name: terms[name].copy()}
         wrong[name][0, 0, 0] += change
         with pytest.raises(SumRejected, match=told):
@@ -247,7 +251,9 @@ def test_what_does_not_fit_the_charter_is_said():
     with pytest.raises(ConfigError, match="two labels"):
         build(cases.boosting_draft(labels="yes"))
     with pytest.raises(ConfigError, match="neither a number nor"):
-        build(cases.boosting_draft()).terms(cases.boosting_draft().model_copy(update={"columns": cases.statistics_draft().columns}))
+        build(cases.boosting_draft()).terms(
+            cases.boosting_draft().model_copy(update={"columns": cases.statistics_draft().columns})
+        )
     draft = cases.boosting_draft(most_rows=50)
     with pytest.raises(DataError, match="120 training rows; the charter admits 50"):
         build(draft).gather(draft, build(draft).initial(draft), cases.boosted_labels(0), {})
