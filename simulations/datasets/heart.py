@@ -25,6 +25,22 @@ NAMES: Final = (
     "age", "sex", "pressure", "cholesterol", "sugar", "rate", "angina", "depression",
     "pain_2", "pain_3", "pain_4", "ecg_1", "ecg_2",
 )  # fmt: skip
+#: What measurements may be; all other columns are 0 or 1.
+_RANGES: Final = {
+    "age": (0, 120),
+    "pressure": (0, 250),
+    "cholesterol": (0, 700),
+    "rate": (0, 250),
+    "depression": (-4, 12),
+}
+#: As a charter lists them, for methods that gather from columns.
+COLUMNS: Final = tuple(
+    {"name": name, "kind": "number", "low": low, "high": high, "bins": 24 if name in _RANGES else 2}
+    for name in NAMES
+    for low, high in [_RANGES.get(name, (0, 1))]
+)
+#: Options of such methods that these departments need.
+OPTIONS: Final = {"labels": "healthy|ill"}
 
 
 def rows(source: Path, hospital: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
@@ -53,6 +69,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
         "rounds": 30,
         "method": {"name": "fedper"},
         "backbone": {"family": "mlp", "inputs": len(NAMES), "widths": [32, 16]},
+        "columns": COLUMNS,
     }
     return World(departments, charter, "four hospitals predict heart disease from 13 columns")
 

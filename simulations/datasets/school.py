@@ -16,6 +16,21 @@ from commonroot.simulations.datasets.world import Dataset, World
 SCHOOLS: Final = 139
 COLUMNS: Final = 27
 _TEST: Final = 0.25
+#: Two shares in per cent; all other columns are 0 or 1.
+_SHARES: Final = (3, 4)
+#: As a charter lists the columns, for methods that gather from them.
+LISTED: Final = tuple(
+    {
+        "name": f"x{at}",
+        "kind": "number",
+        "low": 0,
+        "high": 100 if at in _SHARES else 1,
+        "bins": 20 if at in _SHARES else 2,
+    }
+    for at in range(COLUMNS)
+)
+#: Options of such methods that these departments need.
+OPTIONS: Final = {"loss": "squared", "low": 0.0, "high": 100.0}
 
 
 def write(source: Path, target: Path, *, seed: int) -> World:
@@ -37,6 +52,7 @@ def write(source: Path, target: Path, *, seed: int) -> World:
         "rounds": 30,
         "method": {"name": "fedper"},
         "backbone": {"family": "mlp", "inputs": COLUMNS, "widths": [32, 16]},
+        "columns": LISTED,
     }
     return World(departments, charter, "139 schools predict examination scores")
 
