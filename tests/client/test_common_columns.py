@@ -73,7 +73,7 @@ def raw_rows(frame, prepared, columns):
                 int(sum(age > edge for edge in np.linspace(0, 100, 11)[1:-1])),
                 {"retail": 0, "business": 1}.get(segment, 3),
                 7 if income is None else int(sum(income > edge for edge in edges)),
-                int(sum(7.0 > edge for edge in np.linspace(0, 10, 6)[1:-1])),
+                int(sum(edge < 7.0 for edge in np.linspace(0, 10, 6)[1:-1])),
             ]
         )
     return encoded, np.array(slots)
