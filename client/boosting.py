@@ -135,51 +135,64 @@ class _Table:
     def _put(self, place: int) -> int:
         """The subtree at a place of the whole tree, numbered level by level; the number of its first node."""
         if place >= len(self._splits):
-            return self._node(0, 0.0, value=float(self._leaves[place - len(self._splits)]))
+            return self._node(float(self._leaves[place - len(self._splits)]))
         split = int(self._splits[place])
         if not split:
             return self._put(2 * place + 1)
         slot, way = divmod(split - 1, 2)
         column = int(self._slots.column[slot])
         here, at = self._columns.columns[column], slot - int(self._slots.starts[column])
-        first = self._reserve()
-        left, right = self._put(2 * place + 1), self._put(2 * place + 2)
+        sides = (2 * place + 1, 2 * place + 2)
         if isinstance(here, NumberHere):
-            self._number(first, here, at, (left, right), left if way else right)
-        else:
-            self._label(first, here, at, left, right)
+            return self._number(here, at, sides, gap=sides[0] if way else sides[1])
+        return self._label(here, at, sides)
+
+    def _number(self, here: NumberHere, at: int, sides: tuple[int, int], *, gap: int) -> int:
+        """A gap is encoded as 0 and goes where 0 goes; only where it is to go elsewhere must it be asked for."""
+        threshold = float(here.thresholds[at]) if at < len(here.edges) else _FAR
+        first = self._reserve()
+        usual = 0 if threshold >= 0 else 1
+        ends = []
+        for side, place in enumerate(sides):
+            if side == usual and here.gap is not None and place != gap:
+                ends.append(self._asked(here.gap, gap, place))
+            else:
+                ends.append(self._put(place))
+        self.nodes[first] = (here.at, threshold, ends[0], ends[1], 0.0)
         return first
 
-    def _number(self, first: int, here: NumberHere, at: int, sides: tuple[int, int], gap: int) -> None:
-        threshold = float(here.thresholds[at]) if at < len(here.edges) else _FAR
-        if here.gap is None:
-            self.nodes[first] = (here.at, threshold, *sides, 0.0)
-            return
-        tested = self._node(here.at, threshold, sides=sides)
-        self.nodes[first] = (here.gap, 0.5, tested, gap, 0.0)
+    def _asked(self, feature: int, one: int, zero: int) -> int:
+        """Rows where a 0/1 column is 1 go to the one place, others to the other."""
+        first = self._reserve()
+        left, right = self._put(zero), self._put(one)
+        self.nodes[first] = (feature, 0.5, left, right, 0.0)
+        return first
 
-    def _label(self, first: int, here: LabelsHere, at: int, left: int, right: int) -> None:
-        """``left`` for the label (or others, or gaps) at this slot."""
-        if at < len(here.at):
-            tested, sides = here.at[at], (right, left)
-        elif at == len(here.at) + 1:
-            tested, sides = -1 if here.gap is None else here.gap, (right, left)
-        else:  # others: none of the listed labels, and no gap
-            listed = [one for one in (*here.at, -1 if here.gap is None else here.gap) if one >= 0]
-            following = left
-            for one in listed[1:]:
-                following = self._node(one, 0.5, sides=(following, right))
-            tested, sides = (listed[0], (following, right)) if listed else (-1, (left, left))
-        if tested < 0:  # stands for nothing here, so every row goes the other way; for others, this one
-            tested, sides = 0, (sides[0], sides[0])
-        self.nodes[first] = (tested, 0.5, *sides, 0.0)
+    def _label(self, here: LabelsHere, at: int, sides: tuple[int, int]) -> int:
+        """The left side for the label (or others, or gaps) at this slot; what no column stands for is nobody's."""
+        left, right = sides
+        gap = -1 if here.gap is None else here.gap
+        if at != len(here.at):
+            asked = here.at[at] if at < len(here.at) else gap
+            return self._put(right) if asked < 0 else self._asked(asked, left, right)
+        return self._others([one for one in (*here.at, gap) if one >= 0], left, right)
+
+    def _others(self, listed: list[int], left: int, right: int) -> int:
+        """Rows where none of the columns listed is 1 go left.  Every node has one parent, so subtrees are repeated."""
+        if not listed:
+            return self._put(left)
+        first = self._reserve()
+        none, some = self._others(listed[1:], left, right), self._put(right)
+        self.nodes[first] = (listed[0], 0.5, none, some, 0.0)
+        return first
 
     def _reserve(self) -> int:
-        return self._node(0, 0.0)
+        return self._node(0.0)
 
-    def _node(self, feature: int, threshold: float, *, sides: tuple[int, int] | None = None, value: float = 0.0) -> int:
+    def _node(self, value: float) -> int:
+        """A leaf, or the place of what is filled in later."""
         own = len(self.nodes)
-        self.nodes.append((feature, threshold, *(sides or (own, own)), value))
+        self.nodes.append((0, 0.0, own, own, value))
         return own
 
 

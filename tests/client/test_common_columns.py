@@ -8,6 +8,8 @@ from commonroot.client.boosting import Booster, check_task, gathered, shared_tre
 from commonroot.client.common_columns import CommonColumns
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.linear_parts import LinearParts
+from commonroot.client.out.onnx_graph.write import checked
+from commonroot.client.predictor import Predictor
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tasks import Binary, Classification, Regression
 from commonroot.common.charter import Draft
@@ -208,3 +210,16 @@ def test_what_does_not_fit_is_told(tmp_path):
         check_task(value, Binary(("no", "yes")))
     with pytest.raises(DataError, match="2 target value"):
         target_of(value, np.array([1.0, 5.1, -0.1]))
+
+
+def test_shared_trees_export_to_onnx_with_gaps_and_labels(tmp_path):
+    """Every node has one parent, as onnxruntime wants it."""
+    pytest.importorskip("onnxruntime")
+    draft = draft_of("boosting", 1 + 3 * 8, labels="no|yes", least_rows=5)
+    prepared = prepared_of(tmp_path, table())
+    columns = CommonColumns.of(draft, prepared.features, None)
+    state = grown(draft, gathered(build(draft), columns, prepared.train))
+    model = Booster(draft, build(draft), columns, state).fitted(prepared.task, prepared.train, 8, 10)
+    _, parity = checked(Predictor(prepared.task, prepared.features, ((1.0, model),)), prepared.test.x)
+    assert parity.rows == len(prepared.test)
+    assert parity.difference <= 1e-9
