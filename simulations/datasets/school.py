@@ -29,8 +29,6 @@ LISTED: Final = tuple(
     }
     for at in range(COLUMNS)
 )
-#: Options of such methods that these departments need.
-OPTIONS: Final = {"loss": "squared", "low": 0.0, "high": 100.0}
 
 
 def write(source: Path, target: Path, *, seed: int) -> World:
@@ -57,4 +55,13 @@ def write(source: Path, target: Path, *, seed: int) -> World:
     return World(departments, charter, "139 schools predict examination scores")
 
 
-DATASET = Dataset("school", "school", "examination scores in 139 schools", {"quarter": write})
+def linear(source: Path, target: Path, *, seed: int) -> World:
+    """The same with one linear model for all schools and one of each school's own on top."""
+    world = write(source, target, seed=seed)
+    options = {"loss": "squared", "low": 0.0, "high": 100.0, "strengths": "10 30 100 300 1000"}
+    method = {"name": "shared-linear", "options": options}
+    charter = {**world.charter, "rounds": 2, "method": method, "cohort": {"floor": SCHOOLS}}
+    return World(world.departments, charter, world.about)
+
+
+DATASET = Dataset("school", "school", "examination scores in 139 schools", {"quarter": write, "linear": linear})
