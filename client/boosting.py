@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.choice import FEWEST_TO_DECIDE, Evidence, calibrate
+from commonroot.client.choice import FEWEST_TO_DECIDE, calibrate
 from commonroot.client.common_columns import CommonColumns, LabelsHere, NumberHere
 from commonroot.client.data import Prepared, Rows
 from commonroot.client.models import Model
@@ -224,9 +224,9 @@ def shared_trees(booster: Booster, prepared: Prepared) -> Shared:
     for share, private in OTHERWISE if booster.trees else ():
         other, losses = _candidate(booster, task, train, held, max(1, round(share * booster.trees)), private)
         gains = usual - losses
-        found = Evidence(float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains)))
-        if found.bound > bound:
-            best, bound = other, found.bound
+        proven = float(gains.mean()) - float(gains.std(ddof=1)) / math.sqrt(len(gains))
+        if proven > bound:
+            best, bound = other, proven
     return best
 
 
