@@ -106,13 +106,24 @@ class DepartmentLearner:
                 shared=shared,
                 checkpoint=network if isinstance(network, PretrainedSpec) else None,
                 root=self._root if self._stores else None,
-                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
+                pin=self._pin_of(charter),
             )
         return self._prepared[charter.digest]
 
+    def _pin_of(self, charter: Charter) -> Pin | None:
+        return Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None
+
     def _gatherer(self, charter: Charter) -> Gatherer:
         if charter.digest not in self._gatherers:
-            place = Place(self._root, self._name, self._data, self._seed(charter), self._root / REPORT)
+            place = Place(
+                self._root,
+                self._name,
+                self._data,
+                self._seed(charter),
+                self._root / REPORT,
+                stores=self._stores,
+                pin=self._pin_of(charter),
+            )
             self._gatherers[charter.digest] = gatherer_for(charter, place)
         return self._gatherers[charter.digest]
 

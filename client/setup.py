@@ -314,7 +314,7 @@ def _plain_words_of_gathering(charter: Charter) -> list[str]:
     sent = ", ".join(f"{term.name} ({term.size:,})" for term in manifest.terms)
     lines = [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
-        f"Method {charter.method.name!r}, rounds: {charter.rounds}; nothing is trained.",
+        f"Method {charter.method.name!r}, rounds: {charter.rounds}; no network is trained.",
         f"Each round this department adds exact sums over its rows to an encrypted sum: {sent}.",
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
     ]
