@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from commonroot.client.alone import ENOUGH_TO_HOLD_OUT
 from commonroot.client.choice import calibrate
 from commonroot.client.guard import mixed, weigh
 from commonroot.client.tasks import POINTS, Floats
@@ -75,7 +76,7 @@ class Judged:
         for fold in np.unique(case.fold):
             inside = case.fold == fold
             elsewhere[inside] = cross[int(np.argmin(losses[:, ~inside].sum(axis=1)))][inside]
-        few = int(fresh.sum()) < 50  # with fewer, what is best alone is chosen in folds
+        few = int(fresh.sum()) < ENOUGH_TO_HOLD_OUT  # then what is best alone is chosen in folds
         first = best if few else int(np.argmin([task.row_losses(one, y[fresh]).mean() for one in held[:ours]]))
         return cls(
             case,
@@ -126,24 +127,22 @@ def _best_bound(judged: Judged) -> tuple[float, ...]:
     return judged.weights(*max(options, key=lambda parts: options[parts]))
 
 
-def _guard(heard: Callable[[Case], NDArray[np.bool_]], *, crossed: bool = True) -> Rule:
-    def rule(judged: Judged) -> tuple[float, ...]:
-        case = judged.case
-        if not crossed:
-            fresh = case.y[~case.seen]
-            return weigh(case.task, judged.held, fresh, np.zeros(len(fresh), dtype=np.bool_)).weights
-        rows = heard(case)
-        return weigh(case.task, [one[rows] for one in judged.crossed], case.y[rows], case.seen[rows]).weights
-
-    return rule
+def _held_out(judged: Judged) -> tuple[float, ...]:
+    """Validation rows, predicted by fits to the training rows."""
+    fresh = judged.case.y[~judged.case.seen]
+    return weigh(judged.case.task, judged.held, fresh, np.zeros(len(fresh), dtype=np.bool_)).weights
 
 
-def _all(case: Case) -> NDArray[np.bool_]:
-    return np.ones(len(case.y), dtype=np.bool_)
+def _in_folds(judged: Judged, rows: NDArray[np.bool_]) -> tuple[float, ...]:
+    case = judged.case
+    return weigh(case.task, [one[rows] for one in judged.crossed], case.y[rows], case.seen[rows]).weights
 
 
-def _fresh(case: Case) -> NDArray[np.bool_]:
-    return ~case.seen
+def _both_witnesses(judged: Judged) -> tuple[float, ...]:
+    """As the product does it: in folds, or held out where there are rows enough for that."""
+    if int((~judged.case.seen).sum()) >= ENOUGH_TO_HOLD_OUT:
+        return _held_out(judged)
+    return _in_folds(judged, np.ones(len(judged.case.y), dtype=np.bool_))
 
 
 def _believed(judged: Judged) -> tuple[float, ...]:
@@ -158,10 +157,10 @@ RULES: Final[dict[str, Rule]] = {
     "average of two always": lambda judged: judged.weights(0.5, 0.5),
     "uniform ensemble always": lambda judged: tuple(1 / len(judged.test) for _ in judged.test),
     "best bound of three, average below 20 rows": _best_bound,
-    "mixture, held-out validation rows": _guard(_fresh, crossed=False),
-    "mixture, validation rows in folds": _guard(_fresh),
+    "mixture, held-out validation rows": _held_out,
+    "mixture, validation rows in folds": lambda judged: _in_folds(judged, ~judged.case.seen),
     "mixture, all rows in folds believed alike": _believed,
-    "guard": _guard(_all),
+    "guard": _both_witnesses,
 }
 
 
