@@ -89,7 +89,7 @@ class Case:
     @classmethod
     def load(cls, path: Path) -> Case:
         """The inverse of ``save``."""
-        with np.load(path) as found:
+        with np.load(path, allow_pickle=False) as found:
             about = json.loads(str(found["about"]))
             arrays = {name: found[name] for name in found.files if name != "about"}
         about["task"] = task_from_json(about["task"])
