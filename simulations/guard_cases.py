@@ -43,7 +43,7 @@ ARRAYS: Final = ("y", "seen", "fold", "cross", "held", "test", "y_test")
 ROUNDS: Final = 15
 BATCH: Final = 32
 FOLDS: Final = 4
-#: Passes of the local twin at most: it is half of the work, and on tables this small its best is early.
+#: Passes of the local twin at most, for it is half of the work; a department's own may train longer.
 TWIN: Final = 24
 
 
@@ -230,7 +230,7 @@ def _alone(
 ) -> list[tuple[str, Array, Array, Array]]:
     """Label and outputs (cross-fitted, held-out, test) of every local candidate.
 
-    Boosted trees are tried on the heart tables only: elsewhere they take most of the time and do not come first.
+    Boosted trees are tried on the heart tables only, to save time: elsewhere training alone is that much weaker.
     """
     grid = GRID if world == "heart" else tuple(recipe for recipe in GRID if recipe.kind != "trees")
     whole = rows.train.join(rows.validation)
