@@ -60,6 +60,10 @@ _DATA_TEMPLATE = """
 #features = "all but target"     # or a list: names, or tables with column and kind (number, category, datetime, text …)
 #split = "stratified"            # random, stratified; or { kind = "grouped", column = "…" }; or kind = "time"
 #seed = 0                        # of the private split; choose one and keep it to yourself
+
+# Once the rounds are seen to do harm here, contribute zeros that look like anything else, and keep receiving.
+#[guard]
+#early_exit = false
 """
 
 
