@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
-import polars as pl
 from rich.console import Console
 
-from commonroot.client.predicting import chosen_predictor
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.simulations.bench import Row
@@ -28,6 +25,7 @@ from commonroot.simulations.datasets import find, get
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
+from commonroot.simulations.transfer_figures import wape
 
 Relation = Literal["<=", ">=", ""]
 SEEDS: Final = (1,)
@@ -130,17 +128,9 @@ def _simulated(
     figures = {which: _figure(reports, which) for which in ("chosen", "alone")}
     if case.dataset == "sales":
         folders = next((scratch / "run" / "arms").iterdir()) / "departments"
-        figures["chosen"] = statistics.mean(_wape(folders / name, world.departments[name]) for name in reports)
+        figures["chosen"] = statistics.mean(wape(folders / name, world.departments[name]) for name in reports)
     return reports, figures
 
 
 def _figure(reports: Mapping[str, dict[str, Any]], which: str) -> float:
     return statistics.mean(float(report[which]) for report in reports.values())
-
-
-def _wape(folder: Path, section: Mapping[str, Any]) -> float:
-    """Σ|sales - forecast| / Σ sales of one store; its model predicts multiples of a level that stands beside."""
-    forecast = chosen_predictor(folder).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
-    levels = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
-    sales = levels["sales"].to_numpy()
-    return float(np.abs(sales - np.asarray(forecast) * levels["level"].to_numpy()).sum() / sales.sum())

@@ -6,7 +6,7 @@ tiny   two departments with 250 images and six with 20, of all ten digits
 skew   eight departments, each of which only ever meets three of the ten digits
 dom    eight departments whose scanners differ: turned, mirrored, inverted, blurred, noisy, shifted, faint
 bad    six sound departments; one whose pixels are shuffled; and a big one whose labels are random
-dir    eight departments that learned from few images whose digits follow Dirichlet(0.3), and are tested on all digits
+dir    eight departments among whom each digit is dealt by Dirichlet(0.3); they are tested on all digits alike
 
 No two departments hold the same image.  The seed decides who holds which, and every random choice of a scenario.
 """
@@ -32,6 +32,7 @@ SIDE: Final = 8
 DARKEST: Final = 16.0
 TEN: Final = tuple(range(10))
 CONCENTRATION: Final = 0.3
+FEWEST: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Pile:
         return np.bincount(self._digits[self._free], minlength=10)
 
     def take(self, wanted: Mapping[int, int]) -> NDArray[np.int64]:
-        """Positions of so many free images of each digit, mixed as the pile is.  Raises ValueError where none is left."""
+        """Positions of so many free images of each digit, mixed; ValueError where none is left."""
         found: list[NDArray[np.int64]] = []
         for digit, many in wanted.items():
             at = np.flatnonzero(self._free & (self._digits == digit))[:many]
@@ -180,22 +181,26 @@ def bad(random: Random) -> list[Holding]:
 
 
 def dirichlet(random: Random) -> list[Holding]:
-    """60 rows whose digits follow Dirichlet(0.3), at least two kinds of them; tested on all digits alike."""
+    """Images of each digit dealt to eight in shares of Dirichlet(0.3) (Hsu, Qi, Brown, 2019, arXiv:1909.06335), from
+    ``FEWEST`` in all; everybody is tested on all digits alike."""
     pile = Pile(random)
+    tests = [pile.take(evenly(70)) for _ in range(8)]
+    counts = _skewed(random, pile.left, len(tests))
     out = []
-    tests = [pile.take(evenly(100)) for _ in range(8)]
     for at, test in enumerate(tests):
-        images, digits = pile.rows(pile.take(_skewed(random, 60, pile.left)), test)
-        out.append(Holding(f"branch-{at + 1}", images, digits, 60))
+        learn = pile.take({digit: int(count) for digit, count in enumerate(counts[:, at])})
+        images, digits = pile.rows(learn, test)
+        out.append(Holding(f"branch-{at + 1}", images, digits, len(learn)))
     return out
 
 
-def _skewed(random: Random, many: int, left: NDArray[np.int64]) -> dict[int, int]:
-    """Counts of ten digits in shares of a Dirichlet draw, as far as images are left."""
+def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArray[np.int64]:
+    """(10, departments) images of each digit; drawn again where a department would have next to nothing."""
     while True:
-        counts = random.multinomial(many, random.dirichlet(np.full(10, CONCENTRATION)))
-        if (counts <= left).all() and (counts >= 5).sum() >= 2:
-            return {digit: int(count) for digit, count in enumerate(counts)}
+        shares = random.dirichlet(np.full(departments, CONCENTRATION), size=10)
+        counts = np.stack([random.multinomial(many, share) for many, share in zip(left, shares, strict=True)])
+        if counts.sum(axis=0).min() >= FEWEST and ((counts >= 5).sum(axis=0) >= 2).all():
+            return np.asarray(counts, dtype=np.int64)
 
 
 #: One head for all, of ten digits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_holm_never_lowers_and_keeps_the_order(chances):
     adjusted = holm(chances)
     assert all(after >= before for before, after in zip(chances, adjusted, strict=True))
     order = np.argsort(chances, kind="stable")
-    assert all(adjusted[a] <= adjusted[b] for a, b in zip(order, order[1:], strict=False))
+    assert all(adjusted[a] <= adjusted[b] for a, b in itertools.pairwise(order))
 
 
 def test_margins_worked_by_hand():

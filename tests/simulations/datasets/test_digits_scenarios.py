@@ -88,7 +88,11 @@ def test_one_bad_department_has_random_labels_and_one_shuffled_pixels(tmp_path):
 
 
 def test_dirichlet_departments_learn_few_digits_and_are_tested_on_all_alike(tmp_path):
+    """in equal shares the most frequent digit of a department would be a tenth of its rows"""
+    largest = []
     for _, learn, _, test in dealt(tmp_path, "dir").values():
         counts = np.unique(learn, return_counts=True)[1]
-        assert len(learn) == 60 and counts.max() >= 12
-        assert np.unique(test, return_counts=True)[1].tolist() == [10] * 10
+        assert len(learn) >= 30
+        largest.append(counts.max() / len(learn))
+        assert np.unique(test, return_counts=True)[1].tolist() == [7] * 10
+    assert np.mean(largest) > 0.25
