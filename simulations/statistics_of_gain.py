@@ -69,6 +69,17 @@ def cluster_bootstrap(
     return Interval(exact, float(low), float(high))
 
 
+def interval_over_seeds(gains: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
+    """Student's t-interval of one department's mean gain.  Raises ValueError for fewer than two seeds."""
+    if len(gains) < 2:
+        raise ValueError("an interval over seeds needs two or more")
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(gains) - 1, (1 + level) / 2)) * float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
+    mean = float(np.mean(gains))
+    return mean - half, mean + half
+
+
 def margin(local: Sequence[float], unit: str) -> float:
     """What counts as "no worse" for one department.
 
@@ -113,7 +124,7 @@ def mcnemar(gained: int, lost: int) -> float:
     P(X ≤ gained) for X ~ Binomial(gained + lost, ½); 1 where they never differ.
     """
     many = gained + lost
-    return sum(math.comb(many, k) for k in range(gained + 1)) / 2**many
+    return float(sum(math.comb(many, k) for k in range(gained + 1)) / 2**many)
 
 
 def below_by_bootstrap(gain: float, low: float, high: float, margin: float) -> float:

@@ -40,11 +40,12 @@ LIBRARIES: Final = ("numpy", "polars", "scikit-learn", "torch")
 _IDLE: Final = frozenset(
     {
         "client/cli.py", "client/checking.py", "client/daemon.py", "client/node.py", "client/node_key.py",
-        "client/node_session.py", "client/notebook.py", "client/predicting.py", "client/own_report.py",
+        "client/node_session.py", "client/notebook.py", "client/own_page.py", "client/own_report.py",
+        "client/predicting.py",
         "server/cli.py", "server/flower_links.py", "server/gate.py", "server/superlink.py", "server/announcements.py",
     }
 )  # fmt: skip
-_IDLE_FOLDERS: Final = ("client/out/",)
+_IDLE_FOLDERS: Final = ("client/drawing/", "client/out/")
 #: Parts of the simulations that results depend on, besides the dataset's own.
 _SIMULATED: Final = (
     "arms.py", "federation.py", "founding.py", "network.py", "outcome.py", "pooled.py", "simulate.py",
@@ -55,7 +56,7 @@ _KEPT: Final = (
     "name", "task", "metric", "better", "unit", "n_train", "n_test", "alone", "alone_model", "federated", "chosen",
     "choice", "why", "gain", "interval",
 )  # fmt: skip
-_DETAILS: Final = ("gain_federated", "scores", "evidence", "changed", "calibration", "contenders")
+_DETAILS: Final = ("gain_federated", "scores", "evidence", "changed", "reliability", "contenders")
 
 Result = dict[str, Any]
 

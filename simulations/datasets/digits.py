@@ -136,7 +136,8 @@ def skew(random: Random) -> list[Holding]:
 def _blurred(x: Images, random: Random) -> Images:
     del random
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    return sum(padded[:, i : i + SIDE, j : j + SIDE] for i in range(3) for j in range(3)) / np.float64(9.0)
+    around = [padded[:, i : i + SIDE, j : j + SIDE] for i in range(3) for j in range(3)]
+    return np.asarray(np.mean(around, axis=0), dtype=np.float64)
 
 
 #: How a department's scanner gives (n, 8, 8) images.

@@ -16,6 +16,7 @@ from commonroot.simulations.statistics_of_gain import (
     cluster_bootstrap,
     findings,
     holm,
+    interval_over_seeds,
     margin,
     mcnemar,
     p_no_worse,
@@ -163,3 +164,8 @@ def test_one_seed_never_shows_safety_and_uses_rows():
         "silent": "no evidence of harm",
     }
     assert all(one.safe is None for one in found.values())
+
+
+def test_an_interval_over_seeds_worked_by_hand():
+    """gains 1, 2, 3: mean 2, sd 1, t of 97.5 % with 2 degrees of freedom 4.3027: 2 ± 4.3027/√3 = 2 ± 2.4842"""
+    assert interval_over_seeds([1, 2, 3]) == pytest.approx((-0.4842, 4.4842), abs=1e-4)
