@@ -38,6 +38,8 @@ CACHE: Final = Path("runs/cache/transfer")
 WORKERS: Final = 2
 #: Where every installed method is compared, unless methods are named.
 COMPARED: Final = (("heart", "flamby"), ("digits", "het"), ("digits", "tiny"))
+#: Where training on everybody's rows would cost as much again and says little; ``--method pooled`` asks for it.
+NOT_POOLED: Final = frozenset({"films", "sales", "school"})
 Relation = Literal["<=", ">=", ""]
 Measure = Callable[[Arm], float]
 #: A department that loses this many points is badly off, whatever the tests say.
@@ -211,7 +213,8 @@ def _methods(place: tuple[str, str], methods: Sequence[str]) -> list[str]:
     named = [method for method in methods if method not in (OWN, POOLED)]
     if not methods and place in COMPARED:
         named = [name for name in STRATEGIES if name != "local"]
-    return [OWN, POOLED, *named]
+    pooled = [POOLED] if POOLED in methods or place[0] not in NOT_POOLED else []
+    return [OWN, *pooled, *named]
 
 
 def installed(method: str) -> bool:

@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -107,7 +108,7 @@ def run_cell(cell: Cell, folder: Path, data: Path | None, tell: Tell = lambda ki
 
     The result holds the cell, ``about``, ``method``, ``state`` and ``reason``, ``departments`` (see ``_KEPT``), the
     rounds' ``history``, ``rounds``, ``bytes_received``, ``bytes_per_department_per_round``, ``seconds`` and
-    ``figures``, which are the dataset's own.
+    ``processor_seconds`` of this attempt, and ``figures``, which are the dataset's own.
 
     Raises what ``simulate`` raises, where the method does not fit the data.
     """
@@ -138,6 +139,7 @@ def _simulated(cell: Cell, work: Path, data: Path | None, tell: Tell) -> Result:
         }
     )
     arms = () if cell.method == OWN else (cell.method,)
+    began = time.process_time()
     found = simulate(scenario, arms=arms, folder=work / "run", tell=lambda arm, kind, facts: tell(kind, facts))
     [report] = found["arms"]
     departments = [_department(row) for row in report["departments"]]
@@ -157,6 +159,7 @@ def _simulated(cell: Cell, work: Path, data: Path | None, tell: Tell) -> Result:
         "bytes_received": report["bytes_received"],
         "bytes_per_department_per_round": report["bytes_per_department_per_round"],
         "seconds": report["wall_seconds"],
+        "processor_seconds": time.process_time() - began,
         "figures": figures(cell.dataset, world, scenario, folders, departments),
     }
 

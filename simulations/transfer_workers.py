@@ -109,6 +109,7 @@ class _Pool:
                 self._stopping = True
                 for process in self._processes:
                     process.kill()
+                    process.wait()
         if errors:
             raise errors[0]
 
@@ -162,6 +163,8 @@ class _Pool:
         if process.stdin is not None:
             process.stdin.close()
         process.wait(timeout=30)
+        if process.stdout is not None:
+            process.stdout.close()
 
     def _ask(self, process: subprocess.Popen[str], cell: Cell, progress: Progress, line: TaskID) -> str | None:
         """Have a cell run; None, or why it could not be."""
