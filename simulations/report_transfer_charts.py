@@ -76,7 +76,8 @@ def choices(found: Mapping[str, Mapping[str, int]], name: str) -> str:
                 fill["fill_opacity"] = 0.55
             parts.append(tag("rect", x=x, y=y, width=width, height=18, tip=tip, **fill))
             if width > 7 * len(kind):
-                parts.append(tag("text", kind, x=round(x + width / 2, 2), y=y + 13, class_="tick mid"))
+                shade = "mid" if kind == "alone" else "inside mid"
+                parts.append(tag("text", kind, x=round(x + width / 2, 2), y=y + 13, class_=shade))
             start += count / total
     told = "; ".join(
         f"{method}: " + ", ".join(f"{n} {k}" for k, n in counts.items()) for method, counts in some.items()

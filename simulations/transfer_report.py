@@ -84,9 +84,10 @@ def write_page(summary: Mapping[str, Any], path: Path) -> None:
         body.append(_not_run(summary["not_run"]))
     held = sum(row["holds"] for row in asked)
     harmed = sum(len(arm["gain_kept"]["worse"]) for arm in summary["arms"] if arm["own"] and "gain_kept" in arm)
+    departments = "1 department" if harmed == 1 else f"{harmed or 'no'} departments"
     text = page(
         title="Does transfer help?",
-        headline=f"{held} of {len(asked)} targets reached; {harmed or 'no'} department(s) significantly worse",
+        headline=f"{held} of {len(asked)} targets reached; {departments} significantly worse",
         subtitle=f"Seeds {', '.join(map(str, summary['seeds']))}; gains are over each department's best local model",
         body="\n".join(body),
         footer=f"Made by Commonroot {esc(__version__)}.",
@@ -101,7 +102,7 @@ def _asked(rows: Sequence[Mapping[str, Any]]) -> str:
         [
             f'<th scope="row">{esc(row["what"])}</th>',
             f'<td class="n">{esc(row["target"])}</td>',
-            f'<td class="n">{esc(number(row["value"], 4))}</td>',
+            _n("–" if row["value"] is None else f"{row['value']:.4g}".replace("-", "−")),
             f'<td class="{"better" if row["holds"] else "worse"}">{"yes" if row["holds"] else "no"}</td>',
             f'<td class="why">{esc(row.get("why", ""))}</td>',
         ]
