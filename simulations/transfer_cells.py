@@ -202,8 +202,13 @@ def code_digest(dataset: str) -> str:
     """SHA-256 over the program as far as it decides results on a dataset, without comments and docstrings."""
     digest = hashlib.sha256()
     for name, path in sorted(_sources(dataset)):
-        digest.update(f"{name}\n{meaning(path.read_text('utf-8'))}\n".encode())
+        digest.update(f"{name} {_digest_of(path)}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(meaning(path.read_text("utf-8")).encode()).hexdigest()
 
 
 def _sources(dataset: str) -> Iterator[tuple[str, Path]]:
