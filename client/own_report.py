@@ -170,6 +170,8 @@ def _believed(facts: Mapping[str, Any]) -> str:
     if found is not None:
         error = found["error"]
         verdict = "so they can be taken at their word" if error <= WELL_CALIBRATED else "so do not take them literally"
+        if facts["n_test"] < FEW_TEST_ROWS:
+            verdict = f"though {facts['n_test']} test rows are too few to judge them by"
         sure = [row for row in found["bins"] if row["confidence"] >= 0.9]
         rows = sum(row["rows"] for row in sure)
         text = f"Its probabilities are off by {100 * error:.0f} percentage points on average, {verdict}."

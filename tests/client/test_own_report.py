@@ -168,6 +168,8 @@ def test_how_far_probabilities_can_be_believed():
     assert "at least 90 % sure, on 30 test rows, it was right on 90 %" in good
     poor = sentence("Can it be believed?", details={"reliability": {"error": 0.2, "bins": bins}})
     assert "do not take them literally" in poor
+    few = sentence("Can it be believed?", n_test=12, details={"reliability": {"error": 0.2, "bins": bins}})
+    assert "12 test rows are too few to judge them by" in few and "literally" not in few
 
 
 def test_how_far_intervals_and_quantiles_can_be_believed():
