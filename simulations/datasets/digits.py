@@ -82,6 +82,14 @@ class Pile:
         self._free[taken] = False
         return taken
 
+    def draw(self, many: int) -> NDArray[np.int64]:
+        """Positions of so many free images as they come, whatever their digits."""
+        taken = np.flatnonzero(self._free)[:many]
+        if len(taken) < many:
+            raise ValueError(f"{many} images are wanted and {len(taken)} are left")
+        self._free[taken] = False
+        return taken
+
     def rows(self, *parts: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Images (n, 64), white 0 and black 1, and digits (n,)."""
         at = np.concatenate(parts)
@@ -117,7 +125,7 @@ def tiny(random: Random) -> list[Holding]:
     pile = Pile(random)
     out = []
     for at, learn in enumerate((250, 250, 20, 20, 20, 20, 20, 20)):
-        images, digits = pile.rows(pile.take(evenly(learn)), pile.take(evenly(140)))
+        images, digits = pile.rows(pile.draw(learn), pile.draw(140))
         out.append(Holding(f"{'big' if learn > 20 else 'tiny'}-{at + 1}", images, digits, learn))
     return out
 
@@ -160,7 +168,7 @@ def dom(random: Random) -> list[Holding]:
     pile = Pile(random)
     out = []
     for name, scanner in SCANNERS.items():
-        images, digits = pile.rows(pile.take(evenly(60)), pile.take(evenly(150)))
+        images, digits = pile.rows(pile.draw(60), pile.draw(150))
         seen = scanner(images.reshape(-1, SIDE, SIDE), random).reshape(len(images), -1)
         out.append(Holding(name, np.ascontiguousarray(seen), digits, 60))
     return out
@@ -172,7 +180,7 @@ def bad(random: Random) -> list[Holding]:
     out = []
     for name in (*(f"sound-{at + 1}" for at in range(6)), "shuffled", "random"):
         learn = 250 if name == "random" else 60
-        images, digits = pile.rows(pile.take(evenly(learn)), pile.take(evenly(120)))
+        images, digits = pile.rows(pile.draw(learn), pile.draw(120))
         if name == "shuffled":
             images = images[:, random.permutation(images.shape[1])]
         elif name == "random":
