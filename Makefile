@@ -7,6 +7,8 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 # Where published data lies, for benchmarks; `commonroot download` says where it puts it.
 DATA   ?= ../shared/data
+# Seeds of the acceptance table.
+SEEDS  ?= 5
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +23,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help setup demo test fuzz static check wheel-test bench typing docs clean
+.PHONY: help setup demo test fuzz static check wheel-test bench bench-transfer typing docs clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -66,6 +68,9 @@ wheel-test: $(STAMP) ## build the wheel, install it elsewhere, test it away from
 
 bench: $(STAMP) ## every benchmark; `make bench-NAME` for one
 	"$(BIN)/commonroot" bench $(if $(wildcard $(DATA)),--data "$(DATA)")
+
+bench-transfer: $(STAMP) ## does transfer help, does it harm?  The acceptance table over SEEDS seeds; can be killed and goes on
+	"$(BIN)/commonroot" bench transfer --seeds $(SEEDS) $(if $(wildcard $(DATA)),--data "$(DATA)")
 
 bench-%: $(STAMP)
 	"$(BIN)/commonroot" bench $* $(if $(wildcard $(DATA)),--data "$(DATA)")

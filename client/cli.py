@@ -160,20 +160,26 @@ def up(folder: Folder, json: Json = False) -> None:
 
 
 @app.command()
-def report(folder: Folder, json: Json = False) -> None:
-    """Alone against federated on this department's own test rows, and which model is in use and why."""
-    from commonroot.client.learner import read_report
+def report(
+    folder: Folder,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with pictures.", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """What joining brought: gain, how far the model can be believed, what was sent, which model is in use and why."""
+    from rich.console import Console
 
-    facts = read_report(folder)
+    from commonroot.client.own_page import show, write_page
+    from commonroot.client.own_report import own_report
+
+    facts = own_report(folder)
+    if html is not None:
+        write_page(facts, html)
 
     def text() -> None:
-        low, high = facts["interval"]
-        say(f"{facts['name']}: {facts['task']}, {facts['n_train']} training rows, {facts['n_test']} test rows")
-        say(f"  alone      {facts['alone']:.3f} {facts['metric']} ({facts['alone_model']})")
-        say(f"  federated  {facts['federated']:.3f}")
-        say(f"  chosen     {facts['chosen']:.3f} ({facts['choice']})")
-        say(f"  gain       {facts['gain']:+.1f} {facts.get('unit', 'points')}, 95 % interval {low:+.1f} to {high:+.1f}")
-        say(f"  why        {facts['why']}")
+        console = Console()
+        show(facts, console)
+        if html is not None:
+            console.print(f"written: {html}", soft_wrap=True, highlight=False)
 
     emit(facts, json, text)
 

@@ -31,6 +31,7 @@ from commonroot.client.guard import mixed
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
+from commonroot.client.reliability import changed, reliability
 from commonroot.client.shared_models import Shared, shared_network
 from commonroot.client.tasks import Task, score
 from commonroot.client.trainer import Private
@@ -191,6 +192,8 @@ def _report(
         "gain_federated": points("federated") if "federated" in arms else None,
         "facts": task.facts(predicted[choice.kept], test.y),
         "plot": task.plot(predicted[choice.kept], test.y),
+        "reliability": reliability(task, predicted[choice.kept], test.y),
+        "changed": changed(task, predicted[choice.kept], predicted["alone"], test.y),
     }
 
 

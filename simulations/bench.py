@@ -9,11 +9,11 @@ exists the row is a ratio measured in the same run.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -27,10 +27,11 @@ class Row:
     """One measured claim: ``value`` must be at most (or at least) ``bound``; without a bound it only informs.
 
     ``limit`` is the best value that the machine allows, measured in the same run; ``why`` is told where the row misses.
+    A value of None was not measured, which ``why`` explains; such a row does not hold.
     """
 
     what: str
-    value: float
+    value: float | None
     relation: Literal["<=", ">=", ""] = ""
     bound: float = 0.0
     limit: float | None = None
@@ -39,6 +40,8 @@ class Row:
     @property
     def holds(self) -> bool:
         """Whether the value meets the target."""
+        if self.value is None:
+            return False
         if self.relation == "<=":
             return self.value <= self.bound
         return self.value >= self.bound if self.relation == ">=" else True
@@ -66,23 +69,35 @@ BENCHMARKS: Final[dict[str, str]] = {
     "guard": "commonroot.simulations.bench_guard",
     "latency": "commonroot.simulations.bench_latency",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
+    "transfer": "commonroot.simulations.bench_transfer",
 }
 
 
 def run_benchmark(
-    name: str, folder: Path, console: Console, *, only: Sequence[str] = (), data: Path | None = None
+    name: str,
+    folder: Path,
+    console: Console,
+    *,
+    only: Sequence[str] = (),
+    data: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Run one benchmark, write its file, and return its rows.
 
     only, data  of benchmarks of several cases: those to run, and where published data lies
+    options     what only some benchmarks take; each says which in its ``OPTIONS``
 
-    Raises UnknownBenchmark; ConfigError for cases that a benchmark does not have.
+    Raises UnknownBenchmark; ConfigError for cases or options that a benchmark does not have.
     """
     if name not in BENCHMARKS:
         raise UnknownBenchmark(f"no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     module = import_module(BENCHMARKS[name])
+    given = dict(options or {})
+    foreign = sorted(given.keys() - set(getattr(module, "OPTIONS", ())))
+    if foreign:
+        raise ConfigError(f"the benchmark {name!r} takes no {', '.join(foreign)}")
     if hasattr(module, "CASES"):
-        rows = module.run(console, only, data=data, out=folder / name)
+        rows = module.run(console, only, data=data, out=folder / name, **given)
     elif only:
         raise ConfigError(f"the benchmark {name!r} is one whole and has no cases to choose from")
     else:
@@ -98,5 +113,6 @@ def table(name: str, rows: list[Row]) -> Table:
     for row in rows:
         limit = "" if row.limit is None else f"{row.limit:.4g}"
         what = row.what if row.holds or not row.why else f"{row.what}\n  {row.why}"
-        out.add_row(what, row.target, f"{row.value:.4g}", "yes" if row.holds else "NO", limit)
+        value = "–" if row.value is None else f"{row.value:.4g}"
+        out.add_row(what, row.target, value, "yes" if row.holds else "NO", limit)
     return out

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
-from commonroot.client.predicting import chosen_predictor
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.simulations import bench_data_loading
@@ -40,6 +38,7 @@ from commonroot.simulations.datasets.world import World
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
+from commonroot.simulations.transfer_figures import wape
 
 Relation = Literal["<=", ">=", ""]
 Reports = Mapping[str, dict[str, Any]]
@@ -94,7 +93,7 @@ def explained_of_all(found: Found) -> tuple[float, float]:
 
 def absolute_share(found: Found) -> tuple[float, float]:
     """The mean over stores of Σ|sales - forecast| / Σ sales; of the best models alone only their reports are left."""
-    kept = statistics.mean(_wape(found.folders[name], found.sections[name]) for name in found.reports)
+    kept = statistics.mean(wape(found.folders[name], found.sections[name]) for name in found.reports)
     return kept, mean_of_departments(found)[1]
 
 
@@ -235,9 +234,8 @@ def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Cons
         result = simulate(scenario, folder=scratch / "run", tell=tell)
     reports = {report["name"]: report for report in result["arms"][0]["departments"]}
     folders = next((scratch / "run" / "arms").iterdir()) / "departments"
-    return Found(
-        reports, world.departments, {name: folders / name for name in reports}, scenario.charter.model_dump(mode="json")
-    )
+    charter = scenario.draft.model_dump(mode="json", exclude={"federation", "name"}, exclude_none=True)
+    return Found(reports, world.departments, {name: folders / name for name in reports}, charter)
 
 
 def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[World, Scenario]:
@@ -257,11 +255,3 @@ def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[Worl
 def _test_targets(section: Mapping[str, Any]) -> NDArray[np.float64]:
     with np.load(section["test_path"], allow_pickle=False) as arrays:
         return np.asarray(arrays[section["target"]], dtype=np.float64)
-
-
-def _wape(folder: Path, section: Mapping[str, Any]) -> float:
-    """Σ|sales - forecast| / Σ sales of one store; its model predicts multiples of a level that stands beside."""
-    forecast = chosen_predictor(folder).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
-    levels = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
-    sales = levels["sales"].to_numpy()
-    return float(np.abs(sales - np.asarray(forecast) * levels["level"].to_numpy()).sum() / sales.sum())

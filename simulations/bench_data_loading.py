@@ -24,13 +24,13 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
+from commonroot.client.drawing.charts import Axis, columns_of, lines_of, number, svg, tag
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.prepare import prepare
 from commonroot.common.errors import RunStopped
 from commonroot.files import atomic_write
 from commonroot.simulations.bench import Row
 from commonroot.simulations.bench_timing import in_turns
-from commonroot.simulations.report_charts import Axis, columns_of, lines_of, number, svg, tag
 
 #: As it is called among the datasets of ``commonroot bench data``.
 NAME: Final = "loading"

@@ -84,12 +84,28 @@ def simulate(
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
-    only: Annotated[list[str] | None, typer.Argument(help="Of `data`: the datasets to run; all without.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Argument(help="Of `data` and `transfer`: the datasets to run; all without.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
-    data: Annotated[Path | None, typer.Option(help="Where published data lies; see `commonroot download`.")] = None,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Of `data`: run departments as processes too, over TLS.")
     ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A folder: where published data lies, see `commonroot download`. Or a dataset to run, as NAME or "
+            "NAME:PROTOCOL; repeat it."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Of `transfer`: a method to compare, as in fedrep:head_epochs=3; repeat it."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Of `transfer`: how many seeds.", min=1)] = None,
+    first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
+    cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -104,13 +120,34 @@ def bench(
     if deployed:
         name = "data-deployed"
     console = Console(stderr=json)
+    if not console.is_terminal:
+        console = Console(stderr=json, width=max(console.width, 132))  # a file has no width of its own
+    place, named = _place_and_names(data or [])
+    asked = {"methods": method, "seeds": seeds, "first_seed": first_seed, "workers": workers, "cache": cache}
+    options = {key: value for key, value in asked.items() if value is not None}
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:
-        measured[one] = run_benchmark(one, folder, console, only=only or (), data=data)
+        measured[one] = run_benchmark(one, folder, console, only=[*(only or ()), *named], data=place, options=options)
         if not json:
             console.print(table(one, measured[one]))
     if json:
         emit({one: [row.as_json() for row in rows] for one, rows in measured.items()}, True, lambda: None)
+
+
+def _place_and_names(data: list[str]) -> tuple[Path | None, list[str]]:
+    """``--data`` says where published data lies, or names a dataset: names are those of datasets, all else is a folder.
+
+    Raises ConfigError for what is neither.
+    """
+    from commonroot.simulations.datasets import DATASETS
+
+    names = [one for one in data if one.partition(":")[0] in DATASETS]
+    places = [Path(one) for one in data if one not in names]
+    wrong = [str(place) for place in places if not place.is_dir()]
+    if wrong or len(places) > 1:
+        told = f"{wrong[0]!r} is neither a folder nor a dataset" if wrong else "two folders for published data"
+        raise ConfigError(f"--data: {told}", hint=f"datasets: {', '.join(DATASETS)}")
+    return (places[0] if places else None), names
 
 
 def download(

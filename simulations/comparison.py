@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from commonroot import __version__
+from commonroot.client.drawing.charts import Row, esc, gained, number, points, verdict
+from commonroot.client.drawing.parts import cell, html_table, page, section, size
 from commonroot.files import atomic_write, storage_errors
-from commonroot.simulations.report import size, write_html
-from commonroot.simulations.report_charts import Row, esc, gained, number, points, verdict
-from commonroot.simulations.report_template import MARK, PAGE, STYLE
+from commonroot.simulations.report import write_html
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 
@@ -198,56 +198,44 @@ def _page(result: Mapping[str, Any]) -> str:
     ]
     notes += result["arms"][0].get("faults", {}).get("told", [])
     body = [
-        _section("Departments and methods", lead, _html_departments(result["table"])),
-        _section("What each method cost", costs, _html_table(_ARMS, [_costs(report) for report in result["arms"]])),
+        section("Departments and methods", lead, _html_departments(result["table"])),
+        section("What each method cost", costs, _html_table(_ARMS, [_costs(report) for report in result["arms"]])),
         "".join(f'<p class="note">{esc(note)}</p>' for note in notes),
     ]
-    return PAGE.substitute(
-        title=esc(f"{result['federation']} — Commonroot"),
-        style=STYLE,
-        mark=MARK,
-        headline=esc(_title(result)),
+    return page(
+        title=f"{result['federation']} — Commonroot",
+        headline=_title(result),
         subtitle=f"Charter {esc(result['charter'])}, the same data, splits and seed in every arm",
         body="\n".join(body),
         footer=f"Made by Commonroot {esc(__version__)}.",
     )
 
 
-def _section(title: str, lead: str, inner: str) -> str:
-    return f'<section><h2>{esc(title)}</h2><p class="lead">{esc(lead)}</p>{inner}</section>'
-
-
 def _html_departments(rows: Sequence[Row]) -> str:
     head = ("department", "metric", "arm", "alone", "federated", "gain", "95 % interval", "keeps", "gain kept")
     body = []
     for row in rows:
-        cells = [f'<th scope="row">{esc(row["department"])}</th>', *(_cell(_word(row[k])) for k in ("metric", "arm"))]
-        cells += [_cell(number(row[key]), "n") for key in ("alone", "federated")]
+        cells = [f'<th scope="row">{esc(row["department"])}</th>', *(cell(_word(row[k])) for k in ("metric", "arm"))]
+        cells += [cell(number(row[key]), "n") for key in ("alone", "federated")]
         if row["interval"] is None:
-            cells += [_cell("–", "n")] * 2
+            cells += [cell("–", "n")] * 2
         else:
             low, high = row["interval"]
             cells += [
-                _cell(gained(row["gain"], row), f"n {verdict(row)}"),
-                _cell(f"{points(low)} … {points(high)}", "n"),
+                cell(gained(row["gain"], row), f"n {verdict(row)}"),
+                cell(f"{points(low)} … {points(high)}", "n"),
             ]
-        cells += [_cell(_word(row["kept"])), _cell(gained(row["kept_gain"], row), "n")]
-        body.append("".join(cells))
+        cells += [cell(_word(row["kept"])), cell(gained(row["kept_gain"], row), "n")]
+        body.append(cells)
     return _html_table(head, body)
 
 
-def _costs(report: Mapping[str, Any]) -> str:
-    first, *others = _arm_cells(report)
-    return f'<th scope="row">{esc(first)}</th>' + "".join(_cell(cell, "n") for cell in others)
-
-
-def _html_table(head: Sequence[str], rows: Sequence[str]) -> str:
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = ("department", "metric", "arm", "keeps")
-    marks = ["" if name in text else 'class="n" ' for name in head]
-    top = "".join(f'<th {mark}scope="col">{esc(name)}</th>' for mark, name in zip(marks, head, strict=True))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    numeric = [at for at, name in enumerate(head) if name not in text]
+    return html_table("Departments" if "department" in head else "Methods", head, rows, numeric=numeric)
 
 
-def _cell(value: str, kind: str = "") -> str:
-    return f'<td class="{kind}">{esc(value)}</td>' if kind else f"<td>{esc(value)}</td>"
+def _costs(report: Mapping[str, Any]) -> list[str]:
+    first, *others = _arm_cells(report)
+    return [f'<th scope="row">{esc(first)}</th>', *(cell(one, "n") for one in others)]

@@ -27,8 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from commonroot import __version__
-from commonroot.common import parcel
-from commonroot.simulations.report_charts import (
+from commonroot.client.drawing.charts import (
     Row,
     esc,
     gained,
@@ -41,8 +40,9 @@ from commonroot.simulations.report_charts import (
     unit_of,
     verdict,
 )
-from commonroot.simulations.report_plots import picture
-from commonroot.simulations.report_template import MARK, PAGE, STYLE
+from commonroot.client.drawing.parts import cell, chart, details, html_table, legend, page, section, size
+from commonroot.client.drawing.plots import picture
+from commonroot.common import parcel
 
 Report = Mapping[str, Any]
 
@@ -95,37 +95,35 @@ def write_html(report: Report, path: Path | str) -> None:
     """Write the report as one self-contained HTML file.  Every text of the report is escaped."""
     parts = [_tiles(report), *_results(report["departments"])]
     parts += [_rounds(report["history"]), _seen(report), _faults(report.get("faults") or {})]
-    page = PAGE.substitute(
-        title=esc(f"{report['federation']} — Commonroot"),
-        style=STYLE,
-        mark=MARK,
-        headline=esc(_headline(report)),
+    text = page(
+        title=f"{report['federation']} — Commonroot",
+        headline=_headline(report),
         subtitle=f"Federation {esc(report['federation'])} · charter <code>{esc(str(report['charter'])[:16])}…</code>",
         body="\n".join(filter(None, parts)),
         footer=f"Made by Commonroot {esc(__version__)}. Charter <code>{esc(report['charter'])}</code>.",
     )
-    Path(path).write_text(page, encoding="utf-8")
+    Path(path).write_text(text, encoding="utf-8")
 
 
 def _results(departments: Sequence[Row]) -> list[str]:
     if not departments:
-        return [_section("Did it help?", "No department has reported yet.")]
+        return [section("Did it help?", "No department has reported yet.")]
     return [
-        _section(
+        section(
             "Did it help?",
             "What each department gains with the model its guard chose, over the best model it can train alone, on "
             "test rows that no model saw. An interval that crosses zero settles nothing.",
-            _legend("better", "undecided", "worse"),
-            _chart(gains(departments)),
+            legend("better", "undecided", "worse"),
+            chart(gains(departments)),
             _table_of_departments(departments),
         ),
-        _section(
+        section(
             "Alone, federated, chosen",
             "The department's own metric on its own test rows; bars of an error are relative to its longest. The guard "
             "chose without seeing these rows.",
-            _legend("alone", "federated", "chosen"),
-            _chart(scores(departments)),
-            _details("Which model each department keeps, and why", _choices(departments)),
+            legend("alone", "federated", "chosen"),
+            chart(scores(departments)),
+            details("Which model each department keeps, and why", _choices(departments)),
         ),
         *_closer(departments),
     ]
@@ -138,11 +136,11 @@ def _closer(departments: Sequence[Row]) -> list[str]:
         details = row.get("details")
         drawn = picture(details.get("plot") or {}, f"plot-{at}") if isinstance(details, Mapping) else ""
         if drawn:
-            parts.append(f"<div><h3>{esc(row['name'])}, {esc(row['task'])}</h3>{_chart(drawn)}</div>")
+            parts.append(f"<div><h3>{esc(row['name'])}, {esc(row['task'])}</h3>{chart(drawn)}</div>")
     if not parts:
         return []
     lead = "The kept model on each department's own test rows, as its task shows them."
-    return [_section("A closer look", lead, f'<div class="pair">{"".join(parts)}</div>')]
+    return [section("A closer look", lead, f'<div class="pair">{"".join(parts)}</div>')]
 
 
 def _headline(report: Report) -> str:
@@ -177,45 +175,35 @@ def _mood(gain: float | None) -> str:
     return "" if not gain else "good" if gain > 0 else "bad"
 
 
-def size(count: int) -> str:
-    """Bytes in units of 1,000, as network people count them."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
-
-
 def _rounds(history: Sequence[Row]) -> str:
     if not history:
         return ""
     head = ("round", "backbone", "in the sum", "training loss", "held-out loss", "seconds", "clipped")
     rows = [
         [
-            _cell(row["round"], "n"),
-            _cell(row["version"], "n"),
-            _cell(f"{row['survivors']} of {row['cohort']}", "n"),
-            _cell(number(row["loss"], 4), "n"),
-            _cell(number(row["held_out"], 4), "n"),
-            _cell(number(row["seconds"], 2), "n"),
-            _cell("–" if row["clipped_share"] is None else f"{100 * row['clipped_share']:.2f} %", "n"),
+            cell(row["round"], "n"),
+            cell(row["version"], "n"),
+            cell(f"{row['survivors']} of {row['cohort']}", "n"),
+            cell(number(row["loss"], 4), "n"),
+            cell(number(row["held_out"], 4), "n"),
+            cell(number(row["seconds"], 2), "n"),
+            cell("–" if row["clipped_share"] is None else f"{100 * row['clipped_share']:.2f} %", "n"),
         ]
         for row in history
     ]
-    table = _table("Every round", head, rows, numeric=range(7))
-    loss = _section(
+    table = html_table("Every round", head, rows, numeric=range(7))
+    loss = section(
         "Loss over rounds",
         "Known only as sums over departments; 1 is the loss of guessing.",
-        _legend("held out", "training"),
-        _chart(losses(history)),
-        _details("Every round as a table", table),
+        legend("held out", "training"),
+        chart(losses(history)),
+        details("Every round as a table", table),
     )
-    time = _section(
+    time = section(
         "Seconds per round",
         "From opening a round to its new backbone.",
-        _legend("everybody in the sum", "somebody missing"),
-        _chart(seconds(history)),
+        legend("everybody in the sum", "somebody missing"),
+        chart(seconds(history)),
     )
     return f'<div class="pair">{loss}{time}</div>'
 
@@ -229,16 +217,16 @@ def _seen(report: Report) -> str:
         rows.append(
             [
                 f'<th scope="row"><code>{esc(kind)}</code></th>',
-                _cell(f"{sum(row['parcels'] for row in those):,}" if counted else "–", "n"),
-                _cell(size(sum(row["bytes"] for row in those)), "n"),
-                _cell(MEANINGS.get(kind, "–")),
+                cell(f"{sum(row['parcels'] for row in those):,}" if counted else "–", "n"),
+                cell(size(sum(row["bytes"] for row in those)), "n"),
+                cell(MEANINGS.get(kind, "–")),
             ]
         )
     head = ("kind", "messages", "together", "what it tells")
-    return _section(
+    return section(
         "What the coordinator saw",
         "Everything that departments sent, by kind. It opened sums and nothing else.",
-        _table("Messages from departments", head, rows, numeric=(1, 2)),
+        html_table("Messages from departments", head, rows, numeric=(1, 2)),
         '<p class="note">Not among them: rows, labels, private heads, and any one department’s update, row count '
         "or loss. The coordinator does learn who took part, when, and how large each message was; and a sum over few "
         "departments still says something about each.</p>",
@@ -253,7 +241,7 @@ def _faults(faults: Mapping[str, Any]) -> str:
         f"<dt>{esc(_words(name))}</dt><dd>{esc(_plain(value))}</dd>" for name, value in faults.items() if name != "told"
     )
     lead = "Done to this federation while it ran."
-    return _section("Faults on purpose", lead, f"<ul>{told}</ul>" * bool(told), f'<dl class="facts">{facts}</dl>')
+    return section("Faults on purpose", lead, f"<ul>{told}</ul>" * bool(told), f'<dl class="facts">{facts}</dl>')
 
 
 def _words(name: object) -> str:
@@ -279,68 +267,20 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
         rows.append(
             [
                 f'<th scope="row">{esc(row["name"])}</th>',
-                _cell(row["task"]),
-                _cell(row["metric"]),
-                *(_cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
-                *(_cell(number(row[key]), "n") for key in ("alone", "federated", "chosen")),
-                _cell(gained(row["gain"], row), f"n {verdict(row)}"),
-                _cell(f"{points(low)} … {points(high)}", "n"),
+                cell(row["task"]),
+                cell(row["metric"]),
+                *(cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
+                *(cell(number(row[key]), "n") for key in ("alone", "federated", "chosen")),
+                cell(gained(row["gain"], row), f"n {verdict(row)}"),
+                cell(f"{points(low)} … {points(high)}", "n"),
             ]
         )
-    return _details("The same as a table", _table("Results by department", head, rows, numeric=range(3, 10)))
+    return details("The same as a table", html_table("Results by department", head, rows, numeric=range(3, 10)))
 
 
 def _choices(departments: Sequence[Row]) -> str:
     rows = [
-        [f'<th scope="row">{esc(row["name"])}</th>', _cell(row["choice"]), _cell(row["why"], "why")]
+        [f'<th scope="row">{esc(row["name"])}</th>', cell(row["choice"]), cell(row["why"], "why")]
         for row in departments
     ]
-    return _table("The guard's choices", ("department", "keeps", "because"), rows, numeric=())
-
-
-def _cell(value: object, kind: str = "") -> str:
-    return f'<td class="{kind}">{esc(value)}</td>' if kind else f"<td>{esc(value)}</td>"
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int]) -> str:
-    marks = ['class="n" ' if at in numeric else "" for at in range(len(head))]
-    top = "".join(f'<th {mark}scope="col">{esc(name)}</th>' for mark, name in zip(marks, head, strict=True))
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    label = esc(caption)
-    table = f'<table aria-label="{label}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
-
-
-def _section(title: str, lead: str, *parts: str) -> str:
-    return f'<section><h2>{esc(title)}</h2><p class="lead">{esc(lead)}</p>{"".join(parts)}</section>'
-
-
-def _chart(svg: str) -> str:
-    return f'<div class="chart scroll">{svg}</div>'
-
-
-def _details(summary: str, inner: str) -> str:
-    return f"<details><summary>{esc(summary)}</summary>{inner}</details>"
-
-
-def _bar(kind: str) -> str:
-    return f'<rect x="1" y="1" width="22" height="10" rx="2" class="{kind}"/>'
-
-
-_SWATCHES = {
-    "better": '<path d="M1 6h22" class="whisker better"/><circle cx="12" cy="6" r="5" class="dot better"/>',
-    "undecided": '<path d="M1 6h22" class="whisker undecided"/><circle cx="12" cy="6" r="4.5" class="dot undecided"/>',
-    "worse": '<path d="M1 6h22" class="whisker worse"/><path d="M12 1l5 5l-5 5l-5 -5z" class="dot worse"/>',
-    "alone": _bar("bar alone"),
-    "federated": _bar("bar federated"),
-    "chosen": _bar("bar chosen"),
-    "training": '<path d="M1 6h22" class="line l"/>',
-    "held out": '<path d="M1 6h22" class="line h"/>',
-    "everybody in the sum": _bar("bar federated"),
-    "somebody missing": _bar("bar short"),
-}
-
-
-def _legend(*names: str) -> str:
-    items = (f'<li><svg viewBox="0 0 24 12" aria-hidden="true">{_SWATCHES[name]}</svg>{name}</li>' for name in names)
-    return f'<ul class="legend">{"".join(items)}</ul>'
+    return html_table("The guard's choices", ("department", "keeps", "because"), rows, numeric=())

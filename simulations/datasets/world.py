@@ -69,6 +69,7 @@ DATASETS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "clothing": "commonroot.simulations.datasets.clothing",
         "digit-images": "commonroot.simulations.datasets.digit_images",
+        "digits": "commonroot.simulations.datasets.digits",
         "engines": "commonroot.simulations.datasets.engines",
         "films": "commonroot.simulations.datasets.films",
         "heart": "commonroot.simulations.datasets.heart",

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from commonroot.client.drawing.charts import gains, losses, number, points, scores, seconds, ticks, verdict
 from commonroot.simulations.report import MEANINGS, render_table, size, write_html
-from commonroot.simulations.report_charts import gains, losses, number, points, scores, seconds, ticks, verdict
 
 
 def department(name: str, gain: float, low: float, high: float, **changes: object) -> dict[str, object]:

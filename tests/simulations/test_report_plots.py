@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from commonroot.client.drawing.plots import KINDS, picture
 from commonroot.client.tasks import (
     Anomaly,
     Binary,
@@ -15,7 +16,6 @@ from commonroot.client.tasks import (
     Tagging,
 )
 from commonroot.simulations.report import write_html
-from commonroot.simulations.report_plots import KINDS, picture
 
 HOSTILE = '<script>&"x'
 RANDOM = np.random.default_rng(3)

@@ -15,7 +15,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
-from commonroot.simulations.report_charts import Axis, columns_of, lines_of, number, short, svg, tag
+from commonroot.client.drawing.charts import Axis, columns_of, lines_of, number, short, svg, tag
 
 Plot = Mapping[str, Any]
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460, 66, 448, 12, 228

@@ -127,7 +127,7 @@ def lines_of(axis: Axis, left: float, right: float) -> list[str]:
     return parts
 
 
-def gains(departments: Sequence[Row]) -> str:
+def gains(departments: Sequence[Row], name: str = "gains") -> str:
     """Gain over training alone per department: a dot with its 95 % interval, the best first."""
     rows = sorted(departments, key=lambda row: -float(row["gain"]))
     top, step = 8, 34
@@ -157,7 +157,7 @@ def gains(departments: Sequence[Row]) -> str:
     )
     counts = {kind: sum(verdict(row) == kind for row in rows) for kind in ("better", "undecided", "worse")}
     description = ", ".join(f"{count} {kind}" for kind, count in counts.items()) + ". The table below has the numbers."
-    return svg("gains", bottom + 46, "Gain of each department over training alone", description, parts)
+    return svg(name, bottom + 46, "Gain of each department over training alone", description, parts)
 
 
 SCORES = ("alone", "federated", "chosen")
@@ -198,6 +198,31 @@ def _longest(row: Row) -> float:
         return 1.0
     known = [abs(float(row[key])) for key in SCORES if row[key] is not None and math.isfinite(row[key])]
     return max(known, default=1.0) or 1.0
+
+
+def reliability(found: Mapping[str, Any] | None, name: str) -> str:
+    """How often a model is right where it is so sure: dots, larger for more rows, on the dashed line in the best case.
+
+    found  ``error`` and ``bins`` of {confidence, right, rows}; None draws nothing
+    """
+    if not found or not found["bins"]:
+        return ""
+    left, right, top, bottom = 66, 448, 12, 228
+    across, up = Axis([0.0, 1.0], left, right), Axis([0.0, 1.0], bottom, top)
+    parts = [*lines_of(up, left, right), *columns_of(across, top, bottom)]
+    parts.append(tag("path", d=f"M{across(0.0)} {up(0.0)}L{across(1.0)} {up(1.0)}", class_="line l"))
+    most = max(row["rows"] for row in found["bins"])
+    for row in found["bins"]:
+        tip = f"{row['rows']} rows {100 * row['confidence']:.0f} % sure: {100 * row['right']:.0f} % right"
+        radius = round(3 + 7 * math.sqrt(row["rows"] / most), 1)
+        parts.append(
+            tag("circle", cx=across(row["confidence"]), cy=up(row["right"]), r=radius, class_="spot h", tip=tip)
+        )
+    parts.append(
+        tag("text", "how sure; upwards: how often right", x=(left + right) / 2, y=bottom + 38, class_="axis mid")
+    )
+    told = f"Off by {100 * found['error']:.1f} percentage points on average, over {len(found['bins'])} groups of rows."
+    return svg(name, bottom + 46, "Sure and right", told, parts, _HALF)
 
 
 #: The two half-width charts.

@@ -42,7 +42,7 @@ section { padding: 22px 24px; margin: 0 0 20px; min-width: 0; }
 text { font-family: inherit; fill: var(--ink); font-size: 13px; font-variant-numeric: tabular-nums; }
 .tick, .axis { fill: var(--soft); font-size: 12px; }
 .name { font-size: 13.5px; } .value { font-weight: 650; }
-.mid { text-anchor: middle; } .end { text-anchor: end; }
+.inside { fill: var(--card); font-size: 12px; } .mid { text-anchor: middle; } .end { text-anchor: end; }
 .grid { stroke: var(--grid); } .zero { stroke: var(--soft); stroke-width: 1.2; }
 .whisker { stroke-width: 2; } .whisker.better { stroke: var(--chosen); } .whisker.worse { stroke: var(--worse); }
 .whisker.undecided { stroke: var(--alone); }

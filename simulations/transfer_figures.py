@@ -1,0 +1,120 @@
+"""Figures that one dataset is known by in the literature and a mean over departments does not give.
+
+school  explained variance of all students together (Argyriou, Evgeniou, Pontil, 2008): 1 - Σ errors² / Σ deviations²
+        from the mean of everybody; and by how much the worst school's squared error shrinks or grows
+sales   Σ|sales - forecast| / Σ sales of each store, from multiples of a level that stands beside the rows
+films   the RMSE that one factorisation of everybody's ratings gives, and how far a department's is from it at most
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commonroot.client.data import DataConfig
+from commonroot.client.predicting import chosen_predictor
+from commonroot.client.ratings import Ratings, read_book
+from commonroot.client.recommender import mix
+from commonroot.client.recommending import federated_model
+from commonroot.simulations.datasets.world import World
+from commonroot.simulations.scenario import Scenario
+from commonroot.strategies import build
+from commonroot.strategies.als import ALS
+from commonroot.strategies.base import Tensors
+
+Departments = Sequence[Mapping[str, Any]]
+
+
+def figures(
+    dataset: str, world: World, scenario: Scenario, folders: Path | None, departments: Departments
+) -> dict[str, float]:
+    """A dataset's own figures by name; none for most.
+
+    folders  departments' folders; None for the pooled arm, which has none
+    """
+    found = FIGURES.get(dataset)
+    return {} if found is None or not departments else found(world, scenario, folders, departments)
+
+
+def _school(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+    del scenario, folders
+    seen = []
+    for row in departments:
+        with np.load(world.departments[row["name"]]["test_path"], allow_pickle=False) as arrays:
+            seen.append(np.asarray(arrays["y"], dtype=np.float64))
+    everybody = np.concatenate(seen)
+    total = float(np.square(everybody - everybody.mean()).sum())
+    own = [float(np.square(y - y.mean()).sum()) for y in seen]
+    out = {}
+    for which in ("alone", "federated", "chosen"):
+        if all(row[which] is not None for row in departments):
+            errors = sum((1.0 - float(row[which])) * square for row, square in zip(departments, own, strict=True))
+            out[f"explained_{which}"] = 1.0 - errors / total
+    shrunk = [100.0 * (1.0 - (1.0 - row["chosen"]) / (1.0 - row["alone"])) for row in departments if row["alone"] < 1]
+    return out | {"worst_mse_gain": min(shrunk)}
+
+
+def _sales(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+    del scenario
+    if folders is None:
+        return {}
+    return {
+        "wape_chosen": statistics.mean(wape(folders / r["name"], world.departments[r["name"]]) for r in departments)
+    }
+
+
+def wape(folder: Path, section: Mapping[str, Any]) -> float:
+    """Σ|sales - forecast| / Σ sales of one store; its model predicts multiples of a level that stands beside."""
+    forecast = chosen_predictor(folder).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
+    levels = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
+    sales = levels["sales"].to_numpy()
+    return float(np.abs(sales - np.asarray(forecast) * levels["level"].to_numpy()).sum() / sales.sum())
+
+
+def _films(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+    """What ALS would give with everybody's ratings in one place, department by department as they were split."""
+    method = build(scenario.draft)
+    if folders is None or not isinstance(method, ALS):
+        return {}
+    draft = scenario.draft
+    books = {
+        name: read_book(DataConfig.model_validate(one), Path(), draft.factors)
+        for name, one in world.departments.items()
+    }
+    everybody = _together([(book.train, len(book.users)) for book in books.values()])
+    state: Tensors = method.initial(draft)
+    for _ in range(draft.rounds):
+        sums = method.gather(draft, state, everybody, {}).terms
+        state = method.combine(draft, state, {name: np.asarray(array, np.float64) for name, array in sums.items()})
+    apart, pooled = [], []
+    for row in departments:
+        book = books[row["name"]]
+        model = federated_model(method, state, book.train.join(book.validation), len(book.users))
+        said = mix([(1.0, model)], book.test.user, book.test.item, method.low, method.high)
+        pooled.append(math.sqrt(float(np.square(said - book.test.rating).mean())))
+        apart.append(abs(pooled[-1] - float(row["federated"])))
+    return {"rmse_pooled": statistics.mean(pooled), "largest_difference_to_pooled": max(apart)}
+
+
+def _together(parts: Sequence[tuple[Ratings, int]]) -> dict[str, NDArray[np.generic]]:
+    """Everybody's ratings as one department's; users are numbered on."""
+    first = np.cumsum([0, *(users for _, users in parts)])
+    return {
+        "user": np.concatenate([rows.user + start for (rows, _), start in zip(parts, first, strict=False)]),
+        "item": np.concatenate([rows.item for rows, _ in parts]),
+        "rating": np.concatenate([rows.rating for rows, _ in parts]),
+        "users": np.asarray(first[-1]),
+    }
+
+
+FIGURES: Final[Mapping[str, Callable[[World, Scenario, Path | None, Departments], dict[str, float]]]] = (
+    MappingProxyType({"films": _films, "sales": _sales, "school": _school})
+)
