@@ -50,6 +50,7 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 	"$(BIN)/commonroot" demo
 
 test: $(STAMP) ## every test, the README's transcripts included
+	@.ci/postgres
 	"$(BIN)/python" -m pytest
 
 fuzz: $(STAMP) ## ten times what `make test` tries: decoders of a peer's bytes, orders of events in secure sums

@@ -113,6 +113,9 @@ def approve(
     folder: Folder,
     charter: Annotated[Path, typer.Argument(help="A charter signed by the coordinator.", metavar="CHARTER.json")],
     hash: Annotated[str | None, typer.Option(help="Approve only if the charter has this hash.")] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="The safetensors file that it starts from, if it names one; kept here.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Approve a charter.  Without this, nothing of it is ever run here."""
@@ -120,7 +123,7 @@ def approve(
     from commonroot.client.setup import approve as approve_charter
     from commonroot.client.setup import plain_words
 
-    approved = approve_charter(DepartmentFolder(folder), charter, expected=hash)
+    approved = approve_charter(DepartmentFolder(folder), charter, expected=hash, backbone=backbone)
 
     def text() -> None:
         for line in plain_words(approved):

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.data import DataConfig, Problem, Problems, Reading, read_cells, training_rows
+from commonroot.client.data import DataConfig, Problem, Problems, Reading, open_data, read_cells, training_rows
 from commonroot.common.charter import Charter
-from commonroot.common.errors import ConfigError
 from commonroot.common.schema import (
     CategoryColumn,
     Column,
@@ -33,18 +32,18 @@ def read_columns(config: DataConfig, folder: Path, charter: Charter) -> dict[str
     Cells that are empty (or NaN) have no value.  Raises DataError that lists everything wrong at once, values beyond a
     column's range included.
     """
-    if config.path is None:
-        raise ConfigError("shared statistics are gathered from a file", hint="give path under [data]")
     problems = Problems()
-    read = read_cells(folder / config.path, [column.name for column in charter.columns], Reading.of(config), problems)
+    names = [column.name for column in charter.columns]
+    source = open_data(config, folder, problems, columns=names)
+    read = None if source is None else read_cells(source, names, Reading.of(config), problems)
     problems.refuse()
-    if read is None:
+    if source is None or read is None:
         raise ValueError("a table without problems was read")
     cells, first = read
-    rows = training_rows(config, folder=folder)
+    rows = training_rows(config, folder=folder, source=source if config.path is None else None)
     data: dict[str, Array] = {"count": np.asarray(len(rows))}
     for at, column in enumerate(charter.columns):
-        data[str(at)] = _values(column, cells[column.name][rows], rows + first, config.path.name, problems)
+        data[str(at)] = _values(column, cells[column.name][rows], rows + first, config.source_name, problems)
     problems.refuse()
     return data
 

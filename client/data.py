@@ -11,7 +11,7 @@ from commonroot.client.tables.part import STANDARD_LIMIT
 from commonroot.client.tables.pinned import Pin
 from commonroot.client.tables.prepare import FEWEST_ROWS, prepare, training_rows
 from commonroot.client.tables.problems import Problem, Problems, refuse
-from commonroot.client.tables.read import read_batches, read_cells, read_features
+from commonroot.client.tables.read import open_data, read_batches, read_cells, read_features
 from commonroot.client.tables.rows import Prepared, Rows, judged, learnable
 from commonroot.client.tables.source import Reading
 from commonroot.client.tables.split import folds, split_rows
@@ -40,6 +40,7 @@ __all__ = [
     "folds",
     "judged",
     "learnable",
+    "open_data",
     "prepare",
     "read_batches",
     "read_cells",

@@ -7,6 +7,7 @@ request.json            what central IT needs for enrolment; holds public keys o
 roster.json             the signed roster this department joined
 charters/HASH.json      approved charters
 state.db, blobs/        protocol state, heads, ledger
+backbones/SHA256…       files that charters start from
 predictors/             chosen models, newest last
 splits/CHARTER…         part of each row, as a run began
 tables/KEY/             encoded rows that do not fit into memory

@@ -13,6 +13,7 @@ from commonroot.client.gathering import Gatherer, Place, check_gathering, gather
 from commonroot.client.metrics import POINTS
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.shared_statistics import load as load_statistics
+from commonroot.client.tasks import Task
 from commonroot.client.trainer import Private, Trainer
 from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.charter import Charter
@@ -20,6 +21,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text
 from commonroot.strategies import Gathering, Strategy, build, build_trained
+from commonroot.strategies.families import family_of
 
 REPORT: Final = "report.json"
 
@@ -51,12 +53,13 @@ class DepartmentLearner:
         if isinstance(method, Gathering):
             check_gathering(charter, method, self._gatherer(charter))
             return
-        trainer = self._trainer(charter)
-        trainer.check(method.initial(charter), self._rows(charter).train)
+        rows = self._rows(charter)
+        check_labels(charter, self._name, rows.task)
+        self._trainer(charter).check(method.initial(charter), rows.train)
 
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
         """Carry out the strategy's plan on the training rows, or gather from them."""
-        strategy = build(charter)
+        strategy = self._method(charter)
         if isinstance(strategy, Gathering):
             found = strategy.gather(charter, received, self._gatherer(charter).data(), local or {})
             return Trained(found.terms, found.private)
@@ -71,7 +74,7 @@ class DepartmentLearner:
         Writes ``report.json`` for this department's eyes.  Doing it again after a crash gives the same.
         A gathering keeps what came out in its own way (``gathering``).
         """
-        strategy = build(charter)
+        strategy = self._method(charter)
         if isinstance(strategy, Gathering):
             return self._gatherer(charter).finish(received, version)
         return self._conclude(charter, strategy, received, version, local)
@@ -114,9 +117,13 @@ class DepartmentLearner:
         return self._gatherers[charter.digest]
 
     def _trainer(self, charter: Charter) -> Trainer:
-        rows = self._rows(charter)
+        rows, strategy = self._rows(charter), build_trained(charter).as_department(self._name)
         columns = rows.train.x.shape[-1]
-        return Trainer(charter, rows.task, self._seed(charter), build_trained(charter).shares_head, columns)
+        return Trainer(charter, rows.task, self._seed(charter), strategy.shares_head, columns, strategy.form(charter))
+
+    def _method(self, charter: Charter) -> Strategy | Gathering:
+        method = build(charter)
+        return method if isinstance(method, Gathering) else method.as_department(self._name)
 
     def _seed(self, charter: Charter) -> int:
         return int.from_bytes(derive(self._secret, "training", charter.digest))
@@ -124,6 +131,18 @@ class DepartmentLearner:
     @staticmethod
     def _private(trainer: Trainer, local: Local | None) -> Private:
         return trainer.start() if not local else {name: np.asarray(a, np.float32) for name, a in local.items()}
+
+
+def check_labels(charter: Charter, name: str, task: Task) -> None:
+    """Raise ConfigError where a family's labels are not those of this member's task, in the same order."""
+    family = family_of(charter, name)
+    labels = getattr(task, "labels", None)
+    if family is None or not family.labels or labels == tuple(map(str, family.labels)):
+        return
+    raise ConfigError(
+        f"family {family.name!r} lists {len(family.labels)} labels, and they are not those of this department's task",
+        hint="list the same labels in the same order under [data], or have the department left out of the family",
+    )
 
 
 def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:

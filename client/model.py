@@ -2,6 +2,9 @@
 
     rows (n, columns) → adapter → (n, …input) → backbone → representation (n, spec.outputs) → head → (n, outputs)
 
+While it is trained it may be of a richer ``Form``: o = G(z) + H(z + β), with the head G of a family and a private bias
+β.  All of that is one linear map of z, which is what ``export_head`` gives and what is stored.
+
 A head that labels tokens reads a representation of each: (n, length, spec.outputs) to (n, length, outputs).  The
 backbone's parameters carry exactly the names and shapes of ``BackboneSpec.shapes``; everything in and out is a NumPy
 array by name, so nothing outside this file, ``steps`` and ``trainer`` needs torch.
@@ -22,10 +25,14 @@ from commonroot.client.backbones import build, fill, named
 from commonroot.client.backbones.parts import linear
 from commonroot.common.backbone import BackboneSpec, RowInput, TokenInput
 from commonroot.common.errors import ConfigError, DataError
+from commonroot.strategies.base import PLAIN, Form
+from commonroot.strategies.families import family_tensors
+from commonroot.strategies.fedavg import COMMON_HEAD
 
 Arrays = dict[str, NDArray[np.float32]]
-#: What never leaves, by name: ``head/weight``, ``head/bias``, ``adapter/…``.
+#: What never leaves, by name: ``head/weight``, ``head/bias``, ``head/shift`` (β), ``adapter/…``, ``norm/…``.
 HEAD: Final = ("weight", "bias")
+SHIFT: Final = "head/shift"
 #: Rows are evaluated in blocks of at most this many …
 MOST_ROWS: Final = 4096
 #: … and of about this many values inside the network, so that memory stays bounded however many rows there are.
@@ -37,27 +44,41 @@ class DepartmentModel(nn.Module):
 
     columns    of this department's rows; needed where the charter's backbone has an adapter
     per_token  the head labels tokens
+    form       what it has besides; which parts are shared
 
     Raises ConfigError where the task does not fit the backbone; what ``backbones.build`` raises.
     """
 
     def __init__(
-        self, spec: BackboneSpec, outputs: int, *, columns: int | None = None, per_token: bool = False
+        self,
+        spec: BackboneSpec,
+        outputs: int,
+        *,
+        columns: int | None = None,
+        per_token: bool = False,
+        form: Form = PLAIN,
     ) -> None:
         super().__init__()
         spec.check_heads(per_token=per_token)
         self.spec = spec
         self.per_token = per_token
+        self.form = form
         self.backbone = build(spec)
         self.adapter = linear(adapter_columns(spec, columns), spec.input.shape[0]) if spec.adapter else None
         self.head = linear(spec.outputs, outputs)
+        self.shift = nn.Parameter(torch.empty(spec.outputs)) if form.shift else None
+        self.family = linear(spec.outputs, outputs) if form.family is not None else None
         self._shape = None if spec.adapter else spec.input.shape
         self.eval()
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, …) to (n, outputs), or (n, length, outputs) of tokens."""
-        out: Tensor = self.head(self.represent(rows))
-        return out
+        return self.read(self.represent(rows))
+
+    def read(self, represented: Tensor) -> Tensor:
+        """(…, spec.outputs) to (…, outputs): the heads alone."""
+        out: Tensor = self.head(represented if self.shift is None else represented + self.shift)
+        return out if self.family is None else out + self.family(represented)
 
     def represent(self, rows: Tensor) -> Tensor:
         """(n, …) to (n, spec.outputs), or (n, length, spec.outputs) of tokens.  Flat rows are taken in C order."""
@@ -70,17 +91,38 @@ class DepartmentModel(nn.Module):
 
     @property
     def shared(self) -> dict[str, nn.Parameter]:
-        """The backbone's shared parameters, in packing order."""
-        return named(self.backbone, tuple(name for name, _ in self.spec.shapes()))
+        """What is averaged, by its name in the broadcast: the backbone but for private norms, and shared heads."""
+        found = {name: tensor for name, tensor in self._backbone.items() if name not in self.form.norms}
+        if self.form.head:
+            found |= {there: getattr(self.head, name) for there, name in zip(COMMON_HEAD, HEAD, strict=True)}
+        if self.family is not None and self.form.family is not None:
+            names = family_tensors(self.form.family)
+            found |= {there: getattr(self.family, name) for there, name in zip(names, HEAD, strict=True)}
+        return found
 
     @property
     def private(self) -> dict[str, nn.Parameter]:
-        """``head/…`` and ``adapter/…``: everything else that is trained."""
-        found = {f"head/{name}": getattr(self.head, name) for name in HEAD}
-        if self.adapter is not None:
-            found |= {f"adapter/{name}": getattr(self.adapter, name) for name in HEAD}
-        inside = named(self.backbone, tuple(name for name, _ in self.spec.private_shapes()))
-        return found | {f"adapter/{name}": parameter for name, parameter in inside.items()}
+        """``head/…``, ``adapter/…`` and ``norm/…``: everything else that is trained."""
+        found = {} if self.form.head else {f"head/{name}": getattr(self.head, name) for name in HEAD}
+        if self.shift is not None:
+            found[SHIFT] = self.shift
+        found |= {f"adapter/{name}": tensor for name, tensor in self._adapter.items()}
+        return found | {f"norm/{name}": self._backbone[name] for name in sorted(self.form.norms)}
+
+    @property
+    def _backbone(self) -> dict[str, nn.Parameter]:
+        """The backbone's tensors that a charter lists, in packing order."""
+        return named(self.backbone, tuple(name for name, _ in self.spec.shapes()))
+
+    @property
+    def _adapter(self) -> dict[str, nn.Parameter]:
+        found = {} if self.adapter is None else {name: getattr(self.adapter, name) for name in HEAD}
+        return found | named(self.backbone, tuple(name for name, _ in self.spec.private_shapes()))
+
+    def take(self, shared: Mapping[str, NDArray[Any]], private: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what ``shared`` and ``private`` list.  Raises ManifestError as ``load`` does."""
+        fill(self.shared, shared, what="broadcast")
+        fill(self.private, private, what="private state")
 
     def load(
         self,
@@ -92,22 +134,38 @@ class DepartmentModel(nn.Module):
 
         Raises ManifestError for a missing tensor or one of another shape.
         """
-        fill(self.shared, backbone, what="backbone")
+        fill(self._backbone, backbone, what="backbone")
         fill({name: getattr(self.head, name) for name in HEAD}, head, what="head")
-        own = {k.removeprefix("adapter/"): v for k, v in self.private.items() if k.startswith("adapter/")}
-        fill(own, adapter or {}, what="adapter")
+        fill(self._adapter, adapter or {}, what="adapter")
 
     def export_backbone(self) -> Arrays:
         """A copy of the backbone by the names of ``BackboneSpec.shapes``."""
-        return _copy(self.shared)
+        return _copy(self._backbone)
 
     def export_head(self) -> Arrays:
-        """A copy of the head: ``weight`` (outputs, spec.outputs) and ``bias`` (outputs,)."""
-        return _copy({name: getattr(self.head, name) for name in HEAD})
+        """One linear head for all heads together: ``weight`` (outputs, spec.outputs) and ``bias`` (outputs,).
+
+        G(z) + H(z + β) = (W_G + W_H) z + (b_G + b_H + W_H β), the last product in float64.
+        """
+        out = _copy({name: getattr(self.head, name) for name in HEAD})
+        if self.shift is not None:
+            moved = out["weight"].astype(np.float64) @ self.shift.detach().numpy().astype(np.float64)
+            out["bias"] = (out["bias"] + moved).astype(np.float32)
+        if self.family is not None:
+            out = {name: out[name] + getattr(self.family, name).detach().numpy() for name in HEAD}
+        return out
 
     def export_adapter(self) -> Arrays:
         """A copy of the adapter: ``weight`` (input width, columns), ``bias``, and private tensors of the backbone."""
-        return _copy({k.removeprefix("adapter/"): v for k, v in self.private.items() if k.startswith("adapter/")})
+        return _copy(self._adapter)
+
+    def export_shared(self) -> Arrays:
+        """A copy of ``shared``."""
+        return _copy(self.shared)
+
+    def export_private(self) -> Arrays:
+        """A copy of ``private``."""
+        return _copy(self.private)
 
 
 def adapter_columns(spec: BackboneSpec, columns: int | None) -> int:

@@ -16,6 +16,7 @@ trees      feature, threshold, left, right, value (trees, nodes); offset (k,); l
 bag        weight (k, vocabulary), bias (k,), rarity (vocabulary,): rows of token ids, 0 for padding
 window     reach (); weight (2·reach + 1, vocabulary or channels, k), bias (k,): token ids or a sequence, per token
 projection centre (columns,), directions (k, columns): rows put together again from k directions
+distance   centre (columns,), directions (columns, columns): the log of the squared length along scaled directions
 isolation  as trees: the log of an anomaly score instead of a reconstruction
 network    backbone/…, head/weight, head/bias, adapter/…; ``network`` says of which backbone
 
@@ -43,6 +44,8 @@ Arrays = Mapping[str, Array]
 UNSEEN: Final = 3.0
 #: Steepness with which a margin of support vectors becomes a probability, before temperature.
 SLOPE: Final = 5.0
+#: Squared distances below this count as this.
+LEAST: Final = 1e-12
 #: The kind that is evaluated with torch.
 NETWORK: Final = "network"
 #: Rows are predicted in blocks of this many, and of fewer where rows are wide, so that memory stays bounded.
@@ -88,7 +91,7 @@ class Model:
             raw = spread(task, raw, self.arrays["present"])
         if "residual" in self.arrays:
             raw = (raw[:, :, None] + self.arrays["residual"]).reshape(len(raw), task.outputs)
-        return raw if self.kind == "isolation" else task.settled(raw, x)
+        return raw if self.kind in SCORES else task.settled(raw, x)
 
     def predict(self, task: Task, x: Array) -> Floats:
         """Rows to the task's prediction array."""
@@ -207,12 +210,20 @@ def _projection(arrays: Arrays, x: Array) -> Floats:
     return np.asarray(centred @ arrays["directions"].T @ arrays["directions"] + arrays["centre"], dtype=np.float64)
 
 
+def _distance(arrays: Arrays, x: Array) -> Floats:
+    along = (x.astype(np.float64) - arrays["centre"]) @ arrays["directions"].T
+    return np.asarray(np.log(np.maximum(np.square(along).sum(axis=1, keepdims=True), LEAST)), dtype=np.float64)
+
+
+#: Kinds that give an anomaly score as it is, no reconstruction to be compared with the row.
+SCORES: Final = frozenset({"distance", "isolation"})
 #: Kinds that read rows in their own shape.
 SHAPED: Final = frozenset({"bag", "window"})
 KINDS: Final[MappingProxyType[str, Callable[[Arrays, Array], Floats]]] = MappingProxyType(
     {
         "bag": _bag,
         "constant": _constant,
+        "distance": _distance,
         "isolation": _trees,
         "linear": _linear,
         "projection": _projection,

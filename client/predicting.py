@@ -17,12 +17,14 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from commonroot.client.data import read_batches
+from commonroot.client.data import Problems, read_batches
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.out.sinks import CsvSink, ListSink, Sink, as_frame, open_file
 from commonroot.client.predictor import Predictor
 from commonroot.client.recommender import RECORD, Recommender
 from commonroot.client.store import DepartmentStore
+from commonroot.client.tables.source import Source
+from commonroot.client.tables.sql_source import open_query
 from commonroot.common.errors import ConfigError
 from commonroot.console import say
 
@@ -110,7 +112,7 @@ def predict(
         raise ConfigError("--out and --out-url: one place at a time", hint="run it twice")
     chosen = chosen_recommender(root) if top is not None else chosen_predictor(root)
     if isinstance(chosen, Recommender):
-        frames = iter([_of_recommender(chosen, source, keep, top)])
+        frames = iter([_of_recommender(chosen, source or _asked(str(url), str(query)), keep, top)])
     else:
         frames = predictions(chosen, source, url=url or "", query=query or "", keep=keep)
     rows, columns = 0, []
@@ -136,9 +138,19 @@ def profiles(root: Path, *, top: int, segments: int, out: Path | None, as_json: 
     return {"rows": len(found), "columns": found.columns}
 
 
-def _of_recommender(chosen: Recommender, source: Path | None, keep: Sequence[str], top: int | None) -> pl.DataFrame:
-    if source is None or keep:
-        raise ConfigError("a recommender reads a file of users and items, and keeps both", hint="give a file")
+def _asked(url: str, query: str) -> Source:
+    """The rows of a query.  Raises DataError."""
+    problems = Problems()
+    found = open_query(url, query, Path(), problems)
+    problems.refuse()
+    if found is None:
+        raise ValueError("a query without problems was asked")
+    return found
+
+
+def _of_recommender(chosen: Recommender, source: Path | Source, keep: Sequence[str], top: int | None) -> pl.DataFrame:
+    if keep:
+        raise ConfigError("a recommender reads users and items and keeps both", hint="leave --keep out")
     return pl.DataFrame(chosen.predict_file(source) if top is None else chosen.recommend_file(source, top))
 
 

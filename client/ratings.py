@@ -21,7 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.data import FEWEST_ROWS, DataConfig, Problem, Problems, Reading, read_cells, split_rows
+from commonroot.client.data import (
+    FEWEST_ROWS,
+    DataConfig,
+    Problem,
+    Problems,
+    Reading,
+    open_data,
+    read_cells,
+    split_rows,
+)
+from commonroot.client.tables.source import Source
 from commonroot.client.tasks.recommendation import RECOMMENDATION
 from commonroot.common.backbone.factors import FactorsSpec
 from commonroot.common.errors import ConfigError
@@ -91,7 +101,7 @@ def read_catalogue(config: DataConfig, folder: Path, spec: FactorsSpec | None) -
         return None if spec is None else tuple(str(at + 1) for at in range(spec.items))
     path = folder / config.catalogue
     problems = Problems()
-    cells, first = _read(path, (config.item,), config, problems, empty=True)
+    cells, first = _read(path, path.name, (config.item,), config, problems, empty=True)
     problems.refuse()
     names = tuple(cells[config.item].tolist())
     seen: set[str] = set()
@@ -119,19 +129,19 @@ def read_book(config: DataConfig, folder: Path, spec: FactorsSpec | None) -> Boo
 
     Raises DataError that lists everything wrong at once, ConfigError where data and charter speak of other things.
     """
-    if config.goal_kind != RECOMMENDATION or config.user is None or config.item is None or config.path is None:
+    if config.goal_kind != RECOMMENDATION or config.user is None or config.item is None:
         raise ConfigError(
             f"method 'als' learns from ratings; this department's task is {config.goal_kind}",
-            hint='task = "recommendation" with path, user, item and target under [data]',
+            hint='task = "recommendation" with user, item and target under [data]',
         )
     items = read_catalogue(config, folder, spec)
     columns = (config.user, config.item, config.targets[0])
     problems = Problems()
-    read = [
-        (path.name, *_read(folder / path, columns, config, problems))
-        for path in (config.path, config.test_path)
-        if path is not None
-    ]
+    read = []
+    for later in (False, True) if config.test_path is not None else (False,):
+        source = open_data(config, folder, problems, columns=columns, test=later)
+        if source is not None:
+            read.append((source.name, *_read(source, source.name, columns, config, problems)))
     problems.refuse()
     cells = {name: np.concatenate([one[name] for _, one, _ in read]) for name in columns}
     places = _Places(tuple((file, first, len(one[config.user])) for file, one, first in read))
@@ -143,7 +153,7 @@ def read_book(config: DataConfig, folder: Path, spec: FactorsSpec | None) -> Boo
     count = places.files[0][2]
     if count < FEWEST_ROWS:
         found, expected = f"{count} ratings", f"at least {FEWEST_ROWS}"
-        problems.add(Problem(file=config.path.name, found=found, expected=expected, fix="collect more ratings"))
+        problems.add(Problem(file=config.source_name, found=found, expected=expected, fix="collect more ratings"))
     if not problems:
         _refuse_twice(user, item, places, problems)
     problems.refuse()
@@ -172,10 +182,16 @@ class _Places:
 
 
 def _read(
-    path: Path, columns: tuple[str, ...], config: DataConfig, problems: Problems, *, empty: bool = False
+    source: Path | Source,
+    file: str,
+    columns: tuple[str, ...],
+    config: DataConfig,
+    problems: Problems,
+    *,
+    empty: bool = False,
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """(text of the columns, number of the first row); a problem for every empty cell unless they may be ``empty``."""
-    read = read_cells(path, columns, Reading.of(config), problems)
+    read = read_cells(source, columns, Reading.of(config), problems)
     if read is None:
         return {}, 1
     cells, first = read
@@ -184,9 +200,7 @@ def _read(
         for row in np.flatnonzero((text[name] == "") | (text[name] == "nan")):
             fix = "drop the row"
             at = int(row) + first
-            problems.add(
-                Problem(file=path.name, row=at, column=name, found="an empty cell", expected="a value", fix=fix)
-            )
+            problems.add(Problem(file=file, row=at, column=name, found="an empty cell", expected="a value", fix=fix))
     return text, first
 
 

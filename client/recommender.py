@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save
 
 from commonroot.client.data import Problem, Problems, Reading, read_cells
 from commonroot.client.ratings import Positions, Ratings
+from commonroot.client.tables.source import Source
 from commonroot.common.backbone.factors import Doubles
 from commonroot.common.errors import DataError, ForeignState
 from commonroot.files import atomic_write, storage_errors
@@ -144,13 +145,13 @@ class Recommender:
 
     # -- files -----------------------------------------------------------------------------------------------------
 
-    def predict_file(self, path: Path) -> dict[str, NDArray[Any]]:
-        """Pairs of a .csv or .npz with the user and item columns to columns user, item, rating, known."""
+    def predict_file(self, path: Path | Source) -> dict[str, NDArray[Any]]:
+        """Pairs of a table with the user and item columns to columns user, item, rating, known."""
         user, item = _names(path, self.columns[:2])
         return {"user": np.array(user), "item": np.array(item), **self.predict(user, item)}
 
-    def recommend_file(self, path: Path, top: int) -> dict[str, NDArray[Any]]:
-        """The best items of the users of a .csv or .npz, each user once."""
+    def recommend_file(self, path: Path | Source, top: int) -> dict[str, NDArray[Any]]:
+        """The best items of the users of a table, each user once."""
         (user,) = _names(path, self.columns[:1])
         return self.recommend(list(dict.fromkeys(user)), top)
 
@@ -240,7 +241,7 @@ def mix(
     return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
 
-def _names(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def _names(path: Path | Source, columns: Sequence[str]) -> list[list[str]]:
     problems = Problems()
     read = read_cells(path, columns, Reading(), problems)
     if read is not None and not len(read[0][columns[0]]):

@@ -35,6 +35,7 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
+from commonroot.common.families import check_families
 from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Confirm, Open, Refusal, RoundOpen, RunClose, Train
@@ -46,7 +47,9 @@ from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
+from commonroot.files import read_backbone
 from commonroot.strategies import build, check_sealed
+from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +121,8 @@ class Session:
         self._on_event = on_event
         #: The last broadcast that passed: charter, version, tensors.  In memory only.
         self._seen: tuple[bytes, int, Tensors] | None = None
+        #: Version 0 of the charter that was asked for last, which its rounds are held against.
+        self._first: tuple[bytes, Tensors] | None = None
         self._ahead: _Ahead | None = None
         self._me = roster.departments[roster.index_of(identity.public)].name
 
@@ -189,6 +194,7 @@ class Session:
         offered = signed.check(bytes.fromhex(self._roster.coordinator))
         charter = self._require_approved(offered.digest)
         check_sealed(charter)
+        self._version_0(charter)
         self._learner.check(charter)
         self._on_event("ready", {"charter": charter.digest.hex()})
         return Parcel(parcel.READY)
@@ -335,11 +341,18 @@ class Session:
         """
         strategy = build(charter)
         received = unflatten(body, charter.broadcast)
-        strategy.check_received(charter, received, version, strategy.initial(charter), 0)
+        strategy.check_received(charter, received, version, self._version_0(charter), 0)
         if self._seen is not None and self._seen[0] == charter.digest and self._seen[1] <= version:
             strategy.check_received(charter, received, version, self._seen[2], self._seen[1])
         self._seen = (charter.digest, version, received)
         return received
+
+    def _version_0(self, charter: Charter) -> Tensors:
+        """What the charter's rounds begin with; BackboneMissing where that is a file which is not here."""
+        if self._first is None or self._first[0] != charter.digest:
+            read = partial(read_backbone, self._store.folder)
+            self._first = (charter.digest, first_state(build(charter), charter, read))
+        return self._first[1]
 
     def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
         """Train; where that fails, whatever the reason, add zeros to the sum and keep the head.
@@ -422,6 +435,7 @@ class Session:
         charter = self._approved(digest)
         if charter is None:
             raise NotApproved(f"charter {digest.hex()[:16]}… was not approved by department {self._me!r}")
+        check_families(charter, self._roster)  # it may have been approved under another roster
         return charter
 
     def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ from commonroot.common.errors import (
     StatisticsMissing,
     WrongFederation,
 )
+from commonroot.common.families import check_families
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
-from commonroot.files import atomic_write, erase, read_bytes, read_secret, write_secret
-from commonroot.strategies import GATHERINGS, check_sealed
+from commonroot.files import atomic_write, erase, keep_backbone, read_backbone, read_bytes, read_secret, write_secret
+from commonroot.strategies import GATHERINGS, build, check_sealed
+from commonroot.strategies.warm_start import first_state
 
 _TEMPLATE = """\
 # Commonroot department. Every field is explained here; `commonroot department check` names every wrong one.
@@ -239,21 +242,31 @@ def renew(folder: DepartmentFolder, random: Random) -> Path:
     return request
 
 
-def approve(folder: DepartmentFolder, path: Path, *, expected: str | None = None) -> Charter:
+def approve(
+    folder: DepartmentFolder, path: Path, *, expected: str | None = None, backbone: Path | None = None
+) -> Charter:
     """Approve a signed charter, by this department's own decision; from then on its daemon takes part in it.
 
+    backbone  the file that the charter's ``warm_start`` names, where it is not in this folder yet
+
     Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    NotApproved where the hash is not the expected one, StatisticsMissing where it builds on statistics not held here.
+    TooFewDepartments where a family is too small for this roster, NotApproved where the hash is not the expected one,
+    StatisticsMissing where it builds on statistics not held here, BackboneMissing and BackboneMismatch for the file
+    that a warm start names.
     """
     data = read_bytes(path, what="the charter")
     roster = folder.roster()
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
     folder.require_federation(charter.federation)
     check_sealed(charter)
+    check_families(charter, roster)
     if charter.statistics is not None and not held(folder.root, charter.statistics):
         raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
     if expected is not None and charter.digest.hex() != expected.lower():
         raise NotApproved(f"{path} has hash {charter.digest.hex()}, not the expected {expected}")
+    if backbone is not None and charter.training.warm_start is not None:
+        keep_backbone(folder.root, charter.training.warm_start, backbone)
+    first_state(build(charter), charter, partial(read_backbone, folder.root))
     atomic_write(folder.charter_path(charter.digest), data)
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
     try:
@@ -272,12 +285,21 @@ def plain_words(charter: Charter) -> list[str]:
     return [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
         f"Method {charter.method.name!r} for {charter.rounds} rounds.",
+        *(
+            [f"The first backbone is the file with SHA-256 {charter.training.warm_start}."]
+            if charter.training.warm_start
+            else []
+        ),
         (
             f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
             f"{scalars} to an encrypted sum."
         ),
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
+        *(
+            f"Departments of family {family.name!r} share a head: {', '.join(family.departments) or 'all of them'}."
+            for family in charter.families
+        ),
         *(
             [f"Columns are standardised with the statistics of charter {charter.statistics}."]
             if charter.statistics

@@ -54,11 +54,12 @@ def shared_network(
     version: int,
 ) -> Shared | None:
     """The best federated model on validation rows; None where the method shares nothing or nothing converges."""
-    if not strategy.plan(draft):
+    phases = strategy.finish(draft)
+    if not strategy.plan(draft) and not phases:
         return None
     task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
-    trainer = Trainer(draft, task, secret, strategy.shares_head, prepared.train.x.shape[-1])
-    phases = strategy.finish(draft)
+    columns = prepared.train.x.shape[-1]
+    trainer = Trainer(draft, task, secret, strategy.shares_head, columns, strategy.form(draft))
 
     def tuned(strength: float | None, rows: Rows) -> Model:
         """The strategy's last phases, from the head of the rounds or from a fresh probe in place of its head phases."""
@@ -68,13 +69,13 @@ def shared_network(
         known = some.x if task.reconstructs else some.y
         seen = represent(draft, received, some.x, private, tokens=task.per_token)
         head = probe_head(task, seen, known, strength=strength)
-        fresh = {name: array for name, array in private.items() if name.startswith("adapter/")}
-        fresh |= {f"head/{name}": array for name, array in head.items()}
+        fresh = {name: array for name, array in private.items() if name.startswith(("adapter/", "norm/"))}
+        fresh |= trainer.own_head(received, head)
         after = [phase for phase in phases if "backbone" in phase.parts]
         return network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
 
     strengths: tuple[float | None, ...] = (None,)
-    if phases and not strategy.shares_head:
+    if phases and not strategy.shares_head and not any(phase.copy for phase in phases):
         strengths = (None, *STRENGTHS) if len(prepared.validation) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
     found: list[Shared] = []
     for strength in strengths:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +46,7 @@ class Source:
     def __len__(self) -> int:
         return len(self._x)
 
-    def take(self, at: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def take(self, at: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """The rows at these positions and their targets."""
         found = self._x.take(at, axis=0)
         x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
@@ -90,7 +90,7 @@ class Flat:
         self.velocity: Tensor
         self.adam: Adam
         if of is None:
-            self.vector = torch.cat([tensor.detach().reshape(-1) for tensor in self.tensors])
+            self.vector = torch.cat([torch.zeros(0), *(tensor.detach().reshape(-1) for tensor in self.tensors)])
             self.first = self.vector.clone()
             self.velocity = torch.zeros_like(self.vector) if velocity is None else velocity
             self.adam = Adam(self.vector)
@@ -100,6 +100,10 @@ class Flat:
         for tensor in self.tensors:
             tensor.data = self.vector[at : at + tensor.numel()].view(tensor.shape)  # a view: moving one moves both
             at += tensor.numel()
+
+    def hold_near(self, arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
+        """Let an anchor hold the vector near these instead of near where it began."""
+        self.first = torch.from_numpy(np.concatenate([np.asarray(arrays[name]).reshape(-1) for name in names]))
 
     def move(self, gradient: Tensor, training: Training, rate: float) -> None:
         """One step against a clipped gradient, which is overwritten."""
@@ -144,49 +148,71 @@ class Loop:
         *,
         head_velocity: Tensor | None = None,
         backbone: Flat | None = None,
+        target: Tensor | None = None,
     ) -> None:
-        """``backbone``: of another model, to be moved together with this one's."""
+        """``backbone``: of another model, moved together with this one's; ``target``: m̄, which batches are drawn to."""
         self.model, self.task, self.training, self.random = model, task, training, random
         self.backbone = Flat(model.shared, of=backbone)
-        self.head = Flat(model.private, head_velocity)
+        own = model.private
+        if head_velocity is not None and len(head_velocity) != sum(tensor.numel() for tensor in own.values()):
+            head_velocity = None  # of other tensors than these: a head was put in the place of another
+        self.head = Flat(own, head_velocity)
+        #: Mean representation of the last pass over the rows, where the model's form asks for it.
+        self.centre: Tensor | None = torch.zeros(model.spec.outputs) if model.form.centre else None
+        self._target = target
         self._moving: list[Flat] = []
         self._anchor = 0.0
+        self._pull = 0.0
         self._rate = training.learning_rate
 
     def begin(self, phase: Phase) -> None:
-        """Freeze everything but the phase's parts; what is private moves with the head."""
+        """Freeze everything but the phase's parts; what is private moves with the head, what is averaged with the
+        backbone."""
         self._moving = []
         parts: tuple[tuple[Part, Flat], ...] = (("backbone", self.backbone), ("head", self.head))
         for part, flat in parts:
             for tensor in flat.tensors:
                 tensor.requires_grad_(part in phase.parts)
-            if part in phase.parts:
+            if part in phase.parts and flat.tensors:
                 self._moving.append(flat)
         self._anchor = phase.anchor
+        self._pull = phase.pull
         self._rate = phase.rate * self.training.learning_rate
 
-    def batches(self, n: int) -> list[NDArray[np.int64]]:
+    def batches(self, n: int) -> Iterator[NDArray[Any]]:
         """One pass over n rows in a random order, in batches whose sizes differ by one at most."""
-        order = self.random.permutation(n)
+        # the same order as of 64 bits, in half the memory
+        order = self.random.permutation(np.arange(n, dtype=np.uint32 if n < 1 << 32 else np.int64))
         parts = math.ceil(n / self.training.batch)
         size, longer = divmod(n, parts)
-        ends = np.arange(1, parts + 1) * size + np.minimum(np.arange(1, parts + 1), longer)
-        return [order[end - size - (at < longer) : end] for at, end in enumerate(ends.tolist())]
+        end = 0
+        for at in range(parts):
+            begin, end = end, end + size + (at < longer)
+            yield order[begin:end]
 
     def epoch(self, source: Source) -> float:
         """One pass; the mean loss over its rows, before each row's step."""
         total = torch.zeros(())
+        if self.centre is not None:
+            self.centre.zero_()
         self.model.train()
         for batch in self.batches(len(source)):
             total += self.step(*source.take(batch)) * len(batch)
         self.model.eval()
+        if self.centre is not None:
+            self.centre /= len(source)
         return float(total) / len(source)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step on one batch; its loss."""
+        """One step on one batch; its loss, without penalties."""
         training = self.training
-        loss = self.task.loss(self.model(x), y) / self.task.chance
-        found = iter(torch.autograd.grad(loss, [tensor for flat in self._moving for tensor in flat.tensors]))
+        if self.centre is None:
+            loss = cost = self.task.loss(self.model(x), y) / self.task.chance
+        else:
+            loss, cost = self._drawn_together(self.centre, x, y)
+        if not self._moving:
+            return loss.detach()
+        found = iter(torch.autograd.grad(cost, [tensor for flat in self._moving for tensor in flat.tensors]))
         with torch.no_grad():
             gradients = [torch.cat([next(found).reshape(-1) for _ in flat.tensors]) for flat in self._moving]
             squares = torch.zeros(())
@@ -198,3 +224,13 @@ class Loop:
             for flat, gradient in zip(self._moving, gradients, strict=True):
                 flat.move(gradient.mul_(factor), training, self._rate)
         return loss.detach()
+
+    def _drawn_together(self, centre: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the loss plus κ‖mean(z) - m̄‖²/d; adds the batch to the mean of this pass."""
+        represented = self.model.represent(x)
+        loss = self.task.loss(self.model.read(represented), y) / self.task.chance
+        mean = represented.reshape(-1, represented.shape[-1]).mean(dim=0)
+        centre.add_(mean.detach(), alpha=len(x))
+        if self._target is None or not self._pull:
+            return loss, loss
+        return loss, loss + self._pull * (mean - self._target).square().mean()

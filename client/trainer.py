@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,38 +21,24 @@ import torch
 from numpy.typing import NDArray
 
 from commonroot.client.data import Rows, learnable
-from commonroot.client.model import DepartmentModel, check_rows, evaluate, initial_adapter, initial_head
+from commonroot.client.model import HEAD, DepartmentModel, check_rows, evaluate
+from commonroot.client.nets import HEAD_MOMENTUM as HEAD_MOMENTUM
+from commonroot.client.nets import Net as Net
+from commonroot.client.nets import Private as Private
+from commonroot.client.nets import exported, first_private, loaded, part, under, with_missing
+from commonroot.client.nets import represent as represent
 from commonroot.client.steps import Flat, Loop, Source, mean_loss, own_dice
 from commonroot.client.tasks import Task
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, TrainingDiverged
-from commonroot.strategies.base import LocalResult, Part, Phase, Tensors
-from commonroot.strategies.fedavg import COMMON_HEAD_BIAS, COMMON_HEAD_WEIGHT
+from commonroot.strategies.base import PLAIN, Form, LocalResult, Part, Phase, Tensors
+from commonroot.strategies.consensus import KNOWN, MEAN
+from commonroot.strategies.families import family_tensors
+from commonroot.strategies.fedavg import COMMON_HEAD_BIAS
 
-#: What a department keeps between rounds: ``head/weight``, ``head/bias``, ``adapter/…`` where there is one and, after
-#: training with momentum, ``optimizer/head``, that of all these together.
-Private = dict[str, NDArray[np.float32]]
-HEAD_MOMENTUM: Final = "optimizer/head"
 EVERYTHING: Final[frozenset[Part]] = frozenset({"backbone", "head"})
-
-
-@dataclass(frozen=True, slots=True)
-class Net:
-    """A trained network as arrays: ``backbone`` by the names of the charter, ``head`` with ``weight`` and ``bias``.
-
-    adapter    with ``weight`` and ``bias`` where the charter has one; private tensors of the backbone by their names
-    per_token  the head labels tokens
-    """
-
-    backbone: dict[str, NDArray[np.float32]] = field(repr=False)
-    head: dict[str, NDArray[np.float32]] = field(repr=False)
-    adapter: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
-    per_token: bool = False
-
-    @property
-    def private(self) -> Private:
-        """``head/…`` and ``adapter/…``: the part that a department keeps to itself."""
-        return _under("head", self.head) | _under("adapter", self.adapter)
+#: Where a department's own copy of the network lies in its private state.
+COPY: Final = "twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +62,7 @@ class Trainer:
     secret       the department's own seed; decides its first head and the order of rows
     shared_head  the strategy's ``shares_head``
     columns      of this department's rows; needed where the charter's backbone has an adapter
+    form         the strategy's, for this department
     """
 
     draft: Draft
@@ -83,27 +70,15 @@ class Trainer:
     secret: int = field(repr=False)
     shared_head: bool = False
     columns: int | None = None
+    form: Form = PLAIN
 
     def start(self) -> Private:
         """The private state before the first round.  Raises ConfigError where an adapter's columns are not known."""
-        return _first(self.draft, self.task, None, secret=self.secret, columns=self.columns).private
+        return first_private(self.draft, self.task, secret=self.secret, columns=self.columns, form=self.form)
 
     def net(self, received: Tensors, private: Private) -> Net:
         """Broadcast and private state as one network.  Raises ConfigError where a shared head fits another task."""
-        spec = self.draft.network
-        backbone = {name: np.asarray(received[name]) for name, _ in spec.shapes()}
-        adapter = {k.removeprefix("adapter/"): v for k, v in private.items() if k.startswith("adapter/")}
-        tokens = self.task.per_token
-        if not self.shared_head:
-            head = {name: private[f"head/{name}"] for name in ("weight", "bias")}
-            return Net(backbone, head, adapter, tokens)
-        weight, bias = received[COMMON_HEAD_WEIGHT], received[COMMON_HEAD_BIAS]
-        if len(bias) != self.task.outputs:
-            raise ConfigError(
-                f"the charter shares a head of {len(bias)} outputs; this department's task has {self.task.outputs}",
-                hint='every department needs the same labels with head = "shared"; use a method with private heads',
-            )
-        return Net(backbone, {"weight": np.asarray(weight), "bias": np.asarray(bias)}, adapter, tokens)
+        return exported(self._model(received, private))
 
     def check(self, received: Tensors, rows: Rows) -> None:
         """Raise ConfigError or DataError where the task or rows do not fit the charter's backbone.
@@ -111,7 +86,14 @@ class Trainer:
         Raises BackboneMissing or BackboneMismatch where the backbone cannot be built here.
         """
         check_rows(self.draft.network, rows.x)
-        _model(self.draft, self.task, self.net(received, self.start()), self.columns)
+        self._model(received, self.start())
+
+    def own_head(self, received: Tensors, head: Mapping[str, NDArray[np.float32]]) -> Private:
+        """The private head under which all heads together are ``head``: what a family's head says is taken off it."""
+        family = self._family(received)
+        if family is not None:
+            head = {name: head[name] - received[there] for name, there in zip(HEAD, family, strict=True)}
+        return under("head", head)
 
     def train(
         self,
@@ -133,32 +115,86 @@ class Trainer:
         """
         rows = learnable(self.task, rows)
         held_out = None if held_out is None else learnable(self.task, held_out)
-        model = _model(self.draft, self.task, self.net(received, private), self.columns)
+        model = self._model(received, private)
         source = Source(model, self.task, rows)
         scored = Source(model, self.task, held_out) if held_out is not None and len(held_out) else source
         before = mean_loss(model, self.task, scored)
-        momentum = private.get(HEAD_MOMENTUM)
-        velocity = None if momentum is None else torch.from_numpy(np.array(momentum, dtype=np.float32))
-        random = np.random.default_rng([0x747261696E, self.secret, version])
-        loop = Loop(model, self.task, self.draft.training, random, head_velocity=velocity)
-        after = None
-        with own_dice(0x747261696E, self.secret, version):
-            for phase in phases:
-                loop.begin(phase)
-                for _ in range(phase.epochs):
-                    after = loop.epoch(source)
+        dice = (0x747261696E, self.secret, version)
+        loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
+        after = _carried_out(loop, [phase for phase in phases if not phase.copy], source, dice)
         if after is None:
             after = mean_loss(model, self.task, source)
         _finite(before, after, model)
-        net = _exported(model)
-        shared: dict[str, NDArray[np.float32]] = dict(net.backbone)
-        if self.shared_head:
-            shared |= {COMMON_HEAD_WEIGHT: net.head["weight"], COMMON_HEAD_BIAS: net.head["bias"]}
-        kept = net.private
-        if self.draft.training.optimizer == "sgd":
+        kept = model.export_private()
+        if self.draft.training.optimizer == "sgd" and loop.head.tensors:
             # the backbone's momentum is dropped: the sum moves on from elsewhere
             kept[HEAD_MOMENTUM] = loop.head.velocity.numpy()
-        return Trained(LocalResult(shared, len(rows), after, before), kept, net)
+        centre = None if loop.centre is None else loop.centre.numpy()
+        result = LocalResult(model.export_shared(), len(rows), after, before, centre)
+        copying = [phase for phase in phases if phase.copy]
+        if not copying:
+            return Trained(result, kept | under(COPY, part(COPY, private)), exported(model))
+        copy = self._copy(received, private, copying, rows, (*dice, 1))
+        mine = under("shared", copy.export_shared()) | copy.export_private()
+        return Trained(result, kept | under(COPY, mine), exported(copy))
+
+    def _model(self, received: Tensors, private: Mapping[str, NDArray[Any]]) -> DepartmentModel:
+        """Broadcast and private state as a network that can be trained."""
+        spec, task, family = self.draft.network, self.task, self._family(received)
+        for what, name in (
+            ("a head", COMMON_HEAD_BIAS if self.shared_head else None),
+            (f"the head of family {self.form.family!r}", None if family is None else family[1]),
+        ):
+            if name is not None and len(received[name]) != task.outputs:
+                raise ConfigError(
+                    f"the charter shares {what} of {len(received[name])} outputs; this department's task has "
+                    f"{task.outputs}",
+                    hint="whoever shares a head needs the same labels; a private head beside none needs nothing alike",
+                )
+        form = replace(self.form, head=self.shared_head, family=None if family is None else self.form.family)
+        model = DepartmentModel(spec, task.outputs, columns=self.columns, per_token=task.per_token, form=form)
+        model.take(received, with_missing(spec, form, received, private))
+        return model
+
+    def _copy(
+        self, received: Tensors, private: Private, phases: Sequence[Phase], rows: Rows, dice: tuple[int, ...]
+    ) -> DepartmentModel:
+        """The department's own copy of the network, trained near the broadcast; it begins as that under its head."""
+        own = part(COPY, private)
+        copy = self._model({**received, **part("shared", own)}, own or private)
+        loop = self._loop(copy, received, dice, None)
+        loop.backbone.hold_near(received, copy.shared)
+        loss = _carried_out(loop, phases, Source(copy, self.task, rows), dice)
+        _finite(0.0, 0.0 if loss is None else loss, copy)
+        return copy
+
+    def _family(self, received: Tensors) -> tuple[str, str] | None:
+        """Names of the tensors of the department's family, where the broadcast holds them."""
+        names = None if self.form.family is None else family_tensors(self.form.family)
+        return names if names is not None and names[0] in received else None
+
+    def _loop(
+        self,
+        model: DepartmentModel,
+        received: Tensors,
+        dice: tuple[int, ...],
+        momentum: NDArray[np.float32] | None,
+    ) -> Loop:
+        velocity = None if momentum is None else torch.from_numpy(np.array(momentum, dtype=np.float32))
+        target = torch.from_numpy(np.array(received[MEAN])) if float(received.get(KNOWN, np.zeros(()))) else None
+        random = np.random.default_rng(dice)
+        return Loop(model, self.task, self.draft.training, random, head_velocity=velocity, target=target)
+
+
+def _carried_out(loop: Loop, phases: Sequence[Phase], source: Source, dice: tuple[int, ...]) -> float | None:
+    """Carry out phases; the mean loss of the last pass, None where there is none."""
+    after = None
+    with own_dice(*dice):
+        for phase in phases:
+            loop.begin(phase)
+            for _ in range(phase.epochs):
+                after = loop.epoch(source)
+    return after
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +236,7 @@ def train_alone(
             if held_out is not None:
                 curve.append(evaluate(model, held_out.x))
     _finite(loss, loss, model)
-    return Twin(tuple(sorted(epochs)), tuple(curve), _exported(model))
+    return Twin(tuple(sorted(epochs)), tuple(curve), exported(model))
 
 
 def train_pooled(
@@ -234,52 +270,15 @@ def train_pooled(
     for loop in loops:
         loop.model.eval()
         _finite(loss, loss, loop.model)
-    return tuple(_exported(loop.model) for loop in loops)
-
-
-def represent(
-    draft: Draft,
-    backbone: Mapping[str, NDArray[Any]],
-    x: NDArray[Any],
-    private: Mapping[str, NDArray[Any]] | None = None,
-    *,
-    tokens: bool = False,
-) -> NDArray[np.float32]:
-    """What the backbone makes of rows: (n, …) to (n, outputs) float32, or (n, length, outputs) of ``tokens``.
-
-    private  as a department keeps it; its ``adapter/…`` is used where the charter has one
-    """
-    spec = draft.network
-    adapter = {k.removeprefix("adapter/"): v for k, v in (private or {}).items() if k.startswith("adapter/")}
-    model = DepartmentModel(spec, 1, columns=x.shape[-1], per_token=tokens)
-    model.load(backbone, initial_head(spec, 1, 0), adapter)
-    return evaluate(model, x, representation=True)
-
-
-def _first(draft: Draft, task: Task, rows: Rows | None, *, secret: int, columns: int | None = None) -> Net:
-    """The network before any training: the charter's first backbone, under a head of the department's own seed."""
-    spec, seed = draft.network, draft.training.seed
-    columns = rows.x.shape[-1] if rows is not None else columns
-    head, adapter = initial_head(spec, task.outputs, secret), initial_adapter(spec, columns, seed)
-    return Net({} if rows is None else spec.initial(seed), head, adapter, task.per_token)
+    return tuple(exported(loop.model) for loop in loops)
 
 
 def _fresh(draft: Draft, task: Task, rows: Rows, *, secret: int) -> DepartmentModel:
-    return _model(draft, task, _first(draft, task, rows, secret=secret), rows.x.shape[-1])
-
-
-def _model(draft: Draft, task: Task, net: Net, columns: int | None) -> DepartmentModel:
-    model = DepartmentModel(draft.network, task.outputs, columns=columns, per_token=net.per_token)
-    model.load(net.backbone, net.head, net.adapter)
-    return model
-
-
-def _exported(model: DepartmentModel) -> Net:
-    return Net(model.export_backbone(), model.export_head(), model.export_adapter(), model.per_token)
-
-
-def _under(part: str, arrays: Mapping[str, NDArray[np.float32]]) -> Private:
-    return {f"{part}/{name}": array for name, array in arrays.items()}
+    """The network before any training: the charter's first backbone, under a head of the department's own seed."""
+    columns = rows.x.shape[-1]
+    own = first_private(draft, task, secret=secret, columns=columns)
+    first = Net(draft.network.initial(draft.training.seed), part("head", own), part("adapter", own), task.per_token)
+    return loaded(draft, task, first, columns)
 
 
 def _finite(before: float, after: float, model: DepartmentModel) -> None:

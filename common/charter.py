@@ -11,13 +11,24 @@ import tomllib
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
 from commonroot.common.backbone.factors import FactorsSpec
 from commonroot.common.errors import ConfigError
-from commonroot.common.manifest import Lane, Manifest, Term
+from commonroot.common.manifest import PRIVATE, Lane, Manifest, Term
 from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex32, Hex64, Name, Roster, parse
 from commonroot.common.schema import Column
 from commonroot.common.secure_sum.lanes import LaneChoice
@@ -51,6 +62,8 @@ class Training(_Frozen):
     update_clip    L2 bound on what a department adds to the backbone in one round, before weighting
     weight_cap     rows beyond this many give a department no further weight; weights are √(rows / weight_cap)
     seed           of the first backbone; each department mixes in a secret of its own for everything else
+    warm_start     SHA-256 of a safetensors file that the first backbone comes from instead of from the seed: a stored
+                   version of an earlier run, or anybody's checkpoint with the backbone's tensors by name
     """
 
     batch: Annotated[int, Field(ge=1, le=65_536)] = 16
@@ -62,6 +75,38 @@ class Training(_Frozen):
     update_clip: Positive = 5.0
     weight_cap: Annotated[int, Field(ge=1)] = 10_000
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    warm_start: Hex32 | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A charter that starts from its seed has the bytes it had before there was anything else."""
+        return {name: value for name, value in handler(self).items() if (name, value) != ("warm_start", None)}
+
+
+class Family(_Frozen):
+    """Departments whose tasks have the same outputs, meaning the same: they share a head beside their private ones.
+
+    name         of the family; stands in the names of its tensors
+    outputs      of its head: the number of classes, 1 for two classes or a value
+    labels       those classes in order, which every member's task must then have; not checked where empty
+    departments  its members, by their names in the roster; empty for all of them
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+    outputs: Annotated[int, Field(ge=1, le=100_000)]
+    labels: tuple[str | int, ...] = ()
+    departments: tuple[Name, ...] = ()
+
+    @field_validator("name")
+    @classmethod
+    def _public(cls, name: str) -> str:
+        if name in PRIVATE:
+            raise ValueError(f"{name!r} names what is private; choose another word")
+        return name
+
+    def has(self, department: str) -> bool:
+        """Whether a department is a member."""
+        return not self.departments or department in self.departments
 
 
 class Cohort(_Frozen):
@@ -116,12 +161,13 @@ class Draft(_Frozen):
                 ``on``, ``off``, or ``auto``: where the roster's mask graph is not complete, beyond 32 departments
     columns     what departments' tables have in common (``schema``); the method ``statistics`` sums over them
     statistics  hash of the charter whose opened statistics every department standardises its columns with
+    families    departments that share a head beside their private ones, for methods that train with private heads
     """
 
     federation: Name
     name: Name
     rounds: Annotated[int, Field(ge=1, le=100_000)]
-    method: Method
+    method: Method = Method(name="feddbe")
     backbone: Backbone | None = None
     training: Training = Training()
     cohort: Cohort = Cohort()
@@ -130,6 +176,27 @@ class Draft(_Frozen):
     ready: Literal["auto", "on", "off"] = "auto"
     columns: Annotated[tuple[Column, ...], Field(max_length=10_000)] = ()
     statistics: Hex32 | None = None
+    families: Annotated[tuple[Family, ...], Field(max_length=100)] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A charter without families has the bytes, and so the hash, that it had before there were any."""
+        return {name: value for name, value in handler(self).items() if name != "families" or value}
+
+    @field_validator("families")
+    @classmethod
+    def _apart(cls, families: tuple[Family, ...]) -> tuple[Family, ...]:
+        everyone = [family.name for family in families if not family.departments]
+        if everyone and len(families) > 1:
+            raise ValueError(f"family {everyone[0]!r} lists no departments, so it holds all, and must be the only one")
+        for what, names in (
+            ("family", [family.name for family in families]),
+            ("department", [name for family in families for name in family.departments]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} {twice[0]!r} is listed twice")
+        return families
 
     @field_validator("columns")
     @classmethod

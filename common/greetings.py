@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from commonroot.common.errors import Malformed
-from commonroot.common.messages import _Signed
+from commonroot.common.messages import Signed
 from commonroot.common.secure_sum.primitives import SIGNATURE_BYTES, verify
 from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
@@ -41,7 +41,7 @@ def _need_common(what: str, message: Greet | Greeting | Introduce | Introduced) 
 
 
 @dataclass(frozen=True, slots=True)
-class Greet(_Signed):
+class Greet(Signed):
     """Coordinator to department: asks for the greeting of an epoch.
 
     Wire    version: u8 | roster: 32 B | epoch: u32 | signature: 64 B, coordinator, "greet"
@@ -72,7 +72,7 @@ class Greet(_Signed):
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting(_Signed):
+class Greeting(Signed):
     """Department to every other, through the coordinator: this roster is the one I see, and here are our secrets.
 
     countersignature  over the roster's digest alone, so that it can be kept and shown without the rest
@@ -130,7 +130,7 @@ class Greeting(_Signed):
 
 
 @dataclass(frozen=True, slots=True)
-class Introduce(_Signed):
+class Introduce(Signed):
     """Coordinator to department: others' greetings, in the body (``letters``).
 
     who     whose greetings they are, in order
@@ -169,7 +169,7 @@ class Introduce(_Signed):
 
 
 @dataclass(frozen=True, slots=True)
-class Introduced(_Signed):
+class Introduced(Signed):
     """Department to coordinator: whose greetings this department has verified, its own included.
 
     Wire    version: u8 | roster: 32 B | epoch: u32 | sender: u16 | n: u16 | met: n × u16 |

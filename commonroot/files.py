@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
-from commonroot.common.errors import ConfigError, KeyFileError, StorageFull
+from commonroot.common.errors import BackboneMismatch, BackboneMissing, ConfigError, KeyFileError, StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -110,6 +111,30 @@ def read_bytes(path: Path, *, what: str) -> bytes:
         raise ConfigError(f"{what} {path} does not exist") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{what} {path} is a folder") from error
+
+
+#: In a department's and the coordinator's folder: backbones that charters start from, as ``SHA256.safetensors``.
+BACKBONES: Final = "backbones"
+
+
+def read_backbone(root: Path, digest: str) -> bytes:
+    """The file of a SHA-256 (hex) that a charter starts from.  Raises BackboneMissing, saying where to put it."""
+    path = root / BACKBONES / f"{digest}.safetensors"
+    if not path.is_file():
+        hint = f"approve or sign the charter with --backbone FILE, or put the file at {path}"
+        raise BackboneMissing(f"the charter starts from a backbone that is not here: {digest}", hint=hint)
+    return path.read_bytes()
+
+
+def keep_backbone(root: Path, digest: str, file: Path) -> None:
+    """Copy a file to where ``read_backbone`` finds it.  Raises ConfigError where there is none, BackboneMismatch where
+    its SHA-256 is another."""
+    data = read_bytes(file, what="the backbone")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BackboneMismatch(f"{file} is not the backbone that the charter starts from: its SHA-256 differs")
+    with storage_errors(root):
+        (root / BACKBONES).mkdir(mode=0o700, exist_ok=True)
+    atomic_write(root / BACKBONES / f"{digest}.safetensors", data, mode=0o600)
 
 
 def take_ownership(folder: Path) -> IO[bytes]:

@@ -111,12 +111,15 @@ def roster(
 def charter(
     folder: Folder,
     draft: Annotated[Path, typer.Argument(help="The charter as you wrote it, in TOML.")],
+    backbone: Annotated[
+        Path | None, typer.Option(help="The safetensors file whose SHA-256 its warm_start names; kept here.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Seal and sign a charter: adds the exact list of numbers that may be sent.  Departments approve its hash."""
     from commonroot.server.folder import CoordinatorFolder
 
-    signed, path = CoordinatorFolder(folder).sign_charter(draft)
+    signed, path = CoordinatorFolder(folder).sign_charter(draft, backbone=backbone)
     sealed = signed.charter
     facts = {
         "hash": sealed.digest.hex(),

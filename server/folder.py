@@ -9,13 +9,14 @@ roster.json             the current signed roster
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults
 round-N.masked          the masked sum of the round that is being opened
-backbones/              versions of the shared state
+backbones/              versions of the shared state; SHA256.safetensors: what a charter starts from
 links/                  Flower's own database
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,15 @@ from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
 from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
-from commonroot.files import atomic_write, read_bytes, read_secret, read_text, write_secret
+from commonroot.files import (
+    atomic_write,
+    keep_backbone,
+    read_backbone,
+    read_bytes,
+    read_secret,
+    read_text,
+    write_secret,
+)
 from commonroot.server.journal import Journal, sqlite_url
 
 ROSTER_DAYS = 366
@@ -178,14 +187,23 @@ class CoordinatorFolder:
 
     # -- charters --------------------------------------------------------------------------------------------------
 
-    def sign_charter(self, draft_path: Path) -> tuple[SignedCharter, Path]:
-        """Seal and sign a draft in TOML; returns it and where it lies."""
-        from commonroot.strategies import seal
+    def sign_charter(self, draft_path: Path, *, backbone: Path | None = None) -> tuple[SignedCharter, Path]:
+        """Seal and sign a draft in TOML; returns it and where it lies.
+
+        backbone  the file that the charter's ``warm_start`` names, where it is not in this folder yet
+
+        Raises ConfigError naming every wrong field; BackboneMissing and BackboneMismatch for the file of a warm start.
+        """
+        from commonroot.strategies import build, seal
+        from commonroot.strategies.warm_start import first_state
 
         text = read_text(draft_path, what="the charter")
         draft: Draft = Draft.from_toml(text, path=str(draft_path))
         if draft.federation != self.config.federation:
             raise ConfigError(f"{draft_path} is for federation {draft.federation!r}, not {self.config.federation!r}")
+        if backbone is not None and draft.training.warm_start is not None:
+            keep_backbone(self.root, draft.training.warm_start, backbone)
+        first_state(build(draft), draft, partial(read_backbone, self.root))
         signed = SignedCharter.sign(seal(draft), self.identity())
         path = self.root / "charters" / f"{signed.charter.digest.hex()}.json"
         atomic_write(path, signed.to_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
+from commonroot.common.families import check_families
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
@@ -19,6 +21,7 @@ from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.edges import cohort_fault, smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
+from commonroot.files import read_backbone
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
@@ -26,6 +29,7 @@ from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.round import RoundDriver, RoundResult, expect
 from commonroot.strategies import build
 from commonroot.strategies.averaging import mean_losses
+from commonroot.strategies.warm_start import first_state
 
 #: Called with a word for what happened and its facts; progress displays and simulations listen.
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -57,6 +61,7 @@ class RunDriver:
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
         self._strategy = build(self._charter)
+        check_families(self._charter, roster)
         self._roster = roster
         self._identity = identity
         self._journal = journal
@@ -392,7 +397,7 @@ class RunDriver:
     # -- small things ----------------------------------------------------------------------------------------------
 
     def _store_first_version(self) -> None:
-        state = self._strategy.initial(self._charter)
+        state = first_state(self._strategy, self._charter, partial(read_backbone, self._backbones.folder.parent))
         file, digest = self._backbones.write(self.run.run, 0, state)
         codec = SumCodec(self._charter.manifest, len(self._roster.departments))
         bounds = np.asarray(codec.initial_bounds(), dtype="<f4").tobytes()

@@ -145,9 +145,10 @@ def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, Dat
             charter_toml=to_toml(first.model_dump(mode="json", exclude_none=True)),
             departments=sections,
             seed=scenario.seed,
+            backbone=scenario.warm_start,
         )
         if scenario.statistics is not None:
-            made = _counted(made, arm)
+            made = _counted(made, arm, scenario.warm_start)
         journal = made.coordinator.journal()
         try:
             journal.queue(made.charter)
@@ -157,7 +158,7 @@ def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, Dat
     return reopen(folder)
 
 
-def _counted(federation: Federation, arm: Arm) -> Federation:
+def _counted(federation: Federation, arm: Arm, backbone: Path | None) -> Federation:
     """The same once its statistics are summed and the arm's charter, which builds on them, is signed and approved."""
     simulated = SimulatedFederation(federation, MemoryNetwork())
     try:
@@ -168,9 +169,9 @@ def _counted(federation: Federation, arm: Arm) -> Federation:
         simulated.close()
     draft = federation.root / "training.toml"
     atomic_write(draft, to_toml(arm.draft.model_dump(mode="json", exclude_none=True)).encode())
-    signed, path = federation.coordinator.sign_charter(draft)
+    signed, path = federation.coordinator.sign_charter(draft, backbone=backbone)
     for folder in federation.departments.values():
-        approve(folder, path)
+        approve(folder, path, backbone=backbone)
     return Federation(federation.root, federation.coordinator, federation.departments, signed, path)
 
 

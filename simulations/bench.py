@@ -65,6 +65,7 @@ class Row:
 #: One that has ``CASES`` takes the names of those to run, where data lies, and a folder for details.
 BENCHMARKS: Final[dict[str, str]] = {
     "data": "commonroot.simulations.bench_data",
+    "data-deployed": "commonroot.simulations.bench_data_deployed",
     "latency": "commonroot.simulations.bench_latency",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
     "transfer": "commonroot.simulations.bench_transfer",

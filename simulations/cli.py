@@ -103,6 +103,9 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
     cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Of `data`: run departments as processes too, over TLS.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -110,6 +113,12 @@ def bench(
 
     from commonroot.simulations.bench import BENCHMARKS, run_benchmark, table
 
+    if deployed and name not in ("data", "data-deployed"):
+        raise ConfigError(
+            "only the benchmark `data` has departments to deploy", hint="commonroot bench data --deployed"
+        )
+    if deployed:
+        name = "data-deployed"
     console = Console(stderr=json)
     if not console.is_terminal:
         console = Console(stderr=json, width=max(console.width, 132))  # a file has no width of its own

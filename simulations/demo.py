@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from commonroot.common.errors import ConfigError, RunStopped
 from commonroot.files import atomic_write
+from commonroot.server.journal import Round, Run
+from commonroot.simulations.deployment import follow, start
 from commonroot.simulations.digits import write_departments
 from commonroot.simulations.faults import FaultScript
 from commonroot.simulations.founding import Federation, found
@@ -63,7 +64,7 @@ def run_demo(root: Path, *, rounds: int, seed: int, faults: bool, console: Conso
     )
     script = FaultScript(federation, rounds) if faults else None
     with processes(root / "logs") as running:
-        _start(running, federation)
+        start(running, federation)
         with _progress(console, rounds) as tell:
             _watch(federation, running, script, tell)
     report = outcome(federation.coordinator.root, {n: d.root for n, d in federation.departments.items()})
@@ -91,46 +92,27 @@ def show(report: dict[str, Any], root: Path, console: Console) -> None:
     console.print(f"report: {root / 'report.html'}", soft_wrap=True)
 
 
-def _start(running: Processes, federation: Federation) -> None:
-    journal = federation.coordinator.journal()
-    try:
-        journal.queue(federation.charter)
-    finally:
-        journal.close()
-    running.start_coordinator(federation.coordinator.root)
-    for name, folder in federation.departments.items():
-        running.start_department(name, folder.root)
-
-
 def _watch(
     federation: Federation,
     running: Processes,
     script: FaultScript | None,
     tell: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Follow the journal until the run has ended; the fault script strikes in between."""
-    journal = federation.coordinator.journal()
-    deadline = time.monotonic() + _LIMIT
+    """Follow the run to its end; the fault script strikes in between."""
     told = 0
-    try:
-        while time.monotonic() < deadline:
-            running.check()
-            run = journal.runs()[-1]
-            rounds = journal.rounds(run.run)
-            closed = [r for r in rounds if r.state == "closed"]
-            for done in closed[told:]:
-                tell({"round": done.version + 1, "cohort": len(done.report["cohort"])} | done.report)
-            told = len(closed)
-            if script is not None:
-                script.look(rounds, running)
-            if run.state in ("finished", "stopped"):
-                return
-            if len(closed) == run.charter.charter.rounds:
-                tell({"closing": len(journal.closed_departments(run.run))})
-            time.sleep(0.05 if script is not None else 0.2)
-    finally:
-        journal.close()
-    raise RunStopped(f"the demo did not end within {_LIMIT:.0f} s")
+
+    def look(run: Run, rounds: Sequence[Round], chosen: Collection[str]) -> None:
+        nonlocal told
+        closed = [r for r in rounds if r.state == "closed"]
+        for done in closed[told:]:
+            tell({"round": done.version + 1, "cohort": len(done.report["cohort"])} | done.report)
+        told = len(closed)
+        if script is not None:
+            script.look(rounds, running)
+        if run.state == "running" and len(closed) == run.charter.charter.rounds:
+            tell({"closing": len(chosen)})
+
+    follow(federation, running, look, limit=_LIMIT, every=0.05 if script is not None else 0.2)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class FaultScript:
         self._heads_after: dict[int, str] = {}
         self._victim = victim
 
-    def look(self, rounds: list[Round], running: Processes) -> None:
+    def look(self, rounds: Sequence[Round], running: Processes) -> None:
         """Strike or restart, if it is time."""
         now = time.monotonic()
         for strike in self._strikes:

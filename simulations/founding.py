@@ -50,12 +50,15 @@ def found(
     port: int = 9443,
     seed: int = 1,
     colluders: int | None = None,
+    backbone: Path | None = None,
     random: Random = os.urandom,
 ) -> Federation:
     """Make keys, certificates, roster and charter, have every department join and approve.
 
     ``seed`` fixes each department's training randomness, so that runs of one seed can be compared; keys and masks are
-    random all the same.  Raises what the single steps raise, such as TooFewDepartments and ConfigError.
+    random all the same.  ``backbone`` is the file of the charter's warm start.
+
+    Raises what the single steps raise, such as TooFewDepartments and ConfigError.
     """
     coordinator = CoordinatorFolder.create(
         root / "coordinator",
@@ -83,10 +86,10 @@ def found(
     )
     draft = root / "charter.toml"
     atomic_write(draft, charter_toml.encode())
-    signed, path = coordinator.sign_charter(draft)
+    signed, path = coordinator.sign_charter(draft, backbone=backbone)
     for folder in folders.values():
         join(folder, coordinator.root / "roster.json", random)
-        approve(folder, path)
+        approve(folder, path, backbone=backbone)
     return Federation(root, coordinator, folders, signed, path)
 
 

@@ -1,6 +1,7 @@
 """``federation.toml``: a whole simulated federation as a person writes it down.
 
 seed = 1                     # of splits, training, weather; wherever nothing below has a seed of its own
+warm_start = "FILE"          # a backbone in safetensors that every arm starts from; left out, the seed gives one
 [charter]                    # exactly a charter's fields; a charter.toml can be pasted here
 [statistics]                 # likewise, of a charter whose statistics are summed first, for the other to build on
 [world]                      # departments that come with the program …
@@ -22,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft, NotNegative, model_from_toml
 from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name
-from commonroot.files import read_text
+from commonroot.common.secure_sum.primitives import sha256
+from commonroot.files import read_bytes, read_text
 from commonroot.simulations import digits
 from commonroot.simulations.network import Weather, delay, drop, repeat
 from commonroot.simulations.weather import by_round
@@ -135,10 +137,18 @@ class Scenario(_Frozen):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     charter: Draft
     statistics: Draft | None = None
+    warm_start: Path | None = None
     world: World | None = None
     departments: tuple[Department, ...] = ()
     network: Network = Network()
     events: tuple[Event, ...] = ()
+
+    @field_validator("charter")
+    @classmethod
+    def _warm_by_path(cls, charter: Draft) -> Draft:
+        if charter.training.warm_start is not None:
+            raise ValueError("training.warm_start is taken from the scenario's own warm_start, the path of a file")
+        return charter
 
     @field_validator("statistics")
     @classmethod
@@ -201,8 +211,13 @@ class Scenario(_Frozen):
         With statistics to sum first, it names their charter.
         """
         changes: dict[str, Any] = {}
+        training: dict[str, Any] = {}
         if "seed" not in self.charter.training.model_fields_set:
-            changes["training"] = self.charter.training.model_copy(update={"seed": self.seed})
+            training["seed"] = self.seed
+        if self.warm_start is not None:
+            training["warm_start"] = sha256(read_bytes(self.warm_start, what="the backbone")).hex()
+        if training:
+            changes["training"] = self.charter.training.model_copy(update=training)
         if self.statistics is not None:
             changes["statistics"] = seal(self.statistics).digest.hex()
         return self.charter.model_copy(update=changes)
@@ -251,7 +266,10 @@ class Scenario(_Frozen):
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from a file.  Raises ConfigError that names the file and every wrong field at once."""
-    return model_from_toml(Scenario, read_text(path, what="the scenario"), path=str(path))
+    found = model_from_toml(Scenario, read_text(path, what="the scenario"), path=str(path))
+    if found.warm_start is None:
+        return found
+    return found.model_copy(update={"warm_start": (path.resolve().parent / found.warm_start).resolve()})
 
 
 def _names_of(world: World | None, departments: tuple[Department, ...]) -> tuple[str, ...]:

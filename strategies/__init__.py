@@ -15,15 +15,21 @@ from pydantic import BaseModel, ValidationError
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.strategies.als import ALS
-from commonroot.strategies.base import Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
-from commonroot.strategies.local import Local
+from commonroot.strategies.feddbe import FedDBE
+from commonroot.strategies.local import Local, Structure
+from commonroot.strategies.norms import FedBN
 from commonroot.strategies.personal import FedPer, FedRep
+from commonroot.strategies.proximal import FedProx
+from commonroot.strategies.reptile import Reptile
 from commonroot.strategies.statistics import Statistics
 
 __all__ = [
     "GATHERINGS",
     "STRATEGIES",
+    "Form",
     "Gathered",
     "Gathering",
     "LocalResult",
@@ -37,7 +43,22 @@ __all__ = [
 
 #: Methods that average what departments train.
 STRATEGIES: Final = MappingProxyType(
-    {kind.name: kind for kind in (FedAvg, FedAvgFineTune, FedPer, FedRep, Local)},
+    {
+        kind.name: kind
+        for kind in (
+            FedDBE,
+            FedAvg,
+            FedAvgFineTune,
+            FedProx,
+            FedPer,
+            FedRep,
+            FedBN,
+            Ditto,
+            Reptile,
+            Structure,
+            Local,
+        )
+    },
 )
 #: Methods that add up exact arithmetic.
 GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS)})

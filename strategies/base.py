@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Final, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,41 @@ class Phase:
     parts   what moves
     epochs  passes over the department's training rows
     rate    factor on the charter's learning rate
-    anchor  λ of L2-SP: λ/2 ‖θ − θ_0‖² on the backbone, θ_0 being the broadcast (Li, Grandvalet, Davoine, 2018,
-            arXiv:1802.01483); 0 for none
+    anchor  λ of λ/2 ‖θ − θ_0‖² on all that is broadcast, θ_0 being the broadcast: L2-SP after the rounds (Li,
+            Grandvalet, Davoine, 2018, arXiv:1802.01483), the proximal term of FedProx within them; 0 for none
+    pull    κ of κ‖mean_batch(z) − m̄‖²/d, which draws the mean representation of a batch towards the broadcast one; 0
+            for none
+    copy    train the department's private copy of the network instead of what it contributes
     """
 
     parts: frozenset[Part]
     epochs: int
     rate: float = 1.0
     anchor: float = 0.0
+    pull: float = 0.0
+    copy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a department's network has besides its adapter, the backbone and a private head.
+
+    head    the head is part of the broadcast
+    shift   a private vector β is added to the representation before the private head reads it
+    norms   names of the backbone's tensors that are private
+    family  the family whose head is added to the private one; None for none
+    centre  the mean representation of the last pass over the rows is a result of training
+    """
+
+    head: bool = False
+    shift: bool = False
+    norms: frozenset[str] = frozenset()
+    family: str | None = None
+    centre: bool = False
+
+
+#: Adapter, backbone, private head.
+PLAIN: Final = Form()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +81,15 @@ class LocalResult:
     rows        training rows
     loss        mean training loss of the last epoch divided by the task's chance loss
     held_out    mean loss of the *received* model on the private validation rows, divided by the chance loss
+    centre      mean representation of the training rows in the last pass, (network.outputs,); None unless the form
+                asks for it
     """
 
     shared: Tensors = field(repr=False)
     rows: int = field(repr=False)
     loss: float = field(repr=False)
     held_out: float = field(repr=False)
+    centre: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +129,12 @@ class Strategy(Protocol):
         Departments hold every broadcast against version 0, which they can compute themselves, and the last one they
         saw.  Depends on nothing private, so a refusal tells the coordinator nothing.
         """
+
+    def as_department(self, name: str) -> Self:
+        """The method as one department carries it out; which family it belongs to depends on its name."""
+
+    def form(self, draft: Draft) -> Form:
+        """What the department's network consists of."""
 
     def plan(self, draft: Draft) -> tuple[Phase, ...]:
         """What the trainer does between receiving the broadcast and contributing."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from commonroot.common.backbone import Shapes
@@ -21,6 +19,7 @@ from commonroot.strategies.base import Phase
 #: The head's names once it is everybody's; plain ``head`` is private and refused by every manifest.
 COMMON_HEAD_WEIGHT = "common_head/weight"
 COMMON_HEAD_BIAS = "common_head/bias"
+COMMON_HEAD = (COMMON_HEAD_WEIGHT, COMMON_HEAD_BIAS)
 
 
 class FedAvg(AveragedBackbone):
@@ -53,19 +52,12 @@ class FedAvg(AveragedBackbone):
         """True with ``head = "shared"``."""
         return self.head == "shared"
 
-    def broadcast(self, draft: Draft) -> Shapes:
+    def common(self, draft: Draft) -> Shapes:
         """The backbone's tensors, then those of a shared head."""
         if self.outputs is None:
-            return draft.network.shapes()
+            return super().common(draft)
         head = ((COMMON_HEAD_WEIGHT, (self.outputs, draft.network.outputs)), (COMMON_HEAD_BIAS, (self.outputs,)))
-        return (*draft.network.shapes(), *head)
-
-    def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
-        """The backbone of the charter's seed; a shared head starts at zero, which favours no class."""
-        state = super().initial(draft)
-        for name, shape in self.broadcast(draft):
-            state.setdefault(name, np.zeros(shape, dtype=np.float32))
-        return state
+        return (*super().common(draft), *head)
 
     def plan(self, draft: Draft) -> tuple[Phase, ...]:
         """One simultaneous phase."""

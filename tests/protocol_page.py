@@ -21,7 +21,20 @@ from commonroot.client.session import Session
 from commonroot.client.setup import join
 from commonroot.common import greetings, messages, parcel, roster
 from commonroot.common.errors import all_errors
-from commonroot.common.messages import Masked, Open, Previous, RoundOpen, Shares, box_bytes
+from commonroot.common.messages import (
+    Masked,
+    Open,
+    Previous,
+    RoundOpen,
+    Shares,
+    box_bytes,
+    ending,
+    opening_round,
+    opening_sum,
+    survivors,
+    training,
+    upload,
+)
 from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
 from commonroot.common.secure_sum import epoch
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
@@ -165,13 +178,16 @@ def derivations() -> str:
 
 
 def signed_messages() -> list[Any]:
-    """Every class of a signed message, in the order in which they are defined."""
+    """Every class of a signed message, in the order in which rounds use them."""
     kinds = []
     for module in (greetings, messages):
         for _, kind in inspect.getmembers(module, inspect.isclass):
-            if kind.__module__ == module.__name__ and isinstance(getattr(kind, "label", None), str):
+            if kind.__module__.startswith(module.__name__) and isinstance(getattr(kind, "label", None), str):
                 kinds.append(kind)
-    return sorted(kinds, key=lambda kind: (kind.__module__, inspect.getsourcelines(kind)[1]))
+    stages = [
+        module.__name__ for module in (greetings, training, opening_round, upload, survivors, opening_sum, ending)
+    ]
+    return sorted(kinds, key=lambda kind: (stages.index(kind.__module__), inspect.getsourcelines(kind)[1]))
 
 
 def wire(kind: Any) -> str:

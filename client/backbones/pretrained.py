@@ -148,6 +148,7 @@ def load_encoder(library: str, folder: Path) -> nn.Module:
 
 def _transformers(folder: Path) -> nn.Module:
     library = _library("transformers")
+    library.utils.logging.disable_progress_bar()  # a network is built for every round, and nobody watches
     encoder, report = library.AutoModel.from_pretrained(
         str(folder),
         local_files_only=True,
@@ -180,8 +181,8 @@ def _timm(folder: Path) -> nn.Module:
 def _library(name: str) -> ModuleType:
     try:
         return import_module(name)
-    except ImportError as error:
-        lacking = error.name or name
+    except (ImportError, RuntimeError, OSError) as error:  # a torchvision of another torch raises the second
+        lacking = getattr(error, "name", None) or name
         raise BackboneMissing(
             f"this backbone needs {name}, which cannot be imported here: {lacking!r} is missing or broken",
             hint="pip install 'commonroot[pretrained]', and for timm the torchvision that belongs to your torch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["linear", "rbf", "trees", "constant", "bag", "window", "seasonal", "projection", "isolation"]
+Kind = Literal["linear", "rbf", "trees", "constant", "bag", "window", "seasonal", "projection", "distance", "isolation"]
 
 _NAMES: Final = {
     "linear": "regularised linear",
@@ -16,6 +16,7 @@ _NAMES: Final = {
     "window": "regularised linear on neighbouring tokens",
     "seasonal": "seasonal naive",
     "projection": "principal components",
+    "distance": "distance by covariance",
     "isolation": "isolation forest",
 }
 

@@ -1,4 +1,5 @@
-"""Baselines for anomalies: what the main directions of normal rows cannot explain, and what is quickly isolated."""
+"""Baselines for anomalies: what the main directions of normal rows cannot explain, what is far from their mean, and
+what is quickly isolated."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 
@@ -17,6 +19,9 @@ Array = NDArray[Any]
 #: Wider rows than this get this many directions at most, found by random projections.
 _WIDE: Final = 2048
 _MOST_DIRECTIONS: Final = 64
+#: A direction's variance is at least this share of the greatest, and at least this.
+_LEAST_SHARE: Final = 1e-9
+_LEAST_VARIANCE: Final = 1e-12
 
 
 def fit_projection(recipe: Recipe, x: Array) -> Model:
@@ -33,6 +38,18 @@ def fit_projection(recipe: Recipe, x: Array) -> Model:
     enough = int(np.searchsorted(np.cumsum(variances) / total, recipe.strength)) + 1
     kept = min(enough, len(directions), x.shape[1] - 1)
     return Model("projection", {"centre": centre, "directions": np.ascontiguousarray(directions[:kept])})
+
+
+def fit_distance(recipe: Recipe, x: Array) -> Model:
+    """log of (x - mean)ᵀ Σ⁻¹ (x - mean): Hotelling's T² over all directions, where T² and Q of process control meet.
+
+    Σ is shrunk towards a multiple of one by as much as the rows' scatter asks for (Ledoit, Wolf, 2004), so it can be
+    inverted however few they are.
+    """
+    values, vectors = np.linalg.eigh(LedoitWolf().fit(x).covariance_)
+    least = max(float(values[-1]) * _LEAST_SHARE, _LEAST_VARIANCE)  # columns that never vary
+    directions = vectors.T / np.sqrt(np.maximum(values, least))[:, None]
+    return Model("distance", {"centre": x.mean(axis=0), "directions": np.ascontiguousarray(directions)})
 
 
 def fit_isolation(recipe: Recipe, x: Array) -> Model:

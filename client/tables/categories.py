@@ -5,7 +5,9 @@ A value that training never saw is none of them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -15,10 +17,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
-from commonroot.client.tables.part import Arrays
+from commonroot.client.tables.coded import Once, is_coded
+from commonroot.client.tables.part import Arrays, Filler, filled
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
+#: A number as much of Europe writes it: 1.234,5.
+_COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
 #: Counting stops telling values apart beyond this many.
 DISTINCT: Final = 1_000_000
 
@@ -55,23 +60,37 @@ class Category:
         return {self.column: "category"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        series = frame[self.column]
-        width = len(self.names)
-        out = np.zeros((len(series), width), dtype=np.float32)
-        if not len(series):
-            return out
+        return filled(self.filler(frame, folder), len(frame), len(self.names))
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        read = self._reader(frame[self.column])
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            out[...] = 0.0
+            at = read(rows)
+            known = np.flatnonzero(at >= 0)
+            out[known, at[known]] = 1.0
+
+        return fill
+
+    def _reader(self, series: pl.Series) -> Callable[[slice], NDArray[np.intp]]:
+        """Which of its columns says each row's value, -1 for none."""
+        gap = len(self.names) - 1 if self.gaps else -1
+        once = Once.of(series) if is_coded(series.dtype) else None
+        if once is not None:
+            return once.reader(self._places_of(once.values), gap=gap)
+        places = self._places_of(series)
+        if series.null_count():
+            places[series.is_null().to_numpy()] = gap
+        return places.__getitem__
+
+    def _places_of(self, texts: pl.Series) -> NDArray[np.intp]:
         known = [*self.values, *self.rare]
         places = [*range(len(self.values)), *([len(self.values)] * len(self.rare))]
         unseen = len(self.values) if self.others else -1
-        codes = series.replace_strict(known, places, default=unseen, return_dtype=pl.Int32)
-        if self.gaps:
-            codes = pl.select(pl.when(series.is_null()).then(width - 1).otherwise(codes)).to_series()
-        elif self.others:
-            codes = pl.select(pl.when(series.is_null()).then(-1).otherwise(codes)).to_series()
-        at = codes.fill_null(-1).to_numpy()
-        rows = np.flatnonzero(at >= 0)
-        out[rows, at[rows]] = 1.0
-        return out
+        if not known or not len(texts):
+            return np.full(len(texts), unseen, dtype=np.intp)
+        return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32).to_numpy().astype(np.intp)
 
     def to_json(self) -> dict[str, Any]:
         named = {"column": self.column, "values": list(self.values), "rare": list(self.rare)}
@@ -103,8 +122,13 @@ class CategoryFitter:
         series = frame[self._column]
         self._rows += len(series)
         self._gaps += series.null_count()
-        counted = series.drop_nulls().value_counts(name="count")
-        for value, count in counted.iter_rows():
+        once = Once.of(series) if is_coded(series.dtype) else None
+        counted: Iterable[tuple[str, int]]
+        if once is not None:
+            counted = zip(once.values.to_list(), once.counts.tolist(), strict=True)
+        else:
+            counted = series.drop_nulls().value_counts(name="count").iter_rows()
+        for value, count in counted:
             if value in self._counts or len(self._counts) < DISTINCT:
                 self._counts[value] += count
 
@@ -118,7 +142,9 @@ class CategoryFitter:
         if len(self._counts) == 1:
             out.append(f"constant in the training rows: {self._column!r}")
         if len(self._counts) > self._rows // 2 > 20:
-            out.append(f"hardly any value of {self._column!r} comes twice: is it an identifier, or text?")
+            commas = sum(bool(_COMMA.fullmatch(value)) for value in self._counts) > len(self._counts) / 2
+            asked = "are these numbers with decimal commas? write points" if commas else "is it an identifier, or text?"
+            out.append(f"hardly any value of {self._column!r} comes twice: {asked}")
         return out
 
     def done(self) -> Category:

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from commonroot.client.tables.coded import Codes, Once, is_coded
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Beyond this, squares of values are no longer numbers.
@@ -41,16 +42,22 @@ def clean(
     file: str,
     row_of: RowOf,
     problems: Problems | None,
+    codes: Codes | None = None,
 ) -> pl.DataFrame:
     """The wanted columns in the types of their kinds; with ``problems`` None they are taken to be sound.
 
     wanted  column → kind; ``label`` is a target of classes, ``value`` a target of numbers
+    codes   categories, labels and dates that are text become codes as far as it allows
     """
-    expressions, narrowed = [], []
+    expressions: list[pl.Expr | pl.Series] = []
+    narrowed = []
     schema = frame.schema
     for name, kind in wanted.items():
         dtype = schema[name]
-        if kind in ("number", "value"):
+        coded = None if codes is None else _as_codes(frame[name], kind, codes)
+        if coded is not None:
+            expressions.append(coded)
+        elif kind in ("number", "value"):
             expressions.append(_as_number(name, dtype, missing))
             if isinstance(dtype, _TEXTUAL) or not _numeric(dtype):
                 narrowed.append(name)
@@ -117,6 +124,13 @@ def _as_label(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(text == "").then(None).otherwise(text).alias(name)
 
 
+def _as_codes(cells: pl.Series, kind: str, codes: Codes) -> pl.Series | None:
+    """As codes, where that takes no change of any cell."""
+    if kind not in ("category", "label", "datetime") or (kind != "label" and cells.dtype.is_integer()):
+        return None
+    return codes.coded(cells, bare=kind != "datetime")
+
+
 def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, _TEXTUAL):
         return pl.col(name).cast(pl.String)
@@ -136,9 +150,11 @@ def _check(
     for name in narrowed:
         _check_narrowed(frame[name], cleaned[name], missing, place)
     if numbers and len(cleaned):
-        greatest = cleaned.select(pl.col(numbers).abs().max()).row(0)
-        for name, value in zip(numbers, greatest, strict=True):
-            if value is not None and value > LARGEST:
+        ends = cleaned.select(
+            pl.col(numbers).min().name.suffix(" low"), pl.col(numbers).max().name.suffix(" high")
+        ).row(0)
+        for name, low, high in zip(numbers, ends[: len(numbers)], ends[len(numbers) :], strict=True):
+            if (low is not None and low < -LARGEST) or (high is not None and high > LARGEST):
                 values = cleaned[name].to_numpy()
                 beyond = np.flatnonzero(np.abs(values) > LARGEST)
                 fix = "fill the cell or drop the row"
@@ -164,10 +180,12 @@ def _check(
             fix = "leave the column out or give it another `kind`"
             found = f"type {schema[name]}"[:60]
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
-        elif kind in ("text", "category") and isinstance(after[name], pl.String) and len(cleaned):
-            longest = cleaned[name].str.len_bytes().max()
+        elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
+            once = Once.of(cleaned[name]) if is_coded(after[name]) else None
+            texts = cleaned[name].cast(pl.String) if once is None else once.values
+            longest = texts.str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
-                at = np.flatnonzero((cleaned[name].str.len_bytes().fill_null(0) > LONGEST).to_numpy())
+                at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())
                 place.report(
                     at,
                     name,

@@ -22,6 +22,8 @@ from commonroot.client.tables.source import LOOK, UNNAMED, UNREADABLE, CellsNotT
 
 #: A field longer than this is an open quote.
 _FIELD: Final = 4 << 20
+#: Bytes that mostly hold the rows of a look.
+_GLANCE: Final = 1 << 20
 #: Bytes of one stretch of rows.
 _STRETCH: Final = 16 << 20
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -85,7 +87,7 @@ class CsvSource:
     def look(self) -> pl.DataFrame:
         for again in (False, True):
             try:
-                found = self._scan({}, typed=False).head(LOOK).collect()
+                found = self._first()
             except UNREADABLE:
                 self._inspect(suspicious=True)
                 self._refuse()
@@ -93,6 +95,17 @@ class CsvSource:
                 break
             self._inspect(suspicious=True)  # perhaps a short row: better told now than as a gap
         return found
+
+    def _first(self) -> pl.DataFrame:
+        """The first rows, from no more of the file than it takes."""
+        size = _GLANCE
+        while size < self.bytes:
+            part = next(_stretches(self._path, size), None)
+            found = None if part is None else self._scan({}, typed=False, of=part).head(LOOK).collect()
+            if found is not None and len(found) == LOOK:
+                return found
+            size *= 8
+        return self._scan({}, typed=False).head(LOOK).collect()
 
     def read(self, columns: Mapping[str, str], *, typed: bool, size: int) -> Iterator[pl.DataFrame]:
         try:
@@ -159,14 +172,14 @@ class CsvSource:
         self._inspected = True
 
 
-def _stretches(path: Path) -> Iterator[bytes]:
+def _stretches(path: Path, size: int | None = None) -> Iterator[bytes]:
     """The rows below the header, in stretches of whole rows: cut at a line end outside quotes.
 
     The library's own batches run ahead of whoever is slower than the disk, and hold what they have read.
     """
     with path.open("rb") as file:
         kept, header = b"", True
-        while part := file.read(_STRETCH):
+        while part := file.read(size or _STRETCH):
             kept += part
             if header:
                 start = _line_end(kept, first=True)

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
 from commonroot.client.tables.numbers import Moments
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, filled
 
 #: Ways of writing a date, the least ambiguous first.
 FORMATS: Final = (
@@ -45,11 +46,18 @@ _CIRCLES: Final = (("year", _YEAR), ("week", _WEEK), ("day", _DAY))
 def find_format(values: Sequence[str] | pl.Series, *, share: float = 1.0) -> str | None:
     """The first way of writing in which at least that share of the texts is a date."""
     texts = pl.Series("t", values, dtype=pl.String).drop_nulls()
+    different = texts.value_counts(name="rows")
+    texts, rows = different["t"], different["rows"]
     if not len(texts):
         return None
+
+    def enough(which: pl.Series) -> bool:
+        return int(rows.filter(which).sum()) / int(rows.sum()) >= share
+
+    if not enough(texts.str.contains(r"^\s*[-+0-9]")):  # every form begins with a number
+        return None
     for form in FORMATS:
-        parsed = _parse(texts, form)
-        if parsed.is_not_null().mean() >= share:  # type: ignore[operator]
+        if enough(_parse(texts, form).is_not_null()):
             return form
     return None
 
@@ -70,6 +78,13 @@ def to_datetime(series: pl.Series, form: str | None) -> pl.Series:
 
 def seconds(series: pl.Series, form: str | None) -> NDArray[np.float64]:
     """(n,) seconds since 1970, NaN for a gap."""
+    once = Once.of(series)
+    if once is not None:
+        return once.spread(_seconds(once.values, form), gap=np.nan)
+    return _seconds(series, form)
+
+
+def _seconds(series: pl.Series, form: str | None) -> NDArray[np.float64]:
     whole = to_datetime(series, form).dt.epoch("us").cast(pl.Float64)
     return whole.fill_null(np.nan).to_numpy() / 1e6
 
@@ -106,7 +121,19 @@ class Date:
         return {self.column: "datetime"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        at = seconds(frame[self.column], self.form)
+        return filled(self.filler(frame, folder), len(frame), len(self.names))
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        series = frame[self.column]
+        once = Once.of(series)
+        if once is None:
+            at = seconds(series, self.form)
+            return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
+        block = self._encoded(_seconds(once.values, self.form))
+        read = once.reader(block, gap=self._encoded(np.array([np.nan]))[0])
+        return lambda rows, out: np.copyto(out, read(rows))
+
+    def _encoded(self, at: NDArray[np.float64]) -> NDArray[np.float32]:
         missing = np.isnan(at)
         columns = [np.clip((at - self.centre) / self.scale, -STANDARD_LIMIT, STANDARD_LIMIT)]
         for name, period in _CIRCLES:
@@ -148,10 +175,13 @@ class DateFitter:
         self._times = self._days = False
 
     def add(self, frame: pl.DataFrame) -> None:
-        at = seconds(frame[self._column], self._form)
+        series = frame[self._column]
+        once = Once.of(series)
+        different = _seconds(series if once is None else once.values, self._form)
+        at = different if once is None else once.spread(different, gap=np.nan)
         self._rows += len(at)
-        self._moments.add(at[:, None])
-        known = at[~np.isnan(at)]
+        self._moments.add_columns([at])
+        known = different[~np.isnan(different)]
         self._times |= bool((np.mod(known, _DAY) != 0).any())
         if len(known) and not self._days:
             self._days = len(np.unique(np.mod(np.floor(known / _DAY), 7))) > 1

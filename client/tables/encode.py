@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.features import Features
-from commonroot.client.tables.part import Part
+from commonroot.client.tables.part import Filling, Part, block_rows
 from commonroot.client.tables.parting import Keys
 from commonroot.client.tables.plan import Plan
 from commonroot.client.tables.sequences import Sequence as ListColumn
@@ -19,6 +19,8 @@ from commonroot.client.tables.source import BATCH, Reading, Source, Table
 from commonroot.client.tables.store import PARTS, Shelf
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
+#: Rows of a held table that are opened together.
+_HELD: Final = 2 * BATCH
 #: An encoded batch takes about this many bytes at most.
 ENCODED: Final = 16 << 20
 
@@ -49,6 +51,10 @@ class Side:
         """How many there are."""
         return self.count
 
+    def at(self, place: int) -> NDArray[np.int64]:
+        """Positions of the rows of a part, ascending."""
+        return np.flatnonzero(self.where == place)
+
 
 def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features:
     """Fitted parts as features, whose form now has its sizes."""
@@ -78,11 +84,13 @@ def encode_sides(features: Features, sides: Sequence[Side], shelf: Shelf) -> lis
             chosen = np.flatnonzero(where == place)
             if len(chosen):
                 end = filled[place] + len(chosen)
-                array[filled[place] : end] = rows if len(chosen) == len(rows) else rows[chosen]
+                rows.take(chosen, axis=0, out=array[filled[place] : end], mode="clip")  # checked modes copy twice
                 filled[place] = end
 
     for at, side in enumerate(sides):
-        if features.window is None:
+        if features.window is None and features.vectors:
+            _vectors(features, side, put)
+        elif features.window is None:
             for start, frame in side.table.batches(features.columns, size=_batch(features)):
                 put(features.encode_rows(frame, side.source.folder), side.where[start : start + len(frame)])
         else:
@@ -93,6 +101,21 @@ def encode_sides(features: Features, sides: Sequence[Side], shelf: Shelf) -> lis
 def _batch(features: Features) -> int:
     row = int(np.prod(features.input.shape)) * 4
     return max(256, min(BATCH, ENCODED // max(1, row)))
+
+
+def _vectors(features: Features, side: Side, put: Any) -> None:
+    """Block by block, each small enough to stay at hand until its rows are where they belong."""
+    width = len(features.names)
+    step = block_rows(width)
+    block = np.empty((step, width), dtype=np.float32)
+    ready = all(isinstance(part, Filling) for part in features.parts)
+    size = (_HELD if side.table.held else BATCH) if ready else _batch(features)
+    for start, frame in side.table.batches(features.columns, size=size, whole=True):
+        fill = features.filler(frame, side.source.folder)
+        for at in range(0, len(frame), step):
+            rows = block[: min(step, len(frame) - at)]
+            fill(slice(at, at + step), rows)
+            put(rows, side.where[start + at : start + at + len(rows)])
 
 
 def _windows(features: Features, side: Side, shelf: Shelf, name: str, put: Any) -> None:

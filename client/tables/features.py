@@ -18,7 +18,7 @@ from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.dates import Date
 from commonroot.client.tables.images import Image
 from commonroot.client.tables.numbers import Numbers, Scaler
-from commonroot.client.tables.part import Arrays, Part
+from commonroot.client.tables.part import Arrays, Filler, Filling, Part, filled, filler_of
 from commonroot.client.tables.sequences import Sequence, Window
 from commonroot.client.tables.source import Reading
 from commonroot.client.tables.text import Text, Tokens
@@ -86,8 +86,29 @@ class Features:
 
     def encode_rows(self, frame: pl.DataFrame, folder: Path = Path()) -> NDArray[Any]:
         """What ``encode`` does before rows are seen in windows."""
+        if self.vectors:
+            return filled(self.filler(frame, folder), len(frame), len(self.names))
         blocks = [part.encode(frame, folder) for part in self.parts]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
+
+    @property
+    def vectors(self) -> bool:
+        """Is what ``encode_rows`` gives one vector for each row, some of it ready to be filled?"""
+        rows = isinstance(self.input, RowInput) or self.window is not None
+        return rows and any(isinstance(part, Filling) for part in self.parts)
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        """The same a stretch of rows at a time, where rows are ``vectors``."""
+        fillers, end = [], 0
+        for part in self.parts:
+            begin, end = end, end + len(part.names)
+            fillers.append((slice(begin, end), filler_of(part, frame, folder)))
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            for columns, filler in fillers:
+                filler(rows, out[:, columns])
+
+        return fill
 
     def to_json(self) -> dict[str, Any]:
         """All that is no array: plain JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ TARGETS: Final = ("label", "target", "y", "class", "outcome", "rating", "score",
 #: A column of whole numbers with more different values than this is counted, not named.
 _LABELS: Final = 20
 _SEPARATORS: Final = (";", "\t", "|")
+#: Kinds whose cells are rows of a shape of their own.
+_ALONE: Final = frozenset({"image", "sequence", "tokens"})
+#: Of a CSV, looked at for its encoding.
+_BYTES: Final = 16 << 20
 #: Columns listed in a section; more are counted.
 _SHOWN: Final = 60
 
@@ -34,6 +39,7 @@ class Look:
     target     named, or guessed
     task       named, or guessed
     separator  of a CSV
+    encoding   of a CSV, guessed where it is not UTF-8
     """
 
     rows: int
@@ -41,6 +47,7 @@ class Look:
     target: str
     task: str
     separator: str
+    encoding: str = "utf-8"
 
 
 def look_at(
@@ -49,14 +56,15 @@ def look_at(
     """Look at a file, a folder of images or a query.  Raises DataError where there is nothing to look at."""
     missing = DataConfig.model_fields["missing"].get_default()
     problems = Problems()
-    separator = ","
+    separator, encoding = ",", "utf-8"
     source: Source | None
     if path is None:
         source = open_query(url, query, Path.cwd(), problems)
     else:
         wanted = [target] if target is not None else [name for name in TARGETS if path.suffix.lower() == ".npz"]
-        separator = _separator(path)
-        reading = Reading(separator=separator, missing=missing)
+        encoding = _encoding(path)
+        separator = _separator(path, encoding)
+        reading = Reading(separator=separator, encoding=encoding, missing=missing)
         source = open_source(path, reading, problems, targets=wanted, required=target is not None)
     problems.refuse()
     if source is None:
@@ -73,7 +81,8 @@ def look_at(
         gaps = float(series.null_count() / max(1, len(series)))
         distinct = 0 if series.dtype.is_nested() else series.n_unique()
         columns[name] = (str(kind_of_column(series, missing=missing)), gaps, distinct)
-    return Look(len(frame), columns, chosen, task or _guess_task(frame[chosen], columns[chosen][0]), separator)
+    task = task or _guess_task(frame[chosen], columns[chosen][0])
+    return Look(len(frame), columns, chosen, task, separator, encoding)
 
 
 def section(path: Path | None, look: Look, *, url: str = "", query: str = "", seed: int | None = None) -> str:
@@ -86,6 +95,8 @@ def section(path: Path | None, look: Look, *, url: str = "", query: str = "", se
         lines += [f"url = {json.dumps(url)}", f"query = {json.dumps(query, ensure_ascii=False)}"]
     if look.separator != ",":
         lines.append(f"separator = {json.dumps(look.separator)}")
+    if look.encoding != "utf-8":
+        lines.append(f"encoding = {json.dumps(look.encoding)}    # it is not UTF-8, and this is a guess")
     lines += [
         f"target = {json.dumps(look.target, ensure_ascii=False)}    # the column to predict",
         f"task = {json.dumps(look.task)}    # {', '.join(kinds())}",
@@ -108,8 +119,14 @@ def section(path: Path | None, look: Look, *, url: str = "", query: str = "", se
         f"{{ column = {json.dumps(name, ensure_ascii=False)}, kind = {json.dumps(look.columns[name][0])} }}"
         for name in features[:2]
     )
+    chosen = features if path is not None and path.is_dir() else _together(look, features)
+    if len(chosen) < len(features):
+        left = ", ".join(json.dumps(name, ensure_ascii=False) for name in features if name not in chosen)
+        listed = ", ".join(json.dumps(name, ensure_ascii=False) for name in chosen)
+        lines += [f"# Empty, or of a kind that makes rows of its own; left out: {left}", f"features = [{listed}]"]
+    else:
+        lines.append(f"#features = [{example}]")
     lines += [
-        f"#features = [{example}]",
         "",
         "# How rows are parted: random, stratified, grouped or time.",
         f'#split = {{ kind = "grouped", column = {json.dumps(features[0] if features else "customer")}, test = 0.2 }}',
@@ -120,12 +137,34 @@ def section(path: Path | None, look: Look, *, url: str = "", query: str = "", se
     return "\n".join(lines)
 
 
-def _separator(path: Path) -> str:
+def _together(look: Look, features: list[str]) -> list[str]:
+    """Features that make one row together: no empty column and, beside others, none whose cells are rows themselves."""
+    filled = [name for name in features if look.columns[name][1] < 1]
+    plain = [name for name in filled if look.columns[name][0] not in _ALONE]
+    return (plain or filled[:1]) if len(filled) > 1 else filled or features
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 where a look at the bytes finds nothing else; then by its first two, or what Windows writes in Europe."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return "utf-8"
+    with path.open("rb") as file:
+        seen = file.read(_BYTES)
+    if seen[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(seen)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+def _separator(path: Path, encoding: str) -> str:
     """What parts the cells of the header: a comma unless only another one does."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return ","
     with path.open("rb") as file:
-        header = file.readline(1 << 16).decode("utf-8", errors="replace")
+        header = file.read(1 << 16).decode(encoding, errors="replace").partition("\n")[0]
     found = [one for one in _SEPARATORS if one in header]
     return found[0] if "," not in header and found else ","
 

@@ -6,6 +6,7 @@ algorithm for computing sample variances"; one batch gives NumPy's own mean and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, matrix
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, columns_of, filled
+
+_LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,22 @@ class Moments:
             squares = np.square(x - mean).sum(axis=0)
         self.merge(count, mean, squares)
 
+    def add_columns(self, columns: Sequence[NDArray[np.float64]]) -> None:
+        """A batch as columns (n,), each summed on its own: as ``add`` to the last digits, and several times faster."""
+        if not len(columns) or not len(columns[0]):
+            return
+        count = np.full(len(columns), len(columns[0]), dtype=np.int64)
+        mean, squares = np.zeros(len(columns)), np.zeros(len(columns))
+        for at, x in enumerate(columns):
+            if not (x.min() >= -LARGEST and x.max() <= LARGEST):
+                x = x[np.abs(x) <= LARGEST]
+                count[at] = len(x)
+            if len(x):
+                mean[at] = x.mean()
+                apart = x - mean[at]
+                squares[at] = np.square(apart, out=apart).sum()
+        self.merge(count, mean, squares)
+
     def merge(self, count: NDArray[np.int64], mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
         """The moments of other rows."""
         if not self.count.any():
@@ -130,17 +149,42 @@ class Numbers:
         return dict.fromkeys(self.columns, "number")
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        return self.encode_matrix(matrix(frame, self.columns))
+        return filled(self.filler(frame, folder), len(frame), len(self.names))
 
     def encode_matrix(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to (n, names) float32."""
-        scaled = self.scaler.apply(raw)
-        gaps = np.isnan(scaled)
-        if gaps.any():
-            scaled[gaps] = 0.0
-        if not self.gaps:
-            return scaled
-        return np.concatenate([scaled, gaps[:, list(self.gaps)].astype(np.float32)], axis=1)
+        return filled(self._filler(list(raw.T)), len(raw), len(self.names))
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        return self._filler(columns_of(frame, self.columns))
+
+    def _filler(self, columns: Sequence[NDArray[np.float64]]) -> Filler:
+        centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
+        # a sum that is no number has one among its terms, or infinity, which a scale of infinity makes one
+        some = {at for at, column in enumerate(columns) if not np.isfinite(column.sum())}
+        told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
+        room, narrow = np.empty(0), np.empty(0, dtype=np.float32)
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            nonlocal room, narrow
+            if len(room) != len(out):
+                room, narrow = np.empty(len(out)), np.empty(len(out), dtype=np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
+                for at, column in enumerate(columns):
+                    np.subtract(column[rows], centre[at], out=room)
+                    np.divide(room, scale[at], out=room)
+                    if at in some:
+                        gaps = np.isnan(room)
+                        np.copyto(room, 0.0, where=gaps)
+                        if at in told:
+                            out[:, told[at]] = gaps
+                    np.copyto(narrow, room, casting="same_kind")
+                    np.minimum(np.maximum(narrow, _LOW, out=narrow), _HIGH, out=narrow)
+                    out[:, at] = narrow
+            for at in told.keys() - some:
+                out[:, told[at]] = 0.0
+
+        return fill
 
     def to_json(self) -> dict[str, Any]:
         return {"columns": list(self.columns), "gaps": list(self.gaps)}
@@ -177,7 +221,7 @@ class NumbersFitter:
 
     def add(self, frame: pl.DataFrame) -> None:
         self._rows += len(frame)
-        self._moments.add(matrix(frame, self._columns))
+        self._moments.add_columns(columns_of(frame, self._columns))
 
     def faults(self) -> list[tuple[str, str, str, str]]:
         fix = "leave the column out of `features`"

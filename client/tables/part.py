@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
+#: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
+Filler = Callable[[slice, NDArray[np.float32]], None]
+#: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
+_BLOCK: Final = 512 << 10
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
 STANDARD_LIMIT: Final = 5.0
 
@@ -48,6 +52,14 @@ class Part(Protocol):
         """The inverse of ``to_json`` and ``arrays``.  Raises KeyError, TypeError or ValueError for anything else."""
 
 
+@runtime_checkable
+class Filling(Protocol):
+    """A feature whose rows are vectors and that can be encoded where it belongs, a stretch of rows at a time."""
+
+    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+        """What gives the same numbers as ``encode``."""
+
+
 class Fitter(Protocol):
     """Sees the training rows once, in batches."""
 
@@ -64,8 +76,32 @@ class Fitter(Protocol):
         """The fitted feature."""
 
 
-def matrix(frame: pl.DataFrame, columns: tuple[str, ...]) -> NDArray[np.float64]:
-    """(n, columns) float64 in row order, NaN for a gap."""
-    if not len(frame):
-        return np.empty((0, len(columns)))
-    return np.ascontiguousarray(frame.select(columns).to_numpy(), dtype=np.float64)
+def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> list[NDArray[np.float64]]:
+    """(n,) float64 of each column, NaN for a gap; the table's own memory where it has none."""
+    return [np.asarray(frame[name].to_numpy(), dtype=np.float64) for name in names]
+
+
+def block_rows(width: int) -> int:
+    """How many rows are encoded at a time."""
+    return max(256, min(16_384, _BLOCK // (4 * max(1, width))))
+
+
+def filler_of(part: Part, frame: pl.DataFrame, folder: Path) -> Filler:
+    """Of any feature whose rows are vectors."""
+    if isinstance(part, Filling):
+        return part.filler(frame, folder)
+    block = part.encode(frame, folder)
+
+    def fill(rows: slice, out: NDArray[np.float32]) -> None:
+        out[...] = block[rows]
+
+    return fill
+
+
+def filled(filler: Filler, rows: int, width: int) -> NDArray[np.float32]:
+    """(rows, width) of a whole table."""
+    out = np.empty((rows, width), dtype=np.float32)
+    step = block_rows(width)
+    for at in range(0, rows, step):
+        filler(slice(at, at + step), out[at : at + step])
+    return out

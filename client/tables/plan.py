@@ -24,6 +24,7 @@ from commonroot.client.tables.text import WIDTH, TextFitter, Tokens, TokensFitte
 from commonroot.client.tasks.registry import task_class
 from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.backbone.inputs import ImageInput, Input, RowInput, SequenceInput, TokenInput
+from commonroot.common.errors import ConfigError
 
 #: What tokens become where no backbone says.
 TOKENS: Final = TokenInput(length=128, vocabulary=32_768)
@@ -133,6 +134,7 @@ def fitters(
             out.append(DateFitter(one.column, form))
         elif shared is not None and (buckets := shared.text_buckets(one.column)) is not None:
             # shared document frequencies are of single words, in as many places as the charter says
+            _as_shared(one, buckets)
             out.append(TextFitter(one.column, width=buckets, ngrams=1, chars=0, shared=shared))
         else:
             alone = len(plan.chosen) == 1 and plan.window is None and not adapter
@@ -140,6 +142,20 @@ def fitters(
             out.append(TextFitter(one.column, width=width, ngrams=one.ngrams, chars=one.chars))
     close()
     return out
+
+
+def _as_shared(one: FeatureConfig, buckets: int) -> None:
+    """Raise ConfigError for a text that is asked for in another way than everybody's words were counted."""
+    shared = {"width": buckets, "ngrams": 1, "chars": 0}
+    asked = {name: getattr(one, name) for name in shared if name in one.model_fields_set}
+    other = {name: value for name, value in asked.items() if value not in (shared[name], None)}
+    if other:
+        told = ", ".join(f"{name} = {value}" for name, value in other.items())
+        raise ConfigError(
+            f"column {one.column!r} asks for {told}, but the charter's shared statistics count single words in "
+            f"{buckets} buckets",
+            hint=f"leave {' and '.join(other)} out for this column",
+        )
 
 
 def _special(

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
@@ -72,16 +73,28 @@ def read_batches(
     yield from ((frame, source.folder) for frame in _each(table, problems, size, kinds))
 
 
+def open_data(
+    config: DataConfig, folder: Path, problems: Problems, *, columns: Sequence[str], test: bool = False
+) -> Source | None:
+    """A department's file, its file of test rows, or its query, which is asked now; None with problems added."""
+    path = config.test_path if test else config.path
+    if path is None:
+        return open_query(str(config.url), str(config.query), folder, problems)
+    return open_source(folder / path, Reading.of(config), problems, targets=columns, required=False)
+
+
 def read_cells(
-    path: Path, columns: Sequence[str], reading: Reading, problems: Problems
+    source: Path | Source, columns: Sequence[str], reading: Reading, problems: Problems
 ) -> tuple[dict[str, NDArray[Any]], int] | None:
     """(columns as they stand, by name; number of the first row), or None with problems added.
 
     Text is without blanks around it and empty where there is a gap; numbers are NaN there; times are datetime64.
     """
-    source = open_source(path, reading, problems, targets=columns, required=False)
-    if source is None:
-        return None
+    if isinstance(source, Path):
+        opened = open_source(source, reading, problems, targets=columns, required=False)
+        if opened is None:
+            return None
+        source = opened
     schema = source.schema
     for name in columns:
         if name not in schema:

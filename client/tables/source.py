@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import polars as pl
 
 from commonroot.client.tables.cells import clean
+from commonroot.client.tables.coded import Codes
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.problems import Problem, Problems
 
@@ -81,14 +82,22 @@ class Table:
     Small ones are read once and held; large ones are read anew for every pass.
     """
 
-    def __init__(self, source: Source, wanted: Mapping[str, str], *, missing: tuple[str, ...], memory: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        wanted: Mapping[str, str],
+        *,
+        missing: tuple[str, ...],
+        memory: int,
+        codes: Codes | None = None,
+    ) -> None:
+        """``codes``: for the columns of text that may come as codes."""
         self.source = source
         self.wanted = dict(wanted)
         self.held = source.bytes <= memory
-        self._missing = missing
+        self._missing, self._codes = missing, codes
         self._typed = True
         self._frame: pl.DataFrame | None = None
-        self._rows: pl.Series | None = None
 
     def slower(self) -> None:
         """From now on cell by cell."""
@@ -106,14 +115,21 @@ class Table:
         return self._frame
 
     def batches(
-        self, columns: Sequence[str] | None = None, *, problems: Problems | None = None, size: int = BATCH
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        problems: Problems | None = None,
+        size: int = BATCH,
+        whole: bool = False,
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """(position of its first row, rows), in order; problems of cells are added where a list is given."""
+        """(position of its first row, rows), in order; problems of cells are added where a list is given.
+
+        whole  each batch of a held table lies in one piece of memory, and may be smaller
+        """
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
             frame = self.whole(problems if problems is not None else Problems()).select(list(wanted))
-            for at in range(0, len(frame), size):
-                yield at, frame.slice(at, size)
+            yield from _slices(frame, size, whole=whole)
             return
         at = 0
         for raw in self.source.read(wanted, typed=self._typed, size=size):
@@ -135,7 +151,16 @@ class Table:
             file=self.source.name,
             row_of=lambda position: first + position,
             problems=problems,
+            codes=self._codes,
         )
+
+
+def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[int, pl.DataFrame]]:
+    at = 0
+    for length in frame.to_series(0).chunk_lengths() if whole and frame.width else [len(frame)]:
+        for begin in range(at, at + length, size):
+            yield begin, frame.slice(begin, min(size, at + length - begin))
+        at += length
 
 
 def open_source(

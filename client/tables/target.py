@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.encode import Side
 from commonroot.client.tables.features import Features
@@ -57,6 +58,7 @@ class Targets:
         self._config = config
         self.kind = task_class(config.goal_kind)
         self.goal: TaskConfig = config.goal
+        self._said: dict[str, Any] | None = None
 
     @property
     def labels(self) -> bool:
@@ -73,7 +75,8 @@ class Targets:
         sides = [main] if tested is None else [main, tested]
         for side in sides:
             self._look_ahead(side)
-        sound = main.target.filter(self._usable(main.target))
+        usable = self._usable(main.target)
+        sound = main.target if usable.all() else main.target.filter(usable)
         if (main.target.width and not len(sound)) or not self._varies(main, sound, problems):
             return
         self.goal = self.goal.seen(sound)
@@ -83,6 +86,7 @@ class Targets:
         for side in sides:
             found, wrong = self._encoded(task, side)
             side.y = found
+            self._said = task.to_json()
             problems.extend(wrong)
             if task.per_token:
                 _check_lengths(side, problems)
@@ -105,11 +109,22 @@ class Targets:
 
     def encode(self, task: Task, side: Side) -> NDArray[Any]:
         """(rows, …) of every row; those that belong to no part are not used.  Raises DataError."""
+        if task.to_json() == self._said and len(side.y) == side.rows:
+            return side.y  # what the whole table taught and what its training rows did are the same
         found, wrong = self._encoded(task, side)
         problems = Problems()
         problems.extend(wrong)
         problems.refuse()
         return found
+
+    def _each(self, task: Task, target: pl.DataFrame, where: Where) -> tuple[NDArray[Any], list[Problem]]:
+        """Labels that are codes are encoded once each; where one of them is wrong, row by row to say which."""
+        once = Once.of(target.to_series(0)) if self.labels and target.width == 1 else None
+        if once is not None and len(once.values):
+            found, wrong = task.encode(once.values.alias(target.columns[0]).to_frame(), where)
+            if not wrong:
+                return once.spread(found, gap=found[0]), []
+        return task.encode(target, where)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -172,8 +187,8 @@ class Targets:
         where = Where(side.source.name, side.source.first_row)
         usable = self._usable(side.target)
         if usable.all():
-            return task.encode(side.target, where)
-        found, wrong = task.encode(side.target.filter(usable), where)
+            return self._each(task, side.target, where)
+        found, wrong = self._each(task, side.target.filter(usable), where)
         at = np.flatnonzero(usable.to_numpy())
         out = np.zeros((side.rows, *found.shape[1:]), dtype=found.dtype)
         out[at] = found

@@ -117,7 +117,7 @@ class Classes(Task):
         return cross_entropy(outputs, targets, weight=weight, reduction="sum") / len(targets)
 
     def targets(self, y: Array) -> Array:
-        return y.astype(np.int64)
+        return y.astype(np.int64, copy=False)
 
     def predictive(self, outputs: Array) -> Floats:
         return softmax(outputs)

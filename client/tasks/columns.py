@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once, is_coded
 from commonroot.client.tables.problems import Problem
 from commonroot.common.errors import DataError
 
@@ -55,6 +56,14 @@ def frame_of(target: Target) -> pl.DataFrame:
 def texts(column: pl.Series, where: Where) -> tuple[pl.Series, list[Problem]]:
     """Labels as stripped text, empty where a cell cannot be one; a problem for every empty cell and every fraction."""
     kind, name = column.dtype, column.name
+    once = Once.of(column)
+    if once is not None and not column.null_count():
+        different = once.values.cast(pl.String)
+        if ((different == different.str.strip_chars()) & (different != "")).all():
+            if is_coded(kind):
+                return column, []
+            place = once.spread(np.arange(len(different), dtype=np.uint32), gap=0)
+            return pl.Series(name, place).cat.to(pl.Enum(different)), []
     if kind.is_float():
         wrong = (column.is_null() | ~column.is_finite() | (column != column.round())).fill_null(True)
         problems = _each(wrong, where, name, "no whole number", "a label", "store labels as text or whole numbers")
@@ -70,6 +79,9 @@ def texts(column: pl.Series, where: Where) -> tuple[pl.Series, list[Problem]]:
 
 def positions(found: pl.Series, names: Sequence[str]) -> NDArray[np.int64]:
     """Where each text stands in ``names``; -1 for one that does not."""
+    once = Once.of(found)
+    if once is not None:
+        return once.spread(positions(once.values, names), gap=-1)
     at = found.replace_strict(list(names), list(range(len(names))), default=-1, return_dtype=pl.Int64)
     return at.to_numpy().astype(np.int64)
 

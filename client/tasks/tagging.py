@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OUTSIDE: Final = "O"
 #: Logit of "outside" on padding, certain at any temperature.
-_CERTAIN: Final = 1e4
+CERTAIN: Final = 1e4
 
 
 class TaggingConfig(TaskConfig):
@@ -109,7 +109,7 @@ class Tagging(Task):
         """Padding, id 0 of token rows, is outside for certain."""
         if x.dtype.kind not in "iu":
             return outputs
-        certain = np.where(np.arange(len(self.tags)) == self.tags.index(OUTSIDE), _CERTAIN, 0.0)
+        certain = np.where(np.arange(len(self.tags)) == self.tags.index(OUTSIDE), CERTAIN, 0.0)
         return np.where((x == 0)[:, :, None], certain, outputs)
 
     def predictive(self, outputs: Array) -> Floats:

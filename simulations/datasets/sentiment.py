@@ -57,9 +57,14 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
             target, name, target_column="y", task="binary", labels=["displeased", "pleased"], scaling="table", seed=seed
         )
     charter = {
-        "rounds": 20,
-        "method": {"name": "fedavg"},
-        "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32]},
+        # what pleases is said alike everywhere, so one head serves all; thousands of words invite learning by heart
+        "rounds": 6,
+        "method": {
+            "name": "fedavg-ft",
+            "options": {"epochs": 1, "head": "shared", "outputs": 1, "fine_tune_epochs": 2},
+        },
+        "training": {"learning_rate": 0.02, "weight_decay": 0.05},
+        "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32], "activation": "tanh"},
     }
     return World(departments, charter, "four product categories tell pleased reviews from displeased ones")
 

@@ -17,8 +17,9 @@ from commonroot.simulations.datasets.tables import section, stratified, write_pa
 from commonroot.simulations.datasets.world import Dataset, World
 
 _TEST: Final = 0.25
-VOCABULARY: Final = 16_384
-LENGTH: Final = 192
+VOCABULARY: Final = 32_768
+#: Words, then pairs of words.
+LENGTH: Final = 384
 _FIELD: Final = re.compile(r"<(rating|title|review_text)>\n(.*?)\n</\1>", re.DOTALL)
 
 
@@ -54,9 +55,20 @@ def write(source: Path, target: Path, *, seed: int) -> World:
             seed=seed,
         )
     charter = {
-        "rounds": 15,
-        "method": {"name": "fedper"},
-        "backbone": {"family": "ngrams", "vocabulary": VOCABULARY, "length": LENGTH, "width": 32},
+        "rounds": 7,
+        "method": {
+            "name": "fedavg-ft",
+            "options": {"epochs": 2, "head": "shared", "outputs": 1, "fine_tune_epochs": 1},
+        },
+        # embeddings begin at random and most words are rare: what no review asks for has to decay
+        "training": {
+            "optimizer": "adam",
+            "learning_rate": 0.01,
+            "batch": 32,
+            "update_clip": 400.0,
+            "weight_decay": 1.0,
+        },
+        "backbone": {"family": "ngrams", "vocabulary": VOCABULARY, "length": LENGTH, "width": 16},
     }
     return World(departments, charter, "four product categories predict the stars of a review")
 

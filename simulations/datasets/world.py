@@ -68,6 +68,7 @@ class Dataset:
 DATASETS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "clothing": "commonroot.simulations.datasets.clothing",
+        "digit-images": "commonroot.simulations.datasets.digit_images",
         "digits": "commonroot.simulations.datasets.digits",
         "engines": "commonroot.simulations.datasets.engines",
         "films": "commonroot.simulations.datasets.films",

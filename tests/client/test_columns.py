@@ -1,14 +1,17 @@
 """From cells to what shared statistics are gathered from; every cell that does not fit is named."""
 
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, prepare, training_rows
 from commonroot.client.shared_statistics import load
+from commonroot.client.tables.sql_source import QuerySource
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, ForeignState, StatisticsMissing
 from commonroot.common.schema import bucket_of, seconds_of
@@ -222,3 +225,50 @@ def test_columns_that_make_no_sense_are_refused(case):
 def test_a_column_twice_is_refused():
     with pytest.raises(ValueError, match="listed twice"):
         charter_of([COLUMNS[0], COLUMNS[0]])
+
+
+def test_a_query_is_gathered_from_as_its_file_is(tmp_path):
+    """the same rows in the same order: every sum's ingredients are the same"""
+    with_file = read_columns(config(), write(tmp_path, lines(20)), charter_of())
+    with sqlite3.connect(tmp_path / "bank.db") as db:
+        db.execute("CREATE TABLE rows (id INT, age REAL, since TEXT, segment TEXT, town TEXT, note TEXT, label TEXT)")
+        db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", [line.split(",") for line in lines(20)])
+    db.close()
+    asked = {"path": None, "url": "sqlite:///bank.db", "query": "SELECT * FROM rows ORDER BY id"}
+    with_query = read_columns(config(**asked), tmp_path, charter_of())
+    assert with_query.keys() == with_file.keys()
+    for name, array in with_file.items():
+        np.testing.assert_array_equal(with_query[name], array)
+
+
+def test_a_query_is_asked_once_for_its_rows_and_for_who_trains(tmp_path, monkeypatch):
+    """an answer without ORDER BY may come in another order each time: here it is turned round at every question"""
+    source = "commonroot.client.tables.read.open_query"
+    asked = []
+
+    def turning(url, query, folder, problems):
+        ages = [float(20 + at) for at in range(40)][:: -1 if len(asked) % 2 else 1]
+        labels = ["xy"[int(age) % 2] for age in ages]
+        asked.append(query)
+        return QuerySource(pl.DataFrame({"age": ages, "label": labels}), folder)
+
+    monkeypatch.setattr(source, turning)
+    monkeypatch.setattr("commonroot.client.tables.prepare.open_query", turning)
+    data = config(path=None, url="sqlite:///x.db", query="SELECT 1")
+    found = read_columns(data, tmp_path, charter_of([COLUMNS[0]]))
+    assert len(asked) == 1
+    first = pl.DataFrame({"age": [20.0 + at for at in range(40)], "label": ["xy"[at % 2] for at in range(40)]})
+    at = training_rows(data, folder=tmp_path, source=QuerySource(first, tmp_path))
+    np.testing.assert_array_equal(found["0"], 20 + at)
+
+
+def test_a_cell_of_a_query_beyond_the_range_is_named(tmp_path):
+    with sqlite3.connect(tmp_path / "bank.db") as db:
+        db.execute("CREATE TABLE rows (age REAL, label TEXT)")
+        db.executemany("INSERT INTO rows VALUES (?, ?)", [(500.0, "xy"[at % 2]) for at in range(20)])
+    db.close()
+    asked = {"path": None, "url": "sqlite:///bank.db", "query": "SELECT * FROM rows"}
+    with pytest.raises(DataError, match="the query, row 1, column 'age': found a value beyond"):
+        read_columns(config(**asked), tmp_path, charter_of([COLUMNS[0]]))
+    with pytest.raises(DataError, match="the query, column 'age': found no such column"):
+        read_columns(config(**asked | {"query": "SELECT label FROM rows"}), tmp_path, charter_of([COLUMNS[0]]))

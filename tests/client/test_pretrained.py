@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import polars as pl
 import pytest
+import tiny_checkpoint
 import torch
 
 from commonroot.client.backbones import build
@@ -22,30 +23,12 @@ from commonroot.strategies import seal
 from commonroot.strategies.base import Phase
 
 BOTH = frozenset({"backbone", "head"})
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "soup", "the", "was", "very")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder of checkpoints with one tiny BERT of random weights, and its tokenizer."""
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("peft")
-    root = tmp_path_factory.mktemp("checkpoints")
-    folder = root / "tiny-bert"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        config = transformers.BertConfig(
-            vocab_size=len(WORDS),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=24,
-            max_position_embeddings=12,
-        )
-        transformers.BertModel(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    return root
+    return tiny_checkpoint.make(tmp_path_factory.mktemp("checkpoints")).parent
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +214,21 @@ def test_images_are_encoded_by_timm(made, name, targets):
     rows = Rows(np.random.default_rng(1).normal(size=(4, 3, 224, 224)).astype(np.float32), np.array([0, 1, 0, 1]))
     received, _, found = trained(draft_of(spec), rows, epochs=1)
     assert set(found.result.shared) == set(received)
+
+
+@pytest.mark.parametrize(
+    "raised", [RuntimeError("operator torchvision::nms does not exist"), OSError("libcudart.so.12: cannot open")]
+)
+def test_a_library_that_breaks_while_it_is_imported_is_said(made, monkeypatch, raised):
+    """as timm does beside the torchvision of another torch; it is not the checkpoint that is wrong"""
+
+    def broken(name):
+        raise raised
+
+    monkeypatch.setattr("commonroot.client.backbones.pretrained.import_module", broken)
+    with pytest.raises(BackboneMissing, match="needs timm, which cannot be imported here: 'timm' is missing") as caught:
+        load_encoder("timm", made / "tiny-bert")
+    assert "torchvision" in caught.value.advice
 
 
 @pytest.mark.skipif(bool(timm_works), reason="timm works here")

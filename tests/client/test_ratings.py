@@ -1,11 +1,13 @@
 """From a file of ratings to positions, and a recommender from factors."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 from federation import small
 
 from commonroot.client.data import DataConfig, prepare
-from commonroot.client.predicting import chosen_recommender
+from commonroot.client.predicting import chosen_recommender, predict
 from commonroot.client.ratings import Ratings, catalogue_digest, read_book
 from commonroot.client.recommender import FactorModel, Recommender, mix
 from commonroot.client.recommending import biases, gain_in_percent
@@ -45,6 +47,22 @@ def test_whole_numbers_stored_as_floats_name_the_same_items(tmp_path):
     one, other = (read_book(config(path=path), write(tmp_path, GOOD), SPEC) for path in ("r.csv", "r.npz"))
     np.testing.assert_array_equal(one.train.item, other.train.item)
     np.testing.assert_array_equal(one.train.rating, other.train.rating)
+
+
+def test_a_query_of_ratings_is_read_as_its_file_is(tmp_path):
+    with sqlite3.connect(tmp_path / "shop.db") as db:
+        db.execute("CREATE TABLE r (who TEXT, what INT, stars REAL)")
+        db.executemany("INSERT INTO r VALUES (?, ?, ?)", [line.split(",") for line in GOOD])
+    db.close()
+    asked = {"path": None, "url": "sqlite:///shop.db", "query": "SELECT who, what, stars FROM r ORDER BY rowid"}
+    one, other = (read_book(config(**changes), write(tmp_path, GOOD), SPEC) for changes in ({}, asked))
+    assert one.users == other.users and one.items == other.items
+    for part in ("train", "validation", "test"):
+        for column in ("user", "item", "rating"):
+            np.testing.assert_array_equal(getattr(getattr(one, part), column), getattr(getattr(other, part), column))
+    with pytest.raises(DataError, match="the query, row 2, column 'stars': found an empty cell"):
+        gap = asked | {"query": "SELECT who, what, NULLIF(rowid, 2) AS stars FROM r ORDER BY rowid"}
+        read_book(config(**gap), tmp_path, SPEC)
 
 
 def test_a_file_of_test_ratings_is_kept_apart(tmp_path):
@@ -197,3 +215,22 @@ def test_only_a_recommender_is_asked_for_the_best_items(tmp_path):
     folder = federation.departments["ash"]
     with pytest.raises(ConfigError, match="no chosen model yet"):
         chosen_recommender(folder.root)
+
+
+def test_a_recommender_predicts_the_rows_of_a_query_as_those_of_a_file(tmp_path):
+    """ratings of pairs, and the best items, of users that a database knows"""
+    recommender().save(tmp_path / "model")
+    columns = recommender().columns
+    pairs = [(user, item) for user in recommender().users for item in recommender().items]
+    write(tmp_path, [f"{user},{item}" for user, item in pairs], "pairs.csv", ",".join(columns[:2]))
+    with sqlite3.connect(tmp_path / "shop.db") as db:
+        db.execute(f"CREATE TABLE pairs ({columns[0]} TEXT, {columns[1]} TEXT)")
+        db.executemany("INSERT INTO pairs VALUES (?, ?)", pairs)
+    db.close()
+    asked = {"url": f"sqlite:///{tmp_path}/shop.db", "query": "SELECT * FROM pairs ORDER BY rowid"}
+    for top in (None, 2):
+        predict(tmp_path / "model", tmp_path / "pairs.csv", top=top, out=str(tmp_path / "file.csv"))
+        predict(tmp_path / "model", None, **asked, top=top, out=str(tmp_path / "query.csv"))
+        assert (tmp_path / "query.csv").read_text() == (tmp_path / "file.csv").read_text()
+    with pytest.raises(DataError, match="the query, column"):
+        predict(tmp_path / "model", None, **asked | {"query": "SELECT 1 AS one"})

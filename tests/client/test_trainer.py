@@ -262,6 +262,6 @@ def test_batches_differ_by_one_row_at_most_and_hold_every_row_once():
     draft = draft_of(batch=16)
     model = DepartmentModel(draft.backbone, 3)
     model.load(draft.backbone.initial(1), {"weight": np.zeros((3, 6)), "bias": np.zeros(3)})
-    batches = Loop(model, THREE, draft.training, np.random.default_rng(1)).batches(17)
+    batches = list(Loop(model, THREE, draft.training, np.random.default_rng(1)).batches(17))
     assert [len(batch) for batch in batches] == [9, 8]
     assert sorted(int(at) for batch in batches for at in batch) == list(range(17))

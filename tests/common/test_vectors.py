@@ -42,7 +42,8 @@ def kinds() -> dict[str, type]:
         name: kind
         for module in MODULES
         for name, kind in vars(module).items()
-        if inspect.isclass(kind) and kind.__module__ == module.__name__ and not name.startswith("_")
+        if inspect.isclass(kind) and kind.__module__.startswith(module.__name__) and not inspect.isabstract(kind)
+        if not name.startswith("_")
     }
 
 

@@ -49,7 +49,7 @@ MESSAGES: dict[str, type] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(): kind
     for module in (messages, greetings)
     for name, kind in vars(module).items()
-    if isinstance(kind, type) and hasattr(kind, "decode") and kind.__module__ == module.__name__
+    if isinstance(kind, type) and hasattr(kind, "decode") and kind.__module__.startswith(module.__name__)
 }
 #: Messages that travel in a parcel of another name.
 PARCELS = {"ready": parcel.TRAINED}

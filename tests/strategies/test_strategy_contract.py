@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commonroot.common.backbone import BackboneSpec
-from commonroot.common.charter import Charter, Draft, Method, Training
+from commonroot.common.charter import Charter, Draft, Family, Method, Training
+from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.common.manifest import Manifest, flatten, unflatten
 from commonroot.strategies import STRATEGIES, LocalResult, Strategy, build, check_sealed, seal
 from commonroot.strategies.averaging import mean_losses
@@ -22,8 +23,32 @@ METHODS = [
     Method(name="fedper", options={"head_epochs": 2, "fine_tune_epochs": 0, "fine_tune_head_epochs": 0}),
     Method(name="fedrep"),
     Method(name="fedrep", options={"head_epochs": 5, "backbone_epochs": 1}),
+    Method(name="fedavg", options={"server": "momentum", "server_beta1": 0.5}),
+    Method(name="fedavg-ft", options={"server": "adam", "head": "shared", "outputs": 2}),
+    Method(name="fedrep", options={"server": "yogi", "server_rate": 0.1}),
+    Method(name="fedprox"),
+    Method(name="feddbe"),
+    Method(name="feddbe", options={"server": "adam", "server_rate": 50.0}),
+    Method(name="feddbe", options={"pull": 0.0, "feature_bias": False, "private_norms": True}),
+    Method(name="fedbn"),
+    Method(name="ditto"),
+    Method(name="ditto", options={"head": "shared", "outputs": 3}),
+    Method(name="reptile"),
+    Method(name="structure"),
     Method(name="local"),
 ]
+#: Methods that need a backbone with norms, and those that share nothing.
+NORMED, ALONE = {"fedbn"}, {"local", "structure"}
+FAMILIES = (
+    Family(name="digits", outputs=3, departments=("a", "b", "c", "d")),
+    Family(name="signs", outputs=2, departments=("e", "f", "g")),
+)
+
+
+def backbone_of(method):
+    if method.name in NORMED or "private_norms" in method.options:
+        return BackboneSpec(family="resmlp", inputs=5, width=3, blocks=1)
+    return BackboneSpec(inputs=5, widths=(4, 3))
 
 
 def draft_of(method, **training):
@@ -32,7 +57,7 @@ def draft_of(method, **training):
         name="pilot",
         rounds=3,
         method=method,
-        backbone=BackboneSpec(inputs=5, widths=(4, 3)),
+        backbone=backbone_of(method),
         training=Training(weight_cap=100, **training),
     )
 
@@ -48,7 +73,13 @@ def result_of(draft, strategy, state, seed, *, rows=25, size=0.1):
         name: (state[name] + random.normal(0, size, shape)).astype(np.float32)
         for name, shape in strategy.broadcast(draft)
     }
-    return LocalResult(shared, rows, float(random.uniform(0, 2)), float(random.uniform(0, 2)))
+    centre = random.normal(size=draft.network.outputs).astype(np.float32) if strategy.form(draft).centre else None
+    return LocalResult(shared, rows, float(random.uniform(0, 2)), float(random.uniform(0, 2)), centre)
+
+
+def averaged(draft, strategy):
+    """Names of the tensors whose changes are summed."""
+    return [term.name.removeprefix("update/") for term in strategy.terms(draft) if term.name.startswith("update/")]
 
 
 def add(contributions):
@@ -114,14 +145,16 @@ def test_it_equals_the_weighted_mean_written_out(draft):
     state = strategy.initial(draft)
     results = [result_of(draft, strategy, state, k, rows=rows) for k, rows in enumerate((4, 16, 100, 400))]
     following = strategy.combine(draft, state, add([strategy.contribute(draft, state, r) for r in results]))
-    if draft.method.name == "local":
-        expected = state
-    else:
-        weights = (13 / 64, 26 / 64, 1.0, 1.0)
-        expected = dict(state)
-        for name, _ in strategy.broadcast(draft):
-            changes = [r.shared[name].astype(np.float64) - state[name] for r in results]
-            expected[name] = state[name] + sum(w * c for w, c in zip(weights, changes, strict=True)) * 64 / 167
+    weights = (13 / 64, 26 / 64, 1.0, 1.0)
+    expected, means = dict(state), {}
+    for name in averaged(draft, strategy):
+        changes = [r.shared[name].astype(np.float64) - state[name] for r in results]
+        means[name] = sum(w * c for w, c in zip(weights, changes, strict=True)) * 64 / 167
+    if means:
+        expected |= strategy.stepped(state, means, clip=draft.training.update_clip)
+    if results[0].centre is not None:
+        expected["consensus/mean"] = sum(w * r.centre for w, r in zip(weights, results, strict=True)) * 64 / 167
+        expected["consensus/known"] = np.ones(())
     for name in state:
         np.testing.assert_allclose(following[name], expected[name], atol=1e-6)
 
@@ -131,7 +164,8 @@ def test_losses_are_weighted_means(draft):
     strategy = build(draft)
     state = strategy.initial(draft)
     shared = {name: state[name] for name, _ in strategy.broadcast(draft)}
-    results = [LocalResult(shared, 4, 1.0, 3.0), LocalResult(shared, 36, 2.0, 1.0)]
+    centre = np.zeros(draft.network.outputs, np.float32)
+    results = [LocalResult(shared, 4, 1.0, 3.0, centre), LocalResult(shared, 36, 2.0, 1.0, centre)]
     sums = add([strategy.contribute(draft, state, result) for result in results])
     assert mean_losses(sums) == pytest.approx({"loss": 1.75, "held_out": 1.5})
 
@@ -159,8 +193,9 @@ def test_every_term_is_within_its_bound_whatever_training_did(which, size, rows,
     draft = draft_of(which)
     strategy = build(draft)
     state = strategy.initial(draft)
-    shared = result_of(draft, strategy, state, seed, size=size).shared
-    terms = strategy.contribute(draft, state, LocalResult(shared, rows, loss, loss))
+    found = result_of(draft, strategy, state, seed, size=size)
+    centre = None if found.centre is None else found.centre * np.float32(size)
+    terms = strategy.contribute(draft, state, LocalResult(found.shared, rows, loss, loss, centre))
     manifest = Manifest(strategy.terms(draft))
     for lane in ("fixed16", "fixed64"):
         manifest.pack(terms, lane)  # names, shapes, finite
@@ -182,6 +217,79 @@ def test_no_private_name_is_in_any_term_or_broadcast(draft):
     names = [name for name, _ in strategy.broadcast(draft)] + [term.name for term in strategy.terms(draft)]
     assert any("head" in name for name in names) == strategy.shares_head
     Manifest(strategy.terms(draft))
+
+
+def test_a_norm_that_is_private_is_in_no_term_and_no_broadcast(draft):
+    strategy = build(draft)
+    names = [name for name, _ in strategy.broadcast(draft)] + [term.name for term in strategy.terms(draft)]
+    assert strategy.form(draft).norms.isdisjoint(name.removeprefix("update/") for name in names)
+
+
+def test_a_department_refuses_no_step_of_honest_rounds(draft):
+    """However far the parts want to go: ten rounds of changes in one direction, clipped; and one lie beyond them."""
+    strategy = build(draft)
+    states = [strategy.initial(draft)]
+    for seed in range(10):
+        state = states[-1]
+        shared = {name: state[name] + np.float32(40.0) for name, _ in strategy.broadcast(draft)}
+        centre = np.full(draft.network.outputs, 1e9, np.float32)
+        terms = strategy.contribute(draft, state, LocalResult(shared, 1 + 30 * seed, 1.0, 1.0, centre))
+        states.append(strategy.combine(draft, state, terms))
+    shapes = strategy.broadcast(draft)
+    seen = [unflatten(flatten(state, shapes), shapes) for state in states]
+    for version, received in enumerate(seen):
+        strategy.check_received(draft, received, version, states[0], 0)
+        for earlier in range(version):
+            strategy.check_received(draft, received, version, seen[earlier], earlier)
+    if draft.method.name not in ALONE:
+        lie = {name: tensor + np.float32(30.0) for name, tensor in seen[1].items()}
+        with pytest.raises(OutsideCharter):
+            strategy.check_received(draft, lie, 1, states[0], 0)
+
+
+def test_families_are_averaged_over_their_members_alone(draft):
+    """a and b are of digits, e of signs, z of none: digits moves by (w_a·a + w_b·b) / (w_a + w_b), signs by e's change,
+    the rest by all four's."""
+    if draft.method.name in ALONE:
+        pytest.skip("nothing is averaged")
+    draft = draft.model_copy(update={"families": FAMILIES})
+    if build(draft).shares_head:
+        with pytest.raises(ConfigError, match="families and a head that everybody shares"):
+            seal(draft)
+        return
+    draft = draft.model_copy(update={"method": Method(name=draft.method.name)})
+    rows = {"a": 1, "b": 6, "e": 25, "z": 25}
+    strategy = build(draft)
+    state, terms, changes, weights = strategy.initial(draft), {}, {}, {}
+    for seed, name in enumerate(rows):
+        one = strategy.as_department(name)
+        result = result_of(draft, one, state, seed, rows=rows[name], size=0.01)
+        terms[name] = one.contribute(draft, state, result)
+        changes[name] = {tensor: result.shared[tensor].astype(np.float64) - state[tensor] for tensor in result.shared}
+        weights[name] = float(terms[name]["weight"])
+        assert one.form(draft).family == {"a": "digits", "b": "digits", "e": "signs", "z": None}[name]
+    assert not any(terms["z"][f"update/family/{f}/{t}"].any() for f in ("digits", "signs") for t in ("weight", "bias"))
+    assert float(terms["z"]["family/digits/share"]) == float(terms["a"]["family/signs/share"]) == 0.0
+    following = strategy.combine(draft, state, add(list(terms.values())))
+    for tensor, who in (
+        ("family/digits/weight", "ab"),
+        ("family/signs/bias", "e"),
+        (averaged(draft, strategy)[0], "abez"),
+    ):
+        mean = sum(weights[n] * changes[n][tensor] for n in who) / sum(weights[n] for n in who)
+        np.testing.assert_allclose(following[tensor], state[tensor] + strategy.rate * mean, atol=1e-6)
+
+
+def test_a_family_of_which_nobody_came_stays_as_it_was(draft):
+    if draft.method.name in ALONE or build(draft).shares_head:
+        pytest.skip("no families")
+    draft = draft.model_copy(update={"families": FAMILIES})
+    strategy = build(draft)
+    state = strategy.initial(draft)
+    one = strategy.as_department("a")
+    following = strategy.combine(draft, state, one.contribute(draft, state, result_of(draft, one, state, 1)))
+    np.testing.assert_array_equal(following["family/signs/weight"], state["family/signs/weight"])
+    assert following["family/digits/weight"].any()
 
 
 def test_every_broadcast_tensor_is_in_the_first_state(draft):

@@ -10,6 +10,7 @@ import numpy as np
 
 from commonroot.client.models import UNSEEN
 from commonroot.client.out.onnx_graph.graph import Graph
+from commonroot.client.tasks.tagging import CERTAIN, OUTSIDE
 from commonroot.common.errors import ConfigError
 
 Head = Callable[[Graph, Any, str], str]
@@ -39,8 +40,15 @@ def spread(graph: Graph, raw: str, present: list[int], *, outputs: int, given: i
     return graph.node("Sub", graph.columns(raw, 1, 2), graph.columns(raw, 0, 1))
 
 
-def settled(graph: Graph, task: Any, raw: str, flat: str) -> str:
-    """For anomalies: the log of the mean squared error against the rows themselves."""
+def settled(graph: Graph, task: Any, raw: str, flat: str, *, tokens: bool) -> str:
+    """Outputs as the task has them against the rows themselves: ``settled`` of the tasks.
+
+    Anomalies become the log of the mean squared error; tags of padding are outside for certain.
+    """
+    if task.kind == "tagging" and tokens:
+        padding = graph.node("Equal", graph.cast("rows", "int64"), graph.whole(0))
+        outside = np.where(np.arange(len(task.tags)) == task.tags.index(OUTSIDE), CERTAIN, 0.0)
+        return graph.node("Where", graph.node("Unsqueeze", padding, graph.whole(2)), graph.constant(outside), raw)
     if task.kind != "anomaly":
         return raw
     missed = graph.node("Sub", raw, flat)

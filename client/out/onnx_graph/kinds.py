@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.models import SLOPE
+from commonroot.client.models import LEAST, SLOPE
 from commonroot.client.out.onnx_graph.graph import OPSET_ML, Graph
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -17,9 +17,10 @@ Writer = Callable[[Graph, Arrays, str], str]
 
 
 def _constant(graph: Graph, arrays: Arrays, x: str) -> str:
-    rows = graph.node("Shape", x, start=0, end=1)
-    values = graph.constant(np.asarray(arrays["values"])[None])
-    return graph.node("Expand", values, graph.node("Concat", rows, graph.whole(len(arrays["values"])), axis=0))
+    """(outputs,), or (length, outputs) of tokens, for every row."""
+    values = np.asarray(arrays["values"])
+    shape = graph.node("Concat", graph.node("Shape", x, start=0, end=1), graph.whole(*values.shape), axis=0)
+    return graph.node("Expand", graph.constant(values[None]), shape)
 
 
 def _linear(graph: Graph, arrays: Arrays, x: str) -> str:
@@ -133,6 +134,14 @@ def _projection(graph: Graph, arrays: Arrays, x: str) -> str:
     return graph.node("Add", graph.node("MatMul", short, graph.constant(directions)), centre)
 
 
+def _distance(graph: Graph, arrays: Arrays, x: str) -> str:
+    directions = np.asarray(arrays["directions"], dtype=np.float64)
+    centred = graph.node("Sub", x, graph.constant(arrays["centre"]))
+    along = graph.node("MatMul", centred, graph.constant(directions.T))
+    squared = graph.node("ReduceSum", graph.node("Mul", along, along), graph.whole(1), keepdims=1)
+    return graph.node("Log", graph.node("Max", squared, graph.constant(LEAST)))
+
+
 def _bag(graph: Graph, arrays: Arrays, x: str) -> str:
     """Counts of ids by ScatterElements; √count · rarity, to length one; then weights.  Padding counts for nothing."""
     rarity = np.asarray(arrays["rarity"], dtype=np.float64).copy()
@@ -178,6 +187,7 @@ def window(graph: Graph, arrays: Arrays, x: str, *, length: int, tokens: bool) -
 FLAT: Final[MappingProxyType[str, Writer]] = MappingProxyType(
     {
         "constant": _constant,
+        "distance": _distance,
         "isolation": _trees,
         "linear": _linear,
         "projection": _projection,

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.models import NETWORK, Model
+from commonroot.client.models import NETWORK, SCORES, Model
 from commonroot.client.out.onnx_graph.graph import OPSET, Graph, needs
 from commonroot.client.out.onnx_graph.heads import head_of, settled, shape_of, spread, unit
 from commonroot.client.out.onnx_graph.kinds import FLAT, TOKENS, window
@@ -75,8 +75,8 @@ def _calibrated(graph: Graph, task: Any, model: Model, shape: tuple[int, ...], d
         steps = graph.node("Unsqueeze", raw, graph.whole(2))
         raw = graph.node("Add", steps, graph.constant(arrays["residual"]))
         raw = graph.node("Reshape", raw, graph.whole(-1, task.outputs))
-    if model.kind != "isolation":
-        raw = settled(graph, task, raw, flat)
+    if model.kind not in SCORES:
+        raw = settled(graph, task, raw, flat, tokens=dtype == "int32")
     if not task.tempered:
         return raw
     lowered = graph.node("Sub", raw, graph.constant(model.shift))

@@ -204,6 +204,14 @@ def test_a_window_over_tokens_reads_unknown_ones_as_padding():
         np.testing.assert_allclose(found[0, at], np.sum(near, axis=0) + np.array([0.5, 0.0]))
 
 
+def test_a_distance_is_the_log_of_a_squared_length_and_never_of_nothing():
+    """(4 - 1)² + (3·(9 - 7))² = 45"""
+    arrays = {"centre": np.array([1.0, 7.0]), "directions": np.array([[1.0, 0.0], [0.0, 3.0]])}
+    rows = np.array([[4, 9], [1, 7]], dtype=np.float32)
+    build = lambda graph: kinds.FLAT["distance"](graph, arrays, graph.cast("rows", "float64"))  # noqa: E731
+    np.testing.assert_allclose(run(rows, (1,), build)[:, 0], [np.log(45.0), np.log(1e-12)])
+
+
 def test_a_projection_puts_rows_together_again_from_its_directions():
     arrays = {"centre": np.array([1.0, 2.0]), "directions": np.array([[1.0, 0.0]])}
     rows = np.array([[4, 9]], dtype=np.float32)
@@ -246,7 +254,7 @@ def test_an_anomaly_is_the_log_of_its_squared_error():
 
     def build(graph):
         flat = graph.cast("rows", "float64")
-        return heads.settled(graph, task, graph.node("Sub", flat, graph.constant([[1.0, 2.0]])), flat)
+        return heads.settled(graph, task, graph.node("Sub", flat, graph.constant([[1.0, 2.0]])), flat, tokens=False)
 
     np.testing.assert_allclose(run(np.array([[1, 3]], dtype=np.float32), (1,), build), [[np.log(2.5)]])
 

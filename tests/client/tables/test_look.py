@@ -72,6 +72,43 @@ def test_another_separator_is_found(tmp_path, frame):
     prepare(DataConfig.model_validate(tomllib.loads(text)["data"]))
 
 
+@pytest.mark.parametrize(("written_in", "said"), [("cp1252", "cp1252"), ("utf-16", "utf-16"), ("utf-8-sig", None)])
+def test_another_encoding_is_found(tmp_path, written_in, said):
+    """Größe and Süd, as spreadsheets save them; what is UTF-8 needs no word"""
+    rows = [f"{at};{'Süd' if at % 3 else 'Nord'};{'ja' if at % 2 else 'nein'}" for at in range(40)]
+    (tmp_path / "t.csv").write_bytes("\n".join(["Größe;Ort;label", *rows, ""]).encode(written_in))
+    text = written(tmp_path / "t.csv")
+    found = tomllib.loads(text)["data"]
+    assert (found.get("encoding"), found["separator"], found["target"]) == (said, ";", "label")
+    assert {"Größe", "Ort = Süd"} <= set(prepare(DataConfig.model_validate(found)).names)
+
+
+def test_columns_that_make_no_row_together_are_left_out(tmp_path):
+    """an empty column and one of lists, beside a number: the section is right as it stands"""
+    n = 60
+    rows = {"watts": [float(at) for at in range(n)], "trace": [[1.0, 2.0]] * n, "none": [None] * n}
+    frame = pl.DataFrame(rows | {"label": ["on" if at % 7 > 2 else "off" for at in range(n)]})
+    frame.with_columns(pl.col("none").cast(pl.Float64)).write_parquet(tmp_path / "t.parquet")
+    text = written(tmp_path / "t.parquet")
+    assert 'left out: "trace", "none"' in text
+    found = DataConfig.model_validate(tomllib.loads(text)["data"])
+    assert found.features == ("watts",) and prepare(found).names == ("watts",)
+
+
+def test_lists_alone_are_the_rows(tmp_path):
+    n = 60
+    rows = {"trace": [[float(at % 5), 2.0] for at in range(n)], "label": ["ab"[at % 2] for at in range(n)]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "t.parquet")
+    assert "left out" not in written(tmp_path / "t.parquet")
+
+
+def test_numbers_with_decimal_commas_are_said_to_be_names(tmp_path):
+    rows = [f"{at}.{at:03d},5;{'ja' if at % 2 else 'nein'}" for at in range(100, 200)]
+    (tmp_path / "t.csv").write_text("\n".join(["Umsatz;label", *rows, ""]))
+    found = prepare(DataConfig.model_validate(tomllib.loads(written(tmp_path / "t.csv"))["data"]))
+    assert any("numbers with decimal commas" in note for note in found.notes)
+
+
 def test_an_archive_and_a_query_are_looked_at_too(tmp_path, frame):
     np.savez(tmp_path / "t.npz", X=np.zeros((20, 2)), y=np.arange(20) % 3)
     found = look_at(tmp_path / "t.npz")

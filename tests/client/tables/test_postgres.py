@@ -1,18 +1,10 @@
-"""A real PostgreSQL, started for these tests alone: it is asked, and nothing can be written to it.
-
-The server runs from the machine's own binaries, under a user that is not root, on a socket in a folder of its own.
-"""
+"""A real PostgreSQL, started for these tests alone: it is asked, and nothing can be written to it."""
 
 import datetime
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from postgres_server import running
 
 from commonroot.client.data import DataConfig, prepare
 from commonroot.common.errors import DataError
@@ -20,71 +12,13 @@ from commonroot.common.errors import DataError
 psycopg = pytest.importorskip("psycopg", reason="the extra commonroot[postgres] is not installed")
 
 
-def binaries() -> Path | None:
-    """The folder of initdb and postgres, the newest version first."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]), reverse=True)
-    on_path = shutil.which("initdb")
-    places = [*(path.parent for path in found), *([Path(on_path).resolve().parent] if on_path else [])]
-    return next((place for place in places if (place / "postgres").is_file() and (place / "pg_ctl").is_file()), None)
-
-
-def somebody() -> str | None:
-    """A user that may run a server: PostgreSQL refuses to run as root."""
-    if os.getuid():
-        return pwd.getpwuid(os.getuid()).pw_name
-    for name in ("postgres", "nobody"):
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return name
-    return None
-
-
 @pytest.fixture(scope="module")
 def server():
     """URL of a running server with a table ``sales`` of 60 rows."""
-    place, user = binaries(), somebody()
-    if place is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
-    if user is None:
-        pytest.skip("PostgreSQL does not run as root, and there is no other user")
-    root = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    as_user = {} if os.getuid() else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-    if as_user:
-        shutil.chown(root, user)
-    data, options = root / "data", {"capture_output": True, "text": True, "cwd": root, **as_user}
-    made = subprocess.run(
-        [place / "initdb", "-D", data, "-U", "owner", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
-        env={"PATH": os.environ["PATH"], "HOME": str(root)},
-        **options,
-    )
-    if made.returncode:
-        shutil.rmtree(root, ignore_errors=True)
-        pytest.skip(f"initdb does not run here: {made.stderr.strip().splitlines()[-1:]}")
-    log = root / "log"
-    start = [
-        place / "pg_ctl",
-        "-D",
-        data,
-        "-l",
-        log,
-        "-w",
-        "-t",
-        "60",
-        "-o",
-        f"-k {root} -c listen_addresses=''",
-        "start",
-    ]
-    options |= {"capture_output": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(start, check=True, env={"PATH": os.environ["PATH"], "HOME": str(root)}, **options)
-    try:
-        with psycopg.connect(host=str(root), user="owner", dbname="postgres") as connection:
+    with running() as url:
+        with psycopg.connect(url) as connection:
             _fill(connection)
-        yield f"postgresql://owner@/postgres?host={root}"
-    finally:
-        subprocess.run([place / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **options)
-        shutil.rmtree(root, ignore_errors=True)
+        yield url
 
 
 def _fill(connection):

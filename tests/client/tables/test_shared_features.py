@@ -8,6 +8,7 @@ from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, prepare, training_rows
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.common.charter import Draft
+from commonroot.common.errors import ConfigError
 from commonroot.common.schema import bucket_of
 from commonroot.strategies import build, seal
 
@@ -106,3 +107,19 @@ def test_other_statistics_are_another_cache(summed, tmp_path):
     own = prepare(config(["age"]), folder=places["ash"], root=tmp_path, memory=0)
     theirs = prepare(config(["age"]), folder=places["ash"], shared=shared, root=tmp_path, memory=0)
     assert not np.array_equal(own.train.x, theirs.train.x)
+
+
+@pytest.mark.parametrize("asked", [{"ngrams": 3}, {"chars": 4}, {"width": 128}, {"width": 32, "ngrams": 2}])
+def test_a_text_asked_for_in_another_way_than_it_was_counted_is_refused(summed, asked):
+    """64 buckets of single words; what says the same, or nothing, is fine"""
+    places, shared = summed
+    place = next(iter(places.values()))
+    features = [{"column": "note", "kind": "text", **asked}, "age"]
+    with pytest.raises(ConfigError, match=r"'note' asks for .* count single words in 64 buckets") as caught:
+        prepare(config(features), folder=place, shared=shared)
+    assert all(f"{name} = {value}" in str(caught.value) for name, value in asked.items())
+    assert all(name in caught.value.advice for name in asked)
+    same = {"column": "note", "kind": "text", "width": 64, "ngrams": 1, "chars": 0}
+    found = prepare(config([same, "age"]), folder=place, shared=shared)
+    plain = prepare(config([{"column": "note", "kind": "text"}, "age"]), folder=place, shared=shared)
+    np.testing.assert_array_equal(found.train.x, plain.train.x)

@@ -209,3 +209,25 @@ def test_who_rated_what_may_stand_with_the_task():
     found = config(task=task, features=None)
     assert (found.user, found.item, str(found.catalogue), found.goal.highest) == ("u", "i", "items.csv", 5)
     assert found == DataConfig.model_validate(found.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("where", ["task", "window", "both"])
+def test_a_horizon_beside_a_window_and_lists_contradict_each_other(tmp_path, where):
+    """lists hold their future; without a horizon they are the target, seen after a window of the past"""
+    n = 60
+    rows = {"day": list(range(n)), "x": [at % 7 for at in range(n)], "next": [[at + 1.0, at + 2.0] for at in range(n)]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
+    horizon = {"horizon": 2}
+    section = {
+        "path": "rows.parquet",
+        "target": "next",
+        "features": ["x"],
+        "task": {"kind": "forecast"} | (horizon if where != "window" else {}),
+        "window": {"order": "day", "steps": 3} | (horizon if where != "task" else {}),
+    }
+    with pytest.raises(DataError, match=r"1 problem.*\n.*column 'next': found lists, under a `horizon`") as caught:
+        prepare(DataConfig.model_validate(section), folder=tmp_path)
+    assert "leave `horizon` out" in str(caught.value)
+    section |= {"task": "forecast", "window": {"order": "day", "steps": 3}}
+    found = prepare(DataConfig.model_validate(section), folder=tmp_path)
+    assert found.task.horizon == 2 and found.train.x.shape[1:] == (3, 1) and found.train.y.shape[1:] == (2,)

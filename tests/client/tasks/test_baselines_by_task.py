@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -94,13 +95,24 @@ def test_many_rows_are_thinned_and_wide_rows_more():
     np.testing.assert_array_equal(bounded(rows).y, kept.y)
 
 
+def test_boosted_trees_are_tried_where_they_can_grow_and_be_done():
+    """leaves of 20 need 40 rows; 64 rows allow 8 · 64 columns, and 2,048 are too many for any"""
+
+    def leaves(*shape):
+        return {recipe.width for recipe in recipes(Regression(0.0, 1.0), np.zeros(shape)) if recipe.kind == "trees"}
+
+    assert leaves(40, 13) == {5, 20} and leaves(39, 13) == {5} and leaves(9, 13) == set()
+    assert leaves(64, 512) == leaves(64, 8, 8, 8) == {5, 20} and leaves(64, 513) == set()
+    assert leaves(300, 2048) == {5, 20} and leaves(300, 2049) == set()
+
+
 def test_ratings_and_lives_are_also_held_against_the_mean():
-    x = np.zeros((4, 2), np.float32)
+    x = np.zeros((40, 2), np.float32)
     for task in (Rating(3.0, 1.0), Life(50.0, 10.0)):
         assert recipes(task, x)[-1].kind == "constant" and recipes(task, x)[:-1] == GRID
     task = Rating(3.0, 2.0, None, 1.0, 5.0)
-    model = fit(Recipe("constant"), task, Rows(x, np.array([1.0, 2.0, 4.0, 5.0])))
-    assert model.predict(task, x).tolist() == [3.0] * 4
+    model = fit(Recipe("constant"), task, Rows(x[:4], np.array([1.0, 2.0, 4.0, 5.0])))
+    assert model.predict(task, x[:4]).tolist() == [3.0] * 4
     assert recipes(Regression(0.0, 1.0), x) == GRID == recipes(Fault(("a", "b")), x)
 
 
@@ -288,6 +300,31 @@ def test_one_column_is_held_against_its_mean():
     model = fit(Recipe("projection", 0.95), task, Rows(x, np.zeros(50, np.int64)))
     expected = np.log(np.square(x[:, 0] - x.mean()))
     np.testing.assert_allclose(model.outputs(task, x)[:, 0], expected, atol=1e-4)
+
+
+def test_the_distance_by_covariance_is_scikit_learns():
+    x = normal_rows()
+    task = Anomaly().fitted_to(x)
+    model = fit(Recipe("distance"), task, Rows(x, np.zeros(300, np.int64)))
+    expected = np.log(LedoitWolf().fit(x.astype(float)).mahalanobis(x.astype(float)))
+    np.testing.assert_allclose(model.outputs(task, x)[:, 0], expected, atol=1e-6)
+
+
+def test_a_column_that_never_varied_may_vary_later():
+    """(0.1 / 1e-6)², floored by the least share of the greatest variance: far away, and finite"""
+    x = np.concatenate([normal_rows(), np.ones((300, 1), np.float32)], axis=1)
+    task = Anomaly().fitted_to(x)
+    model = fit(Recipe("distance"), task, Rows(x, np.zeros(300, np.int64)))
+    moved = x.copy()
+    moved[:, -1] += 1.0
+    assert (model.outputs(task, moved) > model.outputs(task, x)).all()
+    assert np.isfinite(model.outputs(task, moved)).all()
+
+
+def test_rows_too_wide_for_a_covariance_are_not_measured_by_one():
+    task = Anomaly().fitted_to(np.zeros((2, 2000), np.float32))
+    assert "distance" not in {recipe.kind for recipe in recipes(task, np.zeros((2, 2000), np.float32))}
+    assert "distance" in {recipe.kind for recipe in recipes(task, np.zeros((2, 10, 8), np.float32))}
 
 
 def test_the_isolation_forest_is_scikit_learns():

@@ -21,6 +21,7 @@ DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 DEPARTMENTS = {
     ("clothing", "recommended"): 6,
     ("clothing", "stars"): 6,
+    ("digit-images", "labels"): 4,
     ("digits", "het"): 6,
     ("digits", "tiny"): 8,
     ("digits", "skew"): 8,
@@ -102,6 +103,31 @@ def test_an_engine_ends_with_nothing_left(tmp_path):
     assert pl.read_parquet(section["path"])["left"].max() == 125
 
 
+def test_wear_is_told_apart_from_the_conditions_an_engine_flies_under(tmp_path):
+    """learning rows have mean 0 and spread 1 under each condition, so over all six as well"""
+    for section in write("engines", tmp_path).departments.values():
+        learn = pl.read_parquet(section["path"], columns=section["features"]).to_numpy()
+        np.testing.assert_allclose(learn.mean(axis=0), 0.0, atol=1e-6)
+        np.testing.assert_allclose(learn.std(axis=0), 1.0, atol=1e-3)
+
+
+def test_sensors_are_measured_from_the_start_of_their_own_experiment(tmp_path):
+    for section in write("valves", tmp_path).departments.values():
+        learn = pl.read_parquet(section["path"])
+        start = learn.group_by("experiment").agg(pl.col(section["features"]).mean()).drop("experiment").to_numpy()
+        np.testing.assert_allclose(start, 0.0, atol=1e-6)
+
+
+def test_what_a_sentence_is_about_is_its_first_name(tmp_path):
+    learn = pl.read_parquet(write("tags", tmp_path).departments["service"]["path"])
+    for text, tags, about in learn.select("text", "tags", "about").rows():
+        words, named = text.split(), tags.split()
+        start = next(at for at, tag in enumerate(named) if tag.startswith("B-"))
+        assert words[start : start + len(about.split())] == about.split()
+        assert all(tag.startswith("I-") for tag in named[start + 1 : start + len(about.split())])
+        assert not named[start + len(about.split()) :][:1] or not named[start + len(about.split())].startswith("I-")
+
+
 def test_sales_are_tested_after_what_is_learned(tmp_path):
     for section in write("sales", tmp_path).departments.values():
         learn, test = (pl.read_parquet(section[key])["date"] for key in ("path", "test_path"))
@@ -146,9 +172,28 @@ def test_lines_learn_from_the_first_400_seconds_of_each_experiment(tmp_path):
 def test_tags_fit_their_words_and_a_third_of_the_names_is_new(tmp_path):
     world = write("tags", tmp_path)
     for section in world.departments.values():
-        for text, tags in rows(section["test_path"]):
+        for text, tags, _ in rows(section["test_path"]):
             assert len(text.split()) == len(tags.split())
         assert not set(rows(section["path"])) >= set(rows(section["test_path"]))
+
+
+def test_no_image_of_a_digit_is_in_two_places(tmp_path):
+    """300 + 410, 100 + 165, 50 + 215 and 50 + 485 images, of 1,797; equal ones would be a coincidence of 64 pixels"""
+    world = write("digit-images", tmp_path)
+    seen = []
+    sizes = {}
+    for name, section in world.departments.items():
+        parts = []
+        for key in ("path", "test_path"):
+            with np.load(section[key]) as arrays:
+                assert arrays["X"].shape[1:] == (8, 8) and set(map(str, arrays["y"])) == set(section["labels"])
+                parts.append([image.tobytes() for image in arrays["X"]])
+        sizes[name] = tuple(map(len, parts))
+        seen += [image for part in parts for image in part]
+    assert len(seen) == len(set(seen))
+    assert {name: learn for name, (learn, _) in sizes.items()} == {
+        "sorting": 300, "parcels": 100, "returns": 50, "archive": 50,
+    }  # fmt: skip
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_ones(tmp_path):

@@ -1,0 +1,106 @@
+"""The second step: features are fitted to the training rows in one pass, and what is wrong with them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commonroot.client.tables.encode import Side, assembled
+from commonroot.client.tables.features import Features
+from commonroot.client.tables.job import Job
+from commonroot.client.tables.leaks import SAMPLE, find_leaks
+from commonroot.client.tables.part import Fitter
+from commonroot.client.tables.plan import Plan, fitters
+from commonroot.client.tables.source import BATCH
+from commonroot.client.tables.split import TRAIN
+from commonroot.common.backbone.inputs import RowInput, SequenceInput
+
+
+def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
+    """All features, fitted.  Raises DataError that lists everything that is wrong with any table."""
+    fitting = fitters(
+        plan,
+        job.config,
+        main.source,
+        job.look,
+        adapter=job.adapter,
+        shared=job.shared,
+        checkpoint=job.checkpoint,
+    )
+    columns = list(plan.wanted)
+    training = main.where == TRAIN
+    sample: list[pl.DataFrame] = []
+    step = max(1, int(training.sum()) // SAMPLE)
+    told = None if main.table.held else job.problems
+    for at, frame in main.table.batches(columns, problems=told):
+        rows = frame.filter(pl.Series(training[at : at + len(frame)]))
+        for one in fitting:
+            one.add(rows)
+        sample.append(rows[np.arange(0, len(rows), step)])
+    if tested is not None and not tested.table.held:
+        for _ in tested.table.batches(columns, problems=job.problems):
+            pass  # told now, before anything is written
+    _told(job, main, fitting)
+    _check_leaks(job, main, plan, sample, training, step)
+    job.problems.refuse()
+    parts = tuple(one.done() for one in fitting)
+    features = assembled(plan, parts, job.reading)
+    _check_shape(job, main, features)
+    job.problems.refuse()
+    return features
+
+
+def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
+    told = {problem.column for problem in job.problems}
+    for one in fitting:
+        for column, found, expected, fix in one.faults() if main.rows else []:
+            if column in told:
+                continue  # why is told already
+            job.wrong(main.source, found, expected, fix, column=column)
+        job.notes += one.notes()
+
+
+def _check_leaks(
+    job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], training: NDArray[np.bool_], step: int
+) -> None:
+    if job.problems or not job.targets.comparable or not sample:
+        return
+    names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
+    y = _sampled(main.y, training, step, BATCH)
+    for name in find_leaks(pl.concat(sample, how="vertical_relaxed"), names, y, labels=job.targets.labels):
+        fix = f"leave it out of `features`, or say `trusted = [{name[:60]!r}]` if it is known before the target is"
+        job.wrong(main.source, "a copy of the target", "what is known before the target", fix, column=name)
+
+
+def _check_shape(job: Job, main: Side, features: Features) -> None:
+    if job.goal is None:
+        return
+    found, wanted = features.input, job.goal
+    if isinstance(found, RowInput) and isinstance(wanted, RowInput):
+        if found.width != wanted.width and not job.adapter:
+            fix = "list exactly the columns that the charter was made for in `features`"
+            if any(name.endswith(" missing") for name in features.names):
+                fix += ', and give those with gaps missing = "mean"'
+            _wrong_shape(job, main, f"{found.width} feature columns", str(wanted.width), fix)
+    elif isinstance(found, SequenceInput) and isinstance(wanted, SequenceInput):
+        if found.channels != wanted.channels and not job.adapter:
+            fix = "list exactly the columns that the charter was made for in `features`"
+            _wrong_shape(job, main, f"{found.channels} channels", str(wanted.channels), fix)
+        elif found.steps != wanted.steps:
+            _wrong_shape(job, main, f"{found.steps} steps", str(wanted.steps), "mend `steps`")
+    elif found != wanted:
+        _wrong_shape(job, main, f"rows of shape {found.shape}", f"{wanted.shape}", "mend `features`")
+
+
+def _wrong_shape(job: Job, main: Side, found: str, wanted: str, fix: str) -> None:
+    job.wrong(main.source, found, f"{wanted}, as the charter's backbone takes", fix)
+
+
+def _sampled(y: NDArray[Any], training: NDArray[np.bool_], step: int, size: int) -> NDArray[Any]:
+    """The targets of the rows that the sample takes of each batch's training rows."""
+    parts = [y[at : at + size][training[at : at + size]][::step] for at in range(0, len(y), size)]
+    return np.concatenate(parts) if parts else y[:0]
