@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,7 @@ from commonroot.client.baselines import GRID, Recipe, fit, recipes
 from commonroot.client.choice import Calibration, calibrate
 from commonroot.client.data import Prepared, Rows, folds, judged
 from commonroot.client.models import NETWORK, Model
-from commonroot.client.tasks import Task
+from commonroot.client.tasks import Floats, Task
 from commonroot.client.trainer import Net, train_alone
 from commonroot.common.charter import Draft
 from commonroot.common.errors import TrainingDiverged
@@ -35,35 +35,60 @@ Refit = Callable[[Rows], Model]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Rows to fit to, and others to be scored on; ``seen`` marks training rows among those, (n,)."""
+
+    fit: Rows
+    held: Rows
+    seen: NDArray[np.bool_] = field(repr=False)
+
+
+Parts = Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to learn alone.
 
     name         in words
     loss         mean held-out loss after calibration, in multiples of the chance loss
     calibration  found on the same rows
+    outputs      for the held-out rows, as the parts list them; not calibrated
     fit          fits it to any rows, calibrated so
     """
 
     name: str
     loss: float = field(repr=False)
     calibration: Calibration = field(repr=False)
+    outputs: Floats = field(repr=False)
     fit: Refit = field(repr=False)
 
 
-def candidates(draft: Draft, prepared: Prepared, *, epochs: int, secret: int) -> list[Candidate]:
-    """Every baseline recipe and the local twin, best first.
+def candidates(
+    draft: Draft,
+    prepared: Prepared,
+    *,
+    epochs: int,
+    secret: int,
+    parts: Parts | None = None,
+    grid: tuple[Recipe, ...] | None = None,
+    ranked: bool = True,
+) -> list[Candidate]:
+    """Every baseline recipe and the local twin, best first unless ``ranked`` is off.
 
     epochs  of the twin at most, comparable with what the federated model was trained for; 0 for no twin
     secret  the department's own seed
+    parts   to compare on; ``held_out`` where not given
+    grid    what ordinary columns get; ``baselines.GRID`` where not given
     """
-    parts = _parts(prepared, secret)
-    y = np.concatenate([held.y for _, held in parts])
+    parts = held_out(prepared, secret) if parts is None else parts
+    y = np.concatenate([part.held.y for part in parts])
     task = prepared.task
-    tried = _screened(task, recipes(task, prepared.train.x, GRID), parts, y)
-    found = [_baseline(task, recipe, parts, y) for recipe in tried]
+    wanted = recipes(task, prepared.train.x, GRID if grid is None else grid)
+    found = [_baseline(task, recipe, parts, y) for recipe in _screened(task, wanted, parts, y)]
     if epochs:
         found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
-    return sorted(found, key=lambda candidate: candidate.loss)
+    return sorted(found, key=lambda candidate: candidate.loss) if ranked else found
 
 
 def network(draft: Draft, net: Net) -> Model:
@@ -74,32 +99,51 @@ def network(draft: Draft, net: Net) -> Model:
     return Model(NETWORK, arrays, network=about)
 
 
-def _parts(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:
-    """(fit to, score on) pairs; the rows scored on are all different."""
-    pairs = _pairs(prepared, secret)
-    return [(rows, judged(prepared.task, held, seed=secret)) for rows, held in pairs]
-
-
-def _pairs(prepared: Prepared, secret: int) -> list[tuple[Rows, Rows]]:
+def held_out(prepared: Prepared, secret: int) -> Parts:
+    """Parts whose held-out rows are all different: the validation rows, or folds of all rows that may be learned."""
+    task = prepared.task
     if len(prepared.validation) >= ENOUGH_TO_HOLD_OUT:
-        return [(prepared.train, prepared.validation)]
+        held = judged(task, prepared.validation, seed=secret)
+        return [Part(prepared.train, held, np.zeros(len(held), dtype=np.bool_))]
     rows = prepared.train.join(prepared.validation)
+    trained = np.arange(len(rows)) < len(prepared.train)
     count = min(FOLDS_FEW_ROWS if len(rows) <= FEW_ROWS else FOLDS, len(rows))
-    fold = folds(rows.y, count=count, seed=secret, stratify=prepared.task.learns == "label")
-    return [(rows.take(np.flatnonzero(fold != at)), rows.take(np.flatnonzero(fold == at))) for at in range(count)]
+    fold = folds(rows.y, count=count, seed=secret, stratify=task.learns == "label")
+    parts = []
+    for at in range(count):
+        sides = [rows.take(np.flatnonzero((fold == at) & (trained == side))) for side in (True, False)]
+        seen, fresh = (judged(task, side, seed=secret) if len(side) else side for side in sides)
+        mark = np.arange(len(seen) + len(fresh)) < len(seen)
+        parts.append(Part(rows.take(np.flatnonzero(fold != at)), seen.join(fresh), mark))
+    return parts
 
 
-def _screened(
-    task: Task, tried: tuple[Recipe, ...], parts: list[tuple[Rows, Rows]], y: NDArray[np.generic]
-) -> list[Recipe]:
+def chosen_elsewhere(task: Task, found: Sequence[Candidate], parts: Parts) -> Floats:
+    """Predictions for the held-out rows in which each part is predicted by the candidate that is best on the others.
+
+    What was chosen among many on the same rows looks better there than it is; so nobody can say that the model trained
+    alone won because it had more tries.  One part alone is predicted by the best.
+    """
+    y = np.concatenate([part.held.y for part in parts])
+    which = np.repeat(np.arange(len(parts)), [len(part.held) for part in parts])
+    said = [task.predictive(one.calibration.apply(one.outputs)) for one in found]
+    losses = np.stack([task.row_losses(array, y) for array in said])
+    out = said[0].copy()
+    for at in range(len(parts) if len(parts) > 1 else 0):
+        best = int(np.argmin(losses[:, which != at].sum(axis=1)))
+        out[which == at] = said[best][which == at]
+    return out
+
+
+def _screened(task: Task, tried: tuple[Recipe, ...], parts: Parts, y: NDArray[np.generic]) -> list[Recipe]:
     """Where fitting is slow, hyper-parameters of kernels and trees are chosen on a quarter of the rows to fit.
 
     One step of successive halving (Jamieson, Talwalkar, 2016, arXiv:1502.07943): what is far off on a quarter of the
     rows is not best on all of them.  The held-out rows are the same.
     """
-    if max(rows.x.size for rows, _ in parts) <= MANY_NUMBERS:
+    if max(part.fit.x.size for part in parts) <= MANY_NUMBERS:
         return list(tried)
-    fewer = [(rows.take(np.arange(0, len(rows), SCREENED)), held) for rows, held in parts]
+    fewer = [Part(part.fit.take(np.arange(0, len(part.fit), SCREENED)), part.held, part.seen) for part in parts]
     found = []
     for kind, group in itertools.groupby(tried, key=lambda recipe: recipe.kind):
         some = list(group)
@@ -109,25 +153,25 @@ def _screened(
     return found
 
 
-def _baseline(task: Task, recipe: Recipe, parts: list[tuple[Rows, Rows]], y: NDArray[np.generic]) -> Candidate:
-    outputs = np.concatenate([fit(recipe, task, rows).outputs(task, held.x) for rows, held in parts])
+def _baseline(task: Task, recipe: Recipe, parts: Parts, y: NDArray[np.generic]) -> Candidate:
+    outputs = np.concatenate([fit(recipe, task, part.fit).outputs(task, part.held.x) for part in parts])
     found = calibrate(task, outputs, y)
     loss = float(task.row_losses(task.predictive(found.apply(outputs)), y).mean())
-    return Candidate(str(recipe), loss, found, lambda rows: found.of(fit(recipe, task, rows)))
+    return Candidate(str(recipe), loss, found, outputs, lambda rows: found.of(fit(recipe, task, rows)))
 
 
 def _twins(
-    draft: Draft, task: Task, parts: list[tuple[Rows, Rows]], y: NDArray[np.generic], *, epochs: int, secret: int
+    draft: Draft, task: Task, parts: Parts, y: NDArray[np.generic], *, epochs: int, secret: int
 ) -> list[Candidate]:
     """The local twin after an eighth, a quarter, half and all of the epochs; nothing where its training diverges."""
     looks = sorted({max(1, math.ceil(epochs / share)) for share in (8, 4, 2, 1)})
     try:
-        curves = [train_alone(draft, task, rows, held, secret=secret, epochs=looks).outputs for rows, held in parts]
+        curves = [train_alone(draft, task, part.fit, part.held, secret=secret, epochs=looks).outputs for part in parts]
     except TrainingDiverged:
         return []
     found = []
     for at, passes in enumerate(looks):
-        settled = [task.settled(curve[at], held.x) for curve, (_, held) in zip(curves, parts, strict=True)]
+        settled = [task.settled(curve[at], part.held.x) for curve, part in zip(curves, parts, strict=True)]
         outputs = np.concatenate(settled).astype(np.float64)
         calibration = calibrate(task, outputs, y)
         loss = float(task.row_losses(task.predictive(calibration.apply(outputs)), y).mean())
@@ -136,5 +180,5 @@ def _twins(
             net = train_alone(draft, task, rows, None, secret=secret, epochs=[passes]).net
             return calibration.of(network(draft, net))
 
-        found.append(Candidate(f"the same network alone, {passes} epochs", loss, calibration, refit))
+        found.append(Candidate(f"the same network alone, {passes} epochs", loss, calibration, outputs, refit))
     return found

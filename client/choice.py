@@ -1,88 +1,97 @@
-"""The guard: which model a department keeps, decided on its own validation rows.
+"""What a department keeps, decided by the guard on its own rows and told in a sentence; and calibration.
 
-Candidates are the best model trained alone, the federated one, and the average of their predictions ("both").  With
+Candidates are the best model trained alone, the federated one, the one with a head shared by departments of the same
+labels ("family") where there is one, and mixtures of their predictions.  ``guard`` has the rule; docs/adr/0014 says why
+it is this one.
 
-    LCB_c = mean(loss_alone - loss_c) - z·se,   z = 1,  over private validation rows,
-
-the candidate with the largest LCB is kept, and the model trained alone unless some LCB is positive.  On fewer than 20
-rows such a bound says nothing, and the uniform ensemble is kept: averaging is the cheapest robust guard there is.
-
-Losses are proper scores after temperature scaling.  None of the rows that decide was trained on by a candidate; they
-did choose hyper-parameters, more of them for the model trained alone, which leans the choice towards it.
+Losses are proper scores after temperature scaling.  No row that decides was trained on by the fit that predicts it, and
+which model trained alone is the best was chosen without that row as well.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.guard import FEWEST_ROWS, Evidence, Verdict, weigh
 from commonroot.client.models import Model
 from commonroot.client.tasks import Floats, Task
 
-Chosen = Literal["alone", "federated", "both"]
+Chosen = Literal["alone", "federated", "family", "both", "stack"]
+ALONE: Final = "alone"
+#: Fewer validation rows than this choose no hyper-parameters of the federated model.
 FEWEST_TO_DECIDE: Final = 20
-#: Standard errors between a candidate's mean advantage and the bound that has to be positive.
-Z: Final = 1.0
 #: A temperature is one number: this many rows are enough to find it.
 _MOST_ROWS: Final = 20_000
 _TEMPERATURES: Final = np.exp(np.linspace(math.log(0.05), math.log(20.0), 61))
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One candidate against training alone: mean advantage in chance losses, its standard error, and the bound."""
-
-    advantage: float
-    error: float
-
-    @property
-    def bound(self) -> float:
-        """advantage - z·error."""
-        return self.advantage - Z * self.error
+_WORDS: Final = {"federated": "the federated model", "family": "the model with the family's head"}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is kept and why.
 
+    kept      a candidate's name, ``both`` for equal parts of alone and federated, ``stack`` for any other mixture
+    weights   by candidate, without zeros; they sum to 1
     rows      validation rows that decided
-    evidence  by candidate; empty where too few rows could tell
+    evidence  against training alone on validation rows, by candidate and for ``both`` and ``stack``; empty where too
+              few rows could tell.  ``training`` is that of the mixture on training rows
     reason    one sentence
     """
 
     kept: Chosen
+    weights: Mapping[str, float]
     rows: int
-    evidence: dict[str, Evidence]
+    evidence: Mapping[str, Evidence] = field(repr=False)
     reason: str
 
 
-def choose(task: Task, alone: Floats, federated: Floats | None, y: NDArray[Any]) -> Choice:
-    """Decide from prediction arrays of the same validation rows; ``federated`` None where there is no such model."""
-    rows = len(y)
-    if federated is None:
-        return Choice("alone", rows, {}, "there is no federated model to compare with")
-    if rows < FEWEST_TO_DECIDE:
-        reason = (
-            f"{rows} validation rows are too few to tell the models apart (fewer than {FEWEST_TO_DECIDE}), "
-            "so their predictions are averaged"
-        )
-        return Choice("both", rows, {}, reason)
-    base = task.row_losses(alone, y)
-    candidates: dict[Chosen, Floats] = {"federated": federated, "both": (alone + federated) / 2}
-    evidence: dict[str, Evidence] = {}
-    best: Chosen = "alone"
-    bound = 0.0
-    for name, predicted in candidates.items():
-        gains = base - task.row_losses(predicted, y)
-        found = Evidence(float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(rows))
-        evidence[name] = found
-        if found.bound > bound:
-            best, bound = name, found.bound
-    return Choice(best, rows, evidence, _reason(best, rows, evidence))
+def choose(
+    task: Task,
+    alone: Floats,
+    shared: Mapping[str, Floats],
+    y: NDArray[Any],
+    seen: NDArray[np.bool_] | None = None,
+) -> Choice:
+    """Decide from prediction arrays of the same rows, each made by fits that did not see the row.
+
+    alone   of the best model trained alone
+    shared  of the others, by name: ``federated``, ``family``
+    seen    (n,) which rows took part in the rounds; none where not given
+    """
+    seen = np.zeros(len(y), dtype=np.bool_) if seen is None else np.asarray(seen, dtype=np.bool_)
+    rows = int((~seen).sum())
+    if not shared:
+        return Choice("alone", {ALONE: 1.0}, rows, {}, "there is no federated model to compare with")
+    if rows < FEWEST_ROWS:
+        reason = f"{rows} validation rows cannot tell models apart, so the model trained alone stays"
+        return Choice("alone", {ALONE: 1.0}, rows, {}, reason)
+    names = (ALONE, *shared)
+    verdict = weigh(task, (alone, *shared.values()), y, seen)
+    weights = {name: weight for name, weight in zip(names, verdict.weights, strict=True) if weight}
+    fresh = ~seen
+    base = task.row_losses(alone, y)[fresh]
+    pure = dict(shared)
+    if "federated" in shared:
+        pure["both"] = (alone + shared["federated"]) / 2
+    evidence = {name: Evidence.fresh(base - task.row_losses(array, y)[fresh]) for name, array in pure.items()}
+    if verdict.evidence is not None:
+        evidence["stack"] = verdict.evidence
+    if verdict.witness is not None:
+        evidence["training"] = verdict.witness
+    return Choice(_named(weights), weights, rows, evidence, _reason(names, verdict, rows))
+
+
+def _named(weights: Mapping[str, float]) -> Chosen:
+    if len(weights) == 1:
+        only = next(iter(weights))
+        return "family" if only == "family" else "federated" if only == "federated" else "alone"
+    return "both" if dict(weights) == {ALONE: 0.5, "federated": 0.5} else "stack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +135,28 @@ def temperature(task: Task, outputs: NDArray[Any], y: NDArray[Any]) -> float:
     return float(_TEMPERATURES[int(np.argmin(costs))])
 
 
-def _reason(best: Chosen, rows: int, evidence: dict[str, Evidence]) -> str:
-    if best == "alone":
-        name, nearest = max(evidence.items(), key=lambda item: item[1].bound)
-        what = "the average of both models" if name == "both" else "the federated model"
+def _reason(names: tuple[str, ...], verdict: Verdict, rows: int) -> str:
+    """One sentence for people."""
+    found, witness = verdict.evidence, verdict.witness
+    if found is None or verdict.proposed[0] == 1.0:
+        return f"on {rows} validation rows no mixture does better than the model trained alone, so that stays"
+    what = _in_words(dict(zip(names, verdict.proposed, strict=True)))
+    if verdict.weights[0] < 1.0:
         return (
-            f"on {rows} validation rows {what} changes the loss by {-nearest.advantage:+.3f} "
-            f"± {nearest.error:.3f}: no proof of a gain, so the model trained alone stays"
+            f"on {rows} validation rows {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} "
+            "against training alone" + (", and training rows agree" if witness is not None else "")
         )
-    found = evidence[best]
-    what = "averaging both models" if best == "both" else "the federated model"
-    return (
-        f"on {rows} validation rows {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} "
-        "against training alone"
-    )
+    said = f"on {rows} validation rows {what} changes the loss by {-found.advantage:+.3f} ± {found.error:.3f}"
+    if found.bound > 0 and witness is not None:
+        return (
+            f"{said}, but training rows, which flatter it, show too little of that ({-witness.advantage:+.3f}): "
+            "the model trained alone stays"
+        )
+    return f"{said}: no proof of a gain, so the model trained alone stays"
+
+
+def _in_words(weights: Mapping[str, float]) -> str:
+    parts = [(weight, _WORDS.get(name, f"the model trained {name}")) for name, weight in weights.items() if weight]
+    if len(parts) == 1:
+        return parts[0][1]
+    return "a mixture of " + ", ".join(f"{100 * weight:.0f} % {word}" for weight, word in parts)

@@ -33,7 +33,9 @@ def open_session(
         identity=folder.identity(),
         secret=secret,
         store=store,
-        learner=DepartmentLearner(folder.root, folder.config.name, folder.data, secret),
+        learner=DepartmentLearner(
+            folder.root, folder.config.name, folder.data, secret, leaves=folder.config.guard.early_exit
+        ),
         approved=folder.approved,
         random=random,
         on_event=on_event,

@@ -2,38 +2,46 @@
 
 Which rows each candidate sees
 ------------------------------
-training    everything that is compared was fitted to these alone (cross-validation for few rows: see ``alone``)
-validation  choose hyper-parameters, temperatures, and between alone, federated and both; the rounds never saw them
+training    what is compared was fitted to these
+validation  choose hyper-parameters, temperatures, and between the candidates; the rounds never saw them
 test        score the models once all that is done
 
-Intervals of values come from the kept model's residuals on validation rows, before it is fitted again.
+With few validation rows, both are cut into folds: every row is predicted by fits to the other folds, so that each has
+a say.  The backbone has seen training rows in the rounds even so, and ``guard`` hears them as what they are.
 
-Once chosen, the model trained alone and the federated one are both fitted again to training and validation rows; a
-method without a fine-tuning step fits neither again, so that none has rows the other lacks.
+Intervals of values come from the kept predictions of validation rows, before anything is fitted again.
+
+Once chosen, the model trained alone and the federated ones are fitted again to training and validation rows; a method
+without a fine-tuning step fits neither again, so that none has rows the other lacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from commonroot.client import alone as solo
-from commonroot.client.choice import Choice, choose
+from commonroot.client.choice import ALONE, Choice, choose
+from commonroot.client.crossing import crossed
 from commonroot.client.data import Prepared, judged
+from commonroot.client.guard import mixed
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
 from commonroot.client.reliability import changed, reliability
 from commonroot.client.shared_models import Shared, shared_network
-from commonroot.client.tasks import Floats, Task, score
+from commonroot.client.tasks import Task, score
 from commonroot.client.trainer import Private
 from commonroot.common.charter import Draft
 from commonroot.strategies.base import Phase, Strategy, Tensors
 
 #: Models whose predictions are averaged, with their weights.
 Members = tuple[tuple[float, Model], ...]
+#: What candidates that came from the others are called, in the order in which ``decide`` takes them.
+NAMES: Final = ("federated", "family")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +81,51 @@ def conclude(
         shared,
         secret=secret,
         version=version,
-        epochs=_epochs(draft, strategy),
+        epochs=passes(draft, strategy),
         refits=bool(strategy.finish(draft)),
     )
 
 
 def decide(
-    draft: Draft, prepared: Prepared, federated: Shared | None, *, secret: int, version: int, epochs: int, refits: bool
+    draft: Draft,
+    prepared: Prepared,
+    shared: Shared | Sequence[Shared] | None,
+    *,
+    secret: int,
+    version: int,
+    epochs: int,
+    refits: bool,
 ) -> Conclusion:
-    """Compare a federated model with the best one trained alone, and keep what the guard chooses.
+    """Compare what came from the others with the best model trained alone, and keep what the guard chooses.
 
-    federated  None where nothing came of it
-    epochs     of the local twin; 0 where the charter has no network to be trained alone
-    refits     whether what is kept is fitted again to training and validation rows together
+    shared  the federated model, and after it the one with a family's head where there is one; None where nothing came
+    epochs  of the local twin; 0 where the charter has no network to be trained alone
+    refits  whether what is kept is fitted again to training and validation rows together
     """
     task = prepared.task
-    contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret)
+    offered = () if shared is None else (shared,) if isinstance(shared, Shared) else tuple(shared)
+    parts = solo.held_out(prepared, secret)
+    contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret, parts=parts)
     best = contenders[0]
-    ours = best.fit(prepared.train)
-    held = judged(task, prepared.validation, seed=secret)
-    theirs = None if federated is None else federated.model
-    said: dict[str, Floats] = {"alone": ours.predict(task, held.x)}
-    if theirs is not None:
-        said["federated"] = theirs.predict(task, held.x)
-        said["both"] = (said["alone"] + said["federated"]) / 2
-    choice = choose(task, said["alone"], said.get("federated"), held.y)
-    task = task.calibrated(said[choice.kept], held.y)
-    if refits:
-        whole = prepared.train.join(prepared.validation)
-        ours = best.fit(whole)
-        if federated is not None:
-            theirs = federated.fit(whole)
-    arms = _arms(ours, theirs)
-    report = _report(task, prepared, contenders, federated, choice, arms, secret)
+    seen = np.concatenate([part.seen for part in parts])
+    y = np.concatenate([part.held.y for part in parts])
+    alone = solo.chosen_elsewhere(task, contenders, parts)
+    others = {
+        name: found
+        for name, one in zip(NAMES, offered, strict=False)
+        if (found := crossed(task, one, parts, refits=refits)) is not None
+    }
+    said = {name: one.said for name, one in others.items()}
+    # without a fit of its own for every fold, a federated model is no witness on rows that it learned by heart
+    heard = np.ones(len(y), dtype=np.bool_) if refits else ~seen
+    choice = choose(task, alone[heard], {name: one[heard] for name, one in said.items()}, y[heard], seen[heard])
+    fresh = ~seen
+    kept = mixed([{ALONE: alone, **said}[name] for name in choice.weights], tuple(choice.weights.values()))
+    task = task.calibrated(kept[fresh], y[fresh])
+    rows = prepared.train.join(prepared.validation) if refits else prepared.train
+    models = {ALONE: best.fit(rows)} | {name: one.model(rows) for name, one in others.items()}
+    arms = _arms(models, choice)
+    report = _report(task, prepared, contenders, offered, choice, arms, secret)
     about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")} | {
         "federation": draft.federation,
         "charter": draft.name,
@@ -116,27 +136,29 @@ def decide(
     return Conclusion(predictor, report)
 
 
-def _arms(ours: Model, theirs: Model | None) -> dict[str, Members]:
-    """Every model there is by name, as weighted members."""
-    if theirs is None:
-        return {"alone": ((1.0, ours),)}
-    return {"alone": ((1.0, ours),), "federated": ((1.0, theirs),), "both": ((0.5, ours), (0.5, theirs))}
+def _arms(models: dict[str, Model], choice: Choice) -> dict[str, Members]:
+    """Every model there is by name, and mixtures of them, as weighted members."""
+    arms: dict[str, Members] = {name: ((1.0, model),) for name, model in models.items()}
+    if "federated" in models:
+        arms["both"] = ((0.5, models[ALONE]), (0.5, models["federated"]))
+    arms.setdefault(choice.kept, tuple((weight, models[name]) for name, weight in choice.weights.items()))
+    return arms
 
 
-def _epochs(draft: Draft, strategy: Strategy) -> int:
+def passes(draft: Draft, strategy: Strategy) -> int:
     """Passes over a department's rows in the whole run; under ``local`` what 3 per round would be."""
 
-    def passes(phases: tuple[Phase, ...]) -> int:
+    def epochs(phases: tuple[Phase, ...]) -> int:
         return sum(phase.epochs for phase in phases if "backbone" in phase.parts)
 
-    return max(1, draft.rounds * (passes(strategy.plan(draft)) or 3) + passes(strategy.finish(draft)))
+    return max(1, draft.rounds * (epochs(strategy.plan(draft)) or 3) + epochs(strategy.finish(draft)))
 
 
 def _report(
     task: Task,
     prepared: Prepared,
     contenders: list[solo.Candidate],
-    federated: Shared | None,
+    offered: Sequence[Shared],
     choice: Choice,
     arms: dict[str, Members],
     secret: int,
@@ -157,16 +179,17 @@ def _report(
         "unit": task.unit,
         "rows": rows,
         "kept": choice.kept,
+        "weights": dict(choice.weights),
         "reason": choice.reason,
         "evidence": {
             name: {"advantage": e.advantage, "error": e.error, "bound": e.bound} for name, e in choice.evidence.items()
         },
         "alone": contenders[0].name,
-        "federated": None if federated is None else federated.name,
+        "federated": offered[0].name if "federated" in arms else None,
         "contenders": _best_of_each(contenders),
         "scores": {name: whole * score(task, array, test.y) for name, array in predicted.items()},
         "gain": points(choice.kept),
-        "gain_federated": None if federated is None else points("federated"),
+        "gain_federated": points("federated") if "federated" in arms else None,
         "facts": task.facts(predicted[choice.kept], test.y),
         "plot": task.plot(predicted[choice.kept], test.y),
         "reliability": reliability(task, predicted[choice.kept], test.y),

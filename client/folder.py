@@ -29,6 +29,14 @@ from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import read_bytes, read_secret, read_text
 
 
+class GuardConfig(BaseModel):
+    """``[guard]``: early_exit, whether to stop giving, unseen, once the rounds are seen to do harm (``leaving``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    early_exit: bool = False
+
+
 class DepartmentConfig(BaseModel):
     """``department.toml``.
 
@@ -43,6 +51,7 @@ class DepartmentConfig(BaseModel):
     coordinator: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
     authority: Hex32
     data: DataConfig | None = None
+    guard: GuardConfig = GuardConfig()
 
 
 class DepartmentFolder:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client.columns import read_columns
-from commonroot.client.data import DataConfig
+from commonroot.client.data import DataConfig, Pin
 from commonroot.client.ratings import Book, read_book
 from commonroot.client.recommending import conclude
 from commonroot.client.shared_statistics import SharedStatistics
@@ -31,6 +31,8 @@ class Place:
 
     secret  the department's own seed under this charter
     report  where the report for the department's eyes is written
+    stores  whether anything may be kept under ``root``; a mere check keeps nothing
+    pin     where the split under the charter is kept, or None
     """
 
     root: Path
@@ -38,6 +40,8 @@ class Place:
     data: DataConfig
     secret: int = field(repr=False)
     report: Path
+    stores: bool = False
+    pin: Pin | None = None
 
 
 class Gatherer(Protocol):
@@ -102,8 +106,20 @@ class RatingsGatherer:
         return self._book
 
 
+def _boosting(charter: Charter, place: Place) -> Gatherer:
+    from commonroot.client.fitted import BoostingGatherer  # scikit-learn takes its time to load
+
+    return BoostingGatherer(charter, place)
+
+
+def _linear(charter: Charter, place: Place) -> Gatherer:
+    from commonroot.client.fitted import LinearGatherer
+
+    return LinearGatherer(charter, place)
+
+
 GATHERERS: Final[Mapping[str, Callable[[Charter, Place], Gatherer]]] = MappingProxyType(
-    {"als": RatingsGatherer, "statistics": StatisticsGatherer}
+    {"als": RatingsGatherer, "boosting": _boosting, "shared-linear": _linear, "statistics": StatisticsGatherer}
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -23,7 +23,13 @@ from commonroot.files import atomic_write, read_text
 from commonroot.strategies import Gathering, Strategy, build, build_trained
 from commonroot.strategies.families import family_of
 
+if TYPE_CHECKING:
+    from commonroot.client.leaving import Leaving
+
 REPORT: Final = "report.json"
+#: Beside the head: evaluations in a row that spoke against the others, and how many are enough to leave.
+AGAINST: Final = "guard/against"
+ENOUGH: Final = 3
 
 
 class DepartmentLearner:
@@ -32,15 +38,27 @@ class DepartmentLearner:
     root     the department's folder; data paths are relative to it.  None: a check that stores nothing
     secret   32 bytes that only this department holds; with the charter they decide every random choice of training
     pin      store the split at first use under a charter; a mere check does not
+    leaves   stop giving where the others do harm (``leaving``)
     """
 
-    def __init__(self, root: Path | None, name: str, data: DataConfig, secret: bytes, *, pin: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        name: str,
+        data: DataConfig,
+        secret: bytes,
+        *,
+        pin: bool = True,
+        leaves: bool = False,
+    ) -> None:
         self._root = root or Path()
         self._stores = root is not None
         self._name = name
         self._data = data
         self._secret = secret
         self._pin = pin
+        self._leaves = leaves
+        self._leaving: dict[bytes, Leaving] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self._gatherers: dict[bytes, Gatherer] = {}
 
@@ -66,7 +84,13 @@ class DepartmentLearner:
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
         trained = trainer.train(strategy.plan(charter), received, private, rows.train, rows.validation, version=version)
-        return Trained(strategy.contribute(charter, received, trained.result), trained.private)
+        terms = strategy.contribute(charter, received, trained.result)
+        if not self._leaves:
+            return Trained(terms, trained.private)
+        against = self._left(charter, trainer).after(local or {}, received, private, version)
+        if against >= ENOUGH:
+            terms = {name: np.zeros_like(term) for name, term in terms.items()}
+        return Trained(terms, trained.private | {AGAINST: np.array([against], dtype=np.float32)})
 
     def finish(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> str:
         """Fine-tune, compare with training alone, choose, store; the name of the predictor's folder.
@@ -93,6 +117,13 @@ class DepartmentLearner:
         atomic_write(self._root / REPORT, json.dumps(report, indent=2).encode(), mode=0o600)
         return name
 
+    def _left(self, charter: Charter, trainer: Trainer) -> Leaving:
+        from commonroot.client.leaving import Leaving  # scikit-learn takes its time to load
+
+        if charter.digest not in self._leaving:
+            self._leaving[charter.digest] = Leaving(trainer, self._rows(charter))
+        return self._leaving[charter.digest]
+
     def _rows(self, charter: Charter) -> Prepared:
         """Read under this charter: once, and with the split that it began with."""
         if charter.digest not in self._prepared:
@@ -106,13 +137,24 @@ class DepartmentLearner:
                 shared=shared,
                 checkpoint=network if isinstance(network, PretrainedSpec) else None,
                 root=self._root if self._stores else None,
-                pin=Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None,
+                pin=self._pin_of(charter),
             )
         return self._prepared[charter.digest]
 
+    def _pin_of(self, charter: Charter) -> Pin | None:
+        return Pin.of(self._root, charter.digest.hex(), write=self._pin) if self._stores else None
+
     def _gatherer(self, charter: Charter) -> Gatherer:
         if charter.digest not in self._gatherers:
-            place = Place(self._root, self._name, self._data, self._seed(charter), self._root / REPORT)
+            place = Place(
+                self._root,
+                self._name,
+                self._data,
+                self._seed(charter),
+                self._root / REPORT,
+                stores=self._stores,
+                pin=self._pin_of(charter),
+            )
             self._gatherers[charter.digest] = gatherer_for(charter, place)
         return self._gatherers[charter.digest]
 
@@ -130,7 +172,9 @@ class DepartmentLearner:
 
     @staticmethod
     def _private(trainer: Trainer, local: Local | None) -> Private:
-        return trainer.start() if not local else {name: np.asarray(a, np.float32) for name, a in local.items()}
+        if not local:
+            return trainer.start()
+        return {name: np.asarray(a, np.float32) for name, a in local.items() if name != AGAINST}
 
 
 def check_labels(charter: Charter, name: str, task: Task) -> None:

@@ -71,7 +71,7 @@ def conclude(
     best, federated = contenders[0], candidate(lambda rows: federated_model(method, received, rows, users))
     held = book.validation
     arrays = [mix([(1.0, one.model)], held.user, held.item, low, high) for one in (best, federated)]
-    choice = choose(task, arrays[0], arrays[1], held.rating)
+    choice = choose(task, arrays[0], {"federated": arrays[1]}, held.rating)
     whole = book.train.join(held)
     ours, theirs = best.fit(whole), federated.fit(whole)
     arms: dict[str, tuple[tuple[float, FactorModel], ...]] = {
@@ -79,6 +79,8 @@ def conclude(
         "federated": ((1.0, theirs),),
         "both": ((0.5, ours), (0.5, theirs)),
     }
+    models = {"alone": ours, "federated": theirs}
+    arms.setdefault(choice.kept, tuple((weight, models[arm]) for arm, weight in choice.weights.items()))
     test = book.test
     errors = {arm: np.square(mix(m, test.user, test.item, low, high) - test.rating) for arm, m in arms.items()}
     scores = {arm: math.sqrt(float(error.mean())) for arm, error in errors.items()}
@@ -95,6 +97,7 @@ def conclude(
         "users_without_ratings": int(seen_unknown),
         "users_cut": _cut(method, received, whole, users),
         "kept": choice.kept,
+        "weights": dict(choice.weights),
         "reason": choice.reason,
         "evidence": {
             arm: {"advantage": e.advantage, "error": e.error, "bound": e.bound} for arm, e in choice.evidence.items()

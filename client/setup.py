@@ -60,6 +60,10 @@ _DATA_TEMPLATE = """
 #features = "all but target"     # or a list: names, or tables with column and kind (number, category, datetime, text …)
 #split = "stratified"            # random, stratified; or { kind = "grouped", column = "…" }; or kind = "time"
 #seed = 0                        # of the private split; choose one and keep it to yourself
+
+# Once the rounds are seen to do harm here, contribute zeros that look like anything else, and keep receiving.
+#[guard]
+#early_exit = false
 """
 
 
@@ -314,7 +318,7 @@ def _plain_words_of_gathering(charter: Charter) -> list[str]:
     sent = ", ".join(f"{term.name} ({term.size:,})" for term in manifest.terms)
     lines = [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
-        f"Method {charter.method.name!r}, rounds: {charter.rounds}; nothing is trained.",
+        f"Method {charter.method.name!r}, rounds: {charter.rounds}; no network is trained.",
         f"Each round this department adds exact sums over its rows to an encrypted sum: {sent}.",
         f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
     ]

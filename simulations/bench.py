@@ -66,6 +66,7 @@ class Row:
 BENCHMARKS: Final[dict[str, str]] = {
     "data": "commonroot.simulations.bench_data",
     "data-deployed": "commonroot.simulations.bench_data_deployed",
+    "guard": "commonroot.simulations.bench_guard",
     "latency": "commonroot.simulations.bench_latency",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
     "transfer": "commonroot.simulations.bench_transfer",

@@ -234,9 +234,8 @@ def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Cons
         result = simulate(scenario, folder=scratch / "run", tell=tell)
     reports = {report["name"]: report for report in result["arms"][0]["departments"]}
     folders = next((scratch / "run" / "arms").iterdir()) / "departments"
-    return Found(
-        reports, world.departments, {name: folders / name for name in reports}, scenario.charter.model_dump(mode="json")
-    )
+    charter = scenario.draft.model_dump(mode="json", exclude={"federation", "name"}, exclude_none=True)
+    return Found(reports, world.departments, {name: folders / name for name in reports}, charter)
 
 
 def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[World, Scenario]:

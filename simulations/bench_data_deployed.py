@@ -27,7 +27,7 @@ from commonroot.common.errors import ConfigError, RunStopped
 from commonroot.files import atomic_write
 from commonroot.simulations.bench import Row
 from commonroot.simulations.bench_data import CASES as SIMULATED
-from commonroot.simulations.bench_data import Case, scenario_of
+from commonroot.simulations.bench_data import Case, mean_of_departments, scenario_of
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.deployment import backbones, run_deployed
 from commonroot.simulations.progress import ArmsProgress
@@ -84,9 +84,9 @@ def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[
         Row(
             f"{name}: {case.metric} of the models kept, mean over {len(scores[0])} departments",
             statistics.mean(scores[0].values()),
-            # what is computed from a forecast is of no report, and what departments reach alone is another row's bound
-            case.relation if case.dataset != "sales" and case.bound is not None else "",
-            case.bound or 0.0,
+            # some figures are no mean of what departments report
+            case.relation if case.figures is mean_of_departments else "",
+            statistics.mean(one["alone"] for one in deployed["departments"]) if case.bound is None else case.bound,
         ),
         Row(
             f"{name}: versions of the backbone, of {len(deployed['versions'])}, that the simulation makes otherwise",

@@ -88,6 +88,9 @@ def bench(
         list[str] | None, typer.Argument(help="Of `data` and `transfer`: the datasets to run; all without.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Of `data`: run departments as processes too, over TLS.")
+    ] = False,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,9 +106,6 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
     cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
-    deployed: Annotated[
-        bool, typer.Option("--deployed", help="Of `data`: run departments as processes too, over TLS.")
-    ] = False,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""

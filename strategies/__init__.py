@@ -16,9 +16,11 @@ from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.booster import Boosting
 from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
 from commonroot.strategies.feddbe import FedDBE
+from commonroot.strategies.linear import SharedLinear
 from commonroot.strategies.local import Local, Structure
 from commonroot.strategies.norms import FedBN
 from commonroot.strategies.personal import FedPer, FedRep
@@ -61,7 +63,7 @@ STRATEGIES: Final = MappingProxyType(
     },
 )
 #: Methods that add up exact arithmetic.
-GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS)})
+GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear)})
 
 
 def build(draft: Draft) -> Strategy | Gathering:

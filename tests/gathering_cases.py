@@ -114,3 +114,89 @@ def rounds_of(draft, parts, *, through=opened_sum):
 def plain_sum(draft, contributions):
     """The same without the codec."""
     return {name: np.sum([one[name] for one in contributions], axis=0, dtype=float) for name in contributions[0]}
+
+
+TABLE = [
+    {"name": "age", "kind": "number", "low": -4, "high": 4, "bins": 8},
+    {"name": "segment", "kind": "category", "labels": ["retail", "business"]},
+    {"name": "income", "kind": "number", "low": -4, "high": 4, "bins": 5},
+]
+LABELS = "good|bad|late"
+
+
+def boosting_draft(trees=4, depth=3, **options):
+    options = {"labels": "no|yes", "least_rows": 5, "most_rows": 5000} | options
+    return Draft.model_validate(
+        {
+            "federation": "bank",
+            "name": "trees",
+            "rounds": 1 + trees * depth,
+            "method": {"name": "boosting", "options": options | {"depth": depth}},
+            "columns": TABLE,
+        }
+    )
+
+
+def linear_draft(rounds=4, **options):
+    return Draft.model_validate(
+        {
+            "federation": "bank",
+            "name": "lines",
+            "rounds": rounds,
+            "method": {"name": "shared-linear", "options": {"strengths": "1 30", "most_rows": 5000} | options},
+            "columns": TABLE,
+        }
+    )
+
+
+def _table(seed, rows):
+    """Slots of the columns of TABLE, gaps included, and a score that depends on them with an interaction."""
+    random = np.random.default_rng([seed, 3])
+    codes = np.stack([random.integers(0, size, rows) for size in (9, 4, 6)], axis=1).astype(np.int32)
+    score = 0.6 * (codes[:, 0] - 3) * np.where(codes[:, 1] == 1, 1, -0.5) + (codes[:, 2] == 5) + 0.2 * seed
+    return codes, score + random.normal(0, 0.5, rows), random
+
+
+def boosted_labels(seed, rows=120, labels=2):
+    codes, score, _ = _table(seed, rows)
+    target = (score > 0).astype(np.int64) + (score > 1.5).astype(np.int64) * (labels == 3)
+    method = build(boosting_draft(labels="no|yes" if labels == 2 else LABELS))
+    return {"codes": codes, "target": target, "base": np.repeat(method.level_of(target)[None], rows, axis=0)}
+
+
+def boosted_three(seed):
+    return boosted_labels(seed, labels=3)
+
+
+def boosted_values(seed, rows=120):
+    codes, score, _ = _table(seed, rows)
+    return {"codes": codes, "target": np.tanh(score / 3)}
+
+
+def lines(seed, rows=40, labels=0):
+    """Rows whose target follows a common line and one of the department's own."""
+    random, common = np.random.default_rng([seed, 4]), np.random.default_rng(5)
+    slope = common.normal(size=5) + 0.4 * random.normal(size=5)
+
+    def made(count):
+        x = np.concatenate([np.ones((count, 1)), random.uniform(-1, 1, (count, 4))], axis=1)
+        score = x @ slope + 0.3 * random.normal(size=count)
+        if labels:
+            return x, (score > 0).astype(np.int64) + (labels == 3) * (score > 1).astype(np.int64)
+        return x, np.clip(score / 5, -1, 1)
+
+    (x, y), (held_x, held_y) = made(rows), made(rows // 2)
+    return {"x": x, "y": y, "held_x": held_x, "held_y": held_y}
+
+
+def line_labels(seed):
+    return lines(seed, labels=2)
+
+
+def line_three(seed):
+    return lines(seed, labels=3)
+
+
+def joined(parts):
+    """The rows of several departments in one table."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -17,6 +17,19 @@ from commonroot.simulations.datasets.world import Dataset, World
 SCHOOLS: Final = 139
 COLUMNS: Final = 27
 _TEST: Final = 0.25
+#: Two shares in per cent; all other columns are 0 or 1.
+_SHARES: Final = (3, 4)
+#: As a charter lists the columns, for methods that gather from them.
+LISTED: Final = tuple(
+    {
+        "name": f"x{at}",
+        "kind": "number",
+        "low": 0,
+        "high": 100 if at in _SHARES else 1,
+        "bins": 20 if at in _SHARES else 2,
+    }
+    for at in range(COLUMNS)
+)
 
 
 def write(source: Path, target: Path, *, seed: int) -> World:
@@ -43,8 +56,18 @@ def write(source: Path, target: Path, *, seed: int) -> World:
         },
         "training": {"weight_decay": 0.01},
         "backbone": {"family": "mlp", "inputs": COLUMNS, "widths": [32], "activation": "tanh"},
+        "columns": LISTED,
     }
     return World(departments, charter, "139 schools predict examination scores")
 
 
-DATASET = Dataset("school", "school", "examination scores in 139 schools", {"quarter": write})
+def linear(source: Path, target: Path, *, seed: int) -> World:
+    """The same with one linear model for all schools and one of each school's own on top."""
+    world = write(source, target, seed=seed)
+    options = {"loss": "squared", "low": 0.0, "high": 100.0, "strengths": "10 30 100 300 1000"}
+    method = {"name": "shared-linear", "options": options}
+    charter = {**world.charter, "rounds": 2, "method": method, "cohort": {"floor": SCHOOLS}}
+    return World(world.departments, charter, world.about)
+
+
+DATASET = Dataset("school", "school", "examination scores in 139 schools", {"quarter": write, "linear": linear})

@@ -1,17 +1,21 @@
 """The last step: candidates see the rows they may see, the choice is reported as it was made, and nothing is random."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from commonroot.client import alone, finish
+from commonroot.client.choice import Calibration
 from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
+from commonroot.client.shared_models import Shared, shared_network
 from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Draft, Method, Training
+from commonroot.common.errors import TrainingDiverged
 from commonroot.strategies import build
 
 NAMES = tuple("abcd")
@@ -58,7 +62,8 @@ def test_every_method_ends_with_a_predictor_and_a_report(method, few_recipes):
     found = concluded(draft_of(method), prepared)
     report = json.loads(json.dumps(found.report, allow_nan=False))
     assert report["rows"] == {"train": 40, "validation": 24, "test": 30}
-    assert set(report["scores"]) == {"alone", "federated", "both"}
+    assert set(report["scores"]) - {"stack"} == {"alone", "federated", "both"}
+    assert sum(report["weights"].values()) == pytest.approx(1)
     assert report["kept"] in report["scores"] and report["reason"]
     predicted = found.predictor.predictive(prepared.test.x.astype(np.float64))
     assert 100 * (predicted.argmax(axis=1) == prepared.test.y).mean() == pytest.approx(report["scores"][report["kept"]])
@@ -75,10 +80,36 @@ def test_under_local_there_is_nothing_to_choose(few_recipes):
     assert report["kept"] == "alone" and set(report["scores"]) == {"alone"} and report["federated"] is None
 
 
-def test_few_validation_rows_end_in_the_average(few_recipes):
+def test_the_predictor_is_the_mixture_that_the_guard_weighed(few_recipes):
     found = concluded(draft_of(), prepared_of(train=14, validation=6))
-    assert found.report["kept"] == "both"
-    assert [weight for weight, _ in found.predictor.members] == [0.5, 0.5]
+    weights = [weight for weight, _ in found.predictor.members]
+    assert weights == pytest.approx(list(found.report["weights"].values()))
+    assert found.report["kept"] in ("alone", "federated", "both", "stack")
+
+
+def test_two_federated_models_are_told_apart(few_recipes):
+    """the second is the family's; a sequence of one is the same as that one"""
+    draft, prepared = draft_of(), prepared_of()
+    strategy = build(draft)
+    trainer = Trainer(draft, prepared.task, 7, strategy.shares_head)
+    one = shared_network(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=7, version=2)
+    options = {"secret": 7, "version": 2, "epochs": 0, "refits": True}
+    found = finish.decide(draft, prepared, (one, one), **options).report
+    assert {"alone", "federated", "family", "both"} <= set(found["scores"])
+    assert found["scores"]["family"] == found["scores"]["federated"]
+    single, listed = (finish.decide(draft, prepared, which, **options) for which in (one, [one]))
+    assert single.report == listed.report
+
+
+def test_a_federated_model_that_will_not_converge_is_left_out(few_recipes):
+    draft, prepared = draft_of(), prepared_of()
+
+    def diverge(rows):
+        raise TrainingDiverged("no")
+
+    wild = Shared("wild", 0.0, alone.candidates(draft, prepared, epochs=0, secret=7)[0].fit(prepared.train), diverge)
+    report = finish.decide(draft, prepared, wild, secret=7, version=2, epochs=0, refits=True).report
+    assert report["kept"] == "alone" and report["federated"] is None and report["gain_federated"] is None
 
 
 def test_the_same_arguments_give_the_same_model_and_report(few_recipes):
@@ -101,11 +132,16 @@ def test_test_rows_decide_nothing(few_recipes):
     np.testing.assert_array_equal(one.predictor.predictive(x), two.predictor.predictive(x))
 
 
-def test_what_is_compared_was_fitted_without_the_rows_that_compare(monkeypatch, few_recipes):
-    """every fit before the choice sees training rows alone; after it, both sides see training and validation rows"""
+@pytest.mark.parametrize(("train", "validation"), [(60, 60), (60, 20)], ids=["held out", "in folds"])
+def test_what_is_compared_was_fitted_without_the_rows_that_compare(train, validation, monkeypatch, few_recipes):
+    """before the choice no fit sees a row that it predicts; after it, both sides see training and validation rows.
+
+    60 and 60: every fit before sees the 60 training rows.  60 and 20: the federated model's head strengths are chosen
+    on the 60, then 4 folds leave 60 of 80 for both sides.
+    """
     seen = {"alone": [], "federated": [], "chosen": None}
-    prepared = prepared_of(train=60, validation=60)
-    fit, train, decide = alone.fit, Trainer.train, finish.choose
+    prepared = prepared_of(train=train, validation=validation)
+    fit, fine_tune, decide = alone.fit, Trainer.train, finish.choose
 
     def spy_fit(recipe, task, rows):
         seen["alone"].append((len(rows), seen["chosen"] is not None))
@@ -113,7 +149,7 @@ def test_what_is_compared_was_fitted_without_the_rows_that_compare(monkeypatch, 
 
     def spy_train(self, phases, received, private, rows, held_out, *, version):
         seen["federated"].append((len(rows), seen["chosen"] is not None))
-        return train(self, phases, received, private, rows, held_out, version=version)
+        return fine_tune(self, phases, received, private, rows, held_out, version=version)
 
     def spy_choose(*args):
         seen["chosen"] = decide(*args)
@@ -127,7 +163,7 @@ def test_what_is_compared_was_fitted_without_the_rows_that_compare(monkeypatch, 
     concluded(draft_of(), prepared)
     for side in ("alone", "federated"):
         assert {rows for rows, after in seen[side] if not after} == {60}
-        assert {rows for rows, after in seen[side] if after} == {120}
+        assert {rows for rows, after in seen[side] if after} == {train + validation}
 
 
 def test_a_method_that_cannot_fit_again_gives_nobody_more_rows(monkeypatch, few_recipes):
@@ -141,11 +177,29 @@ def test_a_method_that_cannot_fit_again_gives_nobody_more_rows(monkeypatch, few_
 
 
 def test_few_rows_are_compared_by_cross_validation_over_all_but_test_rows(few_recipes):
-    parts = alone._parts(prepared_of(train=14, validation=6), secret=1)
-    assert sum(len(held) for _, held in parts) == 20
-    assert all(len(rows) + len(held) == 20 for rows, held in parts)
-    every = np.concatenate([held.x for _, held in parts])
+    parts = alone.held_out(prepared_of(train=14, validation=6), secret=1)
+    assert sum(len(part.held) for part in parts) == 20
+    assert all(len(part.fit) + len(part.held) == 20 for part in parts)
+    every = np.concatenate([part.held.x for part in parts])
     assert len(np.unique(every, axis=0)) == 20
+    seen = np.concatenate([part.held.x[part.seen] for part in parts])
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(prepared_of(train=14, validation=6).train.x, axis=0))
+
+
+def test_nobody_wins_by_having_had_more_tries(few_recipes):
+    """100 candidates that guess: the best of them looks better than chance on its own rows, not where others chose"""
+    prepared = prepared_of(train=40, validation=20)
+    parts = alone.held_out(prepared, 1)
+    y = np.concatenate([part.held.y for part in parts])
+    random = np.random.default_rng(5)
+    one = alone.candidates(draft_of(), prepared, epochs=0, secret=1)[0]
+    guesses = [
+        dataclasses.replace(one, outputs=2 * random.normal(size=(60, 3)), calibration=Calibration()) for _ in range(100)
+    ]
+    losses = [prepared.task.row_losses(prepared.task.predictive(guess.outputs), y).mean() for guess in guesses]
+    elsewhere = prepared.task.row_losses(alone.chosen_elsewhere(prepared.task, guesses, parts), y).mean()
+    assert min(losses) < elsewhere - 0.1
+    assert elsewhere > np.quantile(losses, 0.1)
 
 
 def test_candidates_come_best_first_and_the_twin_is_among_them(few_recipes):
@@ -196,5 +250,5 @@ def test_a_good_backbone_is_worth_more_than_two_dozen_rows(few_recipes):
     )
     trainer = Trainer(draft, task, 9)
     report = conclude(draft, build(draft), prepared, shared, trainer.start(), secret=9, version=5).report
-    assert report["kept"] == "both"
+    assert report["weights"]["federated"] >= 0.5
     assert report["gain"]["low"] > 0 and report["scores"]["federated"] > report["scores"]["alone"] + 10

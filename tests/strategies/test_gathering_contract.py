@@ -15,6 +15,12 @@ CASES = {
     "statistics": (cases.statistics_draft(), cases.statistics_rows),
     "als": (cases.als_draft(), cases.ratings),
     "als weighted": (cases.als_draft(weighted=True, strength=0.1), cases.ratings),
+    "boosting": (cases.boosting_draft(), cases.boosted_labels),
+    "boosting three labels": (cases.boosting_draft(trees=2, labels=cases.LABELS), cases.boosted_three),
+    "boosting values": (cases.boosting_draft(loss="squared", low=0.0, high=9.0, labels=""), cases.boosted_values),
+    "linear": (cases.linear_draft(rounds=2), cases.lines),
+    "linear labels": (cases.linear_draft(loss="logistic", labels="no|yes"), cases.line_labels),
+    "linear three labels": (cases.linear_draft(loss="logistic", labels=cases.LABELS), cases.line_three),
 }
 
 
