@@ -253,7 +253,7 @@ def test_a_query_is_asked_once_for_its_rows_and_for_who_trains(tmp_path, monkeyp
         return QuerySource(pl.DataFrame({"age": ages, "label": labels}), folder)
 
     monkeypatch.setattr(source, turning)
-    monkeypatch.setattr("commonroot.client.tables.prepare.open_query", turning)
+    monkeypatch.setattr("commonroot.client.tables.opening.open_query", turning)
     data = config(path=None, url="sqlite:///x.db", query="SELECT 1")
     found = read_columns(data, tmp_path, charter_of([COLUMNS[0]]))
     assert len(asked) == 1

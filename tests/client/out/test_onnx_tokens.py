@@ -11,7 +11,7 @@ import tiny_checkpoint
 from typer.testing import CliRunner
 
 from commonroot.cli import app
-from commonroot.client import alone, finish
+from commonroot.client import alone, shared_models
 from commonroot.client.backbones.checkpoint import describe
 from commonroot.client.backbones.pretrained import FOLDER
 from commonroot.client.baselines import Recipe, fit
@@ -158,7 +158,7 @@ def test_a_department_exports_onnx(tmp_path, checkpoint, task, kind, target, mon
     method = Method(name="fedper", options={"fine_tune_head_epochs": 1, "fine_tune_epochs": 1})
     charter = seal(Draft(federation="kitchen", name="pilot", rounds=1, method=method, backbone=spec))
     monkeypatch.setattr(alone, "GRID", ())
-    monkeypatch.setattr(finish, "STRENGTHS", (1.0,))
+    monkeypatch.setattr(shared_models, "STRENGTHS", (1.0,))
     learner = DepartmentLearner(tmp_path, "notes", DepartmentFolder(tmp_path).data, bytes(range(32)))
     name = learner.finish(charter, build(charter).initial(charter), 1, None)
     store = DepartmentStore(tmp_path, federation="kitchen", department="notes")
