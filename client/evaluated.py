@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.guard import FEWEST_ROWS, mixed
+from commonroot.client.guard import FEWEST_ROWS
 from commonroot.client.tasks import Floats, Task
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
@@ -37,14 +37,11 @@ FOLDER: Final = "evaluations"
 _DRAW: Final = 0x746F6C64
 
 
-def figures(
-    task: Task, alone: Floats, shared: Mapping[str, Floats], weights: Mapping[str, float], y: NDArray[Any]
-) -> dict[str, Any]:
-    """Mean losses on validation rows and standard errors of their differences, as JSON values.
+def figures(task: Task, alone: Floats, shared: Iterable[Floats], y: NDArray[Any]) -> dict[str, Any]:
+    """Mean losses on validation rows and the standard error of their difference, as JSON values.
 
     alone    prediction array of the best model trained alone, for rows that fitted none of the models
-    shared   of the candidates that came from the others, by name
-    weights  of what is kept: a mixture of ``"alone"`` and these
+    shared   of the candidates that came from the others
 
     ``federated`` is the candidate with the lowest loss, and the model trained alone where there is none.  A loss that
     is no number is null.
@@ -53,12 +50,9 @@ def figures(
     if rows < FEWEST_ROWS:
         return {"rows": rows}
     base = task.row_losses(alone, y)
-    others = [task.row_losses(array, y) for array in shared.values()]
+    others = [task.row_losses(array, y) for array in shared]
     best = min(others, key=lambda losses: _order(float(losses.mean())), default=base)
-    arrays = {"alone": alone, **shared}
-    kept = task.row_losses(mixed([arrays[name] for name in weights], tuple(weights.values())), y)
-    found = {"alone": base.mean(), "federated": best.mean(), "kept": kept.mean()}
-    found |= {"error": _error(base - best), "kept_error": _error(base - kept)}
+    found = {"alone": base.mean(), "federated": best.mean(), "error": _error(base - best)}
     return {"rows": rows} | {name: _number(float(value)) for name, value in found.items()}
 
 
@@ -117,7 +111,7 @@ def keep_opened(charter: Charter, root: Path, received: Tensors) -> None:
     _write(_path(root, of).with_suffix(".opened.json"), found)
 
 
-_NUMBERS: Final = ("alone", "federated", "kept", "error", "kept_error")
+_NUMBERS: Final = ("alone", "federated", "error")
 
 
 def _method(charter: Charter) -> Evaluation:

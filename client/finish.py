@@ -128,8 +128,7 @@ def decide(
     models = {ALONE: best.fit(rows)} | {name: one.model(rows) for name, one in others.items()}
     arms = _arms(models, choice)
     report = _report(task, prepared, contenders, offered, choice, arms, secret)
-    held = {name: one[fresh] for name, one in said.items()}
-    report["validation"] = figures(prepared.task, alone[fresh], held, choice.weights, y[fresh])
+    report["validation"] = figures(prepared.task, alone[fresh], [one[fresh] for one in said.values()], y[fresh])
     about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")} | {
         "federation": draft.federation,
         "charter": draft.name,

@@ -99,7 +99,7 @@ def conclude(
         "users_cut": _cut(method, received, whole, users),
         "kept": choice.kept,
         "weights": dict(choice.weights),
-        "validation": figures(task, arrays[0], {"federated": arrays[1]}, choice.weights, held.rating),
+        "validation": figures(task, arrays[0], arrays[1:], held.rating),
         "reason": choice.reason,
         "evidence": {
             arm: {"advantage": e.advantage, "error": e.error, "bound": e.bound} for arm, e in choice.evidence.items()

@@ -345,10 +345,9 @@ def _plain_words_of_evaluation(charter: Charter) -> list[str]:
     return [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
         f"It evaluates the run of charter {options.get('of')}; nothing is trained.",
-        "Once, this department adds its weight and its weighted mean losses on validation rows to an encrypted sum: of "
-        "its best model trained alone, of the federated one and of what it keeps, with the standard errors of both gains.",
+        "Once, this department adds its weight and weighted mean losses on validation rows to an encrypted sum:",
+        "of its best model trained alone, of the federated one, and the squared standard error of their difference.",
         counted,
-        f"No sum over fewer than {charter.cohort.floor} departments is ever opened; with three, each learns the other "
-        "two's sum.",
+        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
         "Test rows are not read. Rows, labels, heads and scores stay in your folder.",
     ]

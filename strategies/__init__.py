@@ -64,7 +64,9 @@ STRATEGIES: Final = MappingProxyType(
     },
 )
 #: Methods that add up exact arithmetic.
-GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear, Evaluation)})
+GATHERINGS: Final = MappingProxyType(
+    {kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear, Evaluation)}
+)
 
 
 def build(draft: Draft) -> Strategy | Gathering:

@@ -4,13 +4,11 @@ Under a training charter every department ends with a federated candidate, held 
 rows that fitted neither (docs/adr/0014).  An evaluation is a charter of its own that names the training charter by its
 hash and sums, over departments, with w_k = √(rows_k / cap) on the grid of 1/64 that the rounds used,
 
-    weight       Σ w_k
-    alone        Σ w_k·L_k(best model trained alone)
-    federated    Σ w_k·L_k(federated candidate, fine-tuned, before the choice)
-    kept         Σ w_k·L_k(what the department chose to keep)
-    error        Σ w_k²·se_k²     of L_k(alone) - L_k(federated)
-    kept_error   Σ w_k²·se_k²     of L_k(alone) - L_k(kept)
-    choices      how many say that they keep: the model trained alone, the federated one, a mixture (only if asked)
+    weight     Σ w_k
+    alone      Σ w_k·L_k(best model trained alone)
+    federated  Σ w_k·L_k(federated candidate, fine-tuned, before the choice)
+    error      Σ w_k²·se_k²     of L_k(alone) - L_k(federated)
+    choices    how many say that they keep: the model trained alone, the federated one, a mixture (only if asked)
 
 L_k is the mean loss in multiples of the chance loss, in [0, limit]; se_k the standard error of the mean difference over
 the department's validation rows.  From these, gains and their standard errors for exactly these departments:
@@ -19,36 +17,38 @@ the department's validation rows.  From these, gains and their standard errors f
 
 Test rows are in none of it.  A sum of choices would say what everybody chose wherever all chose alike, so each
 department names its true choice only with probability 1/2 and a random one of the three otherwise (Warner, 1965):
-whatever the counts, a true choice is at most four times as likely to have led to them as another one.
+whatever the counts, a true choice is at most four times as likely to have led to them as another one.  The loss of what
+departments keep is not summed at all: it would equal the sum for ``alone`` exactly where all keep their own models, and
+it flatters every method, since each department chose on these very rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from commonroot.common.backbone import Shapes
-from commonroot.common.charter import Draft
+from commonroot.common.charter import Charter, Draft, Method
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
 from commonroot.common.roster import MOST_DEPARTMENTS, Hex32
 from commonroot.strategies.averaging import LEAST_WEIGHT
 from commonroot.strategies.base import Gathered, Sums, Tensors
 
-#: Losses that are summed with the weight, and standard errors with its square.
-LOSSES: Final = ("alone", "federated", "kept")
-ERRORS: Final = ("error", "kept_error")
+#: What is summed with the weight; the squared standard error is summed with its square.
+LOSSES: Final = ("alone", "federated")
 #: What a department may keep, as it is counted.
 CHOICES: Final = ("alone", "federated", "mixture")
 #: A department names its true choice with this probability, and else any of the three, the true one among them.
 HONESTY: Final = 0.5
 _PREFIX: Final = "figures/"
 _SLACK: Final = 1e-5
+_LONGEST_NAME: Final = 63
 
 
 class Evaluation(BaseModel):
@@ -58,7 +58,7 @@ class Evaluation(BaseModel):
     limit   a loss beyond this many chance losses counts as this many; 1 is guessing
     counts  also count what departments kept, deniably
 
-    ``gather`` reads ``data``: ``weight``, ``alone``, ``federated``, ``kept``, ``error`` and ``kept_error``, numbers; a
+    ``gather`` reads ``data``: ``weight``, ``alone``, ``federated`` and ``error``, numbers; a
     weight of 0 says that there were too few validation rows.  ``choice`` is the position in ``CHOICES`` that is told,
     and -1 where the department does not say.
 
@@ -78,10 +78,10 @@ class Evaluation(BaseModel):
     counts: bool = False
 
     def terms(self, draft: Draft) -> tuple[Term, ...]:
-        """Six numbers, and three more where choices are counted."""
+        """Four numbers, and three more where choices are counted."""
         if draft.rounds != 1:
             raise ConfigError("an evaluation takes one round; a second would repeat the first", hint="rounds = 1")
-        bounds = {"weight": 1.0} | dict.fromkeys(LOSSES, self.limit) | dict.fromkeys(ERRORS, self.limit**2)
+        bounds = {"weight": 1.0} | dict.fromkeys(LOSSES, self.limit) | {"error": self.limit**2}
         found = tuple(Term(_PREFIX + name, (), "fixed64", bound) for name, bound in bounds.items())
         return (*found, Term("choices", (len(CHOICES),), "fixed64", 1.0)) if self.counts else found
 
@@ -120,7 +120,7 @@ class Evaluation(BaseModel):
             raise DataError("the weight of a department's figures is not between 0 and 1")
         found = {"weight": weight}
         found |= {name: weight * self._within(data[name]) for name in LOSSES}
-        found |= {name: (weight * self._within(data[name])) ** 2 for name in ERRORS}
+        found["error"] = (weight * self._within(data["error"])) ** 2
         terms: dict[str, NDArray[np.floating]] = {_PREFIX + n: np.asarray(v, np.float64) for n, v in found.items()}
         if self.counts:
             terms["choices"] = (np.arange(len(CHOICES)) == int(data["choice"])).astype(np.float64)
@@ -152,7 +152,7 @@ class Evaluation(BaseModel):
         weight = float(found[_PREFIX + "weight"])
         if not (weight == 0 or LEAST_WEIGHT <= weight <= MOST_DEPARTMENTS):
             return "their weight is not that of any departments"
-        most = {name: weight * self.limit for name in LOSSES} | {name: weight * self.limit**2 for name in ERRORS}
+        most = dict.fromkeys(LOSSES, weight * self.limit) | {"error": weight * self.limit**2}
         over = [name for name, bound in most.items() if float(found[_PREFIX + name]) > bound * (1 + _SLACK) + _SLACK]
         return f"{over[0]!r} is beyond its limit" if over else ""
 
@@ -164,23 +164,21 @@ def told_choice(chosen: str, random: np.random.Generator) -> int:
     return kept if honest else any_of_them
 
 
-def outcome_of(sums: Mapping[str, NDArray[np.floating]]) -> dict[str, object]:
+def outcome_of(sums: Mapping[str, NDArray[np.floating]]) -> dict[str, Any]:
     """What opened sums say, as JSON values; empty where no department had figures.
 
-    weight                  Σ w
-    alone, federated, kept  weighted mean validation losses, in multiples of the chance loss
-    gain, error             of the federated candidate over the model trained alone, and its standard error
-    kept_gain, kept_error   likewise of what departments keep.  They chose it on these very rows, which flatters it
-    choices                 where counted: by choice, the estimated number of departments and its standard error
+    weight            Σ w
+    alone, federated  weighted mean validation losses, in multiples of the chance loss
+    gain, error       of the federated candidate over the model trained alone, and its standard error
+    choices           where counted: by choice, the estimated number of departments and its standard error
     """
     weight = float(sums[_PREFIX + "weight"])
     if weight <= 0:
         return {}
-    means = {name: float(sums[_PREFIX + name]) / weight for name in LOSSES}
-    errors = {name: math.sqrt(max(float(sums[_PREFIX + name]), 0.0)) / weight for name in ERRORS}
-    gains = {"gain": means["alone"] - means["federated"], "kept_gain": means["alone"] - means["kept"]}
-    counted = {"choices": counted_choices(sums["choices"])} if "choices" in sums else {}
-    return {"weight": weight} | means | gains | errors | counted
+    alone, federated = (float(sums[_PREFIX + name]) / weight for name in LOSSES)
+    error = math.sqrt(max(float(sums[_PREFIX + "error"]), 0.0)) / weight
+    found = {"weight": weight, "alone": alone, "federated": federated, "gain": alone - federated, "error": error}
+    return found | ({"choices": counted_choices(sums["choices"])} if "choices" in sums else {})
 
 
 def counted_choices(told: NDArray[np.floating]) -> dict[str, list[float]]:
@@ -195,3 +193,17 @@ def counted_choices(told: NDArray[np.floating]) -> dict[str, list[float]]:
         p, q = HONESTY + strays, strays
         out[name] = [true, math.sqrt(true * p * (1 - p) + (n - true) * q * (1 - q)) / HONESTY]
     return out
+
+
+def evaluation_of(charter: Charter, *, counts: bool = False) -> Draft:
+    """The draft of a charter that evaluates what the runs of another one led to, under the same floor and timing."""
+    method = Method(name=Evaluation.name, options={"of": charter.digest.hex(), "counts": counts})
+    return Draft(
+        federation=charter.federation,
+        name=f"evaluation of {charter.name}"[:_LONGEST_NAME].rstrip(),
+        rounds=1,
+        method=method,
+        cohort=charter.cohort,
+        timing=charter.timing,
+        lanes=charter.lanes,
+    )

@@ -220,9 +220,8 @@ def counting_draft():
 def evaluated_figures(seed):
     """One department's figures as its folder gives them; one loss of the first is beyond every limit."""
     random = np.random.default_rng([seed, 6])
-    losses = dict(zip(("alone", "federated", "kept"), random.uniform(0.2, 1.2, 3), strict=True))
-    errors = dict(zip(("error", "kept_error"), random.uniform(0.0, 0.1, 2), strict=True))
-    found = losses | errors | {"weight": random.integers(1, 65) / 64}
+    found = dict(zip(("alone", "federated"), random.uniform(0.2, 1.2, 2), strict=True))
+    found |= {"error": random.uniform(0.0, 0.1), "weight": random.integers(1, 65) / 64}
     if seed == 0:
         found["federated"] = 1e9
     return {name: np.asarray(value) for name, value in found.items()} | {"choice": np.asarray(seed % 4 - 1)}

@@ -16,9 +16,8 @@ DRAFT = cases.evaluation_draft()
 losses = st.floats(0.0, 2.0)
 
 
-def figures(weight, alone, federated, kept=0.5, error=0.0, kept_error=0.0, choice=-1):
-    found = {"weight": weight, "alone": alone, "federated": federated, "kept": kept}
-    found |= {"error": error, "kept_error": kept_error, "choice": choice}
+def figures(weight, alone, federated, error=0.0, choice=-1):
+    found = {"weight": weight, "alone": alone, "federated": federated, "error": error, "choice": choice}
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -40,13 +39,12 @@ def test_an_evaluation_of_three_departments_worked_by_hand():
     assert (said["gain"], said["error"]) == pytest.approx((0.1, 0.025), abs=1e-9)
 
 
-@given(st.lists(st.tuples(st.integers(1, 64), losses, losses, losses, losses), min_size=3, max_size=9))
+@given(st.lists(st.tuples(st.integers(1, 64), losses, losses, losses), min_size=3, max_size=9))
 def test_sums_say_what_all_figures_in_one_place_would(found):
     w = np.array([one[0] / 64 for one in found])
-    alone, federated, kept, error = (np.array([one[at] for one in found]) for at in (1, 2, 3, 4))
+    alone, federated, error = (np.array([one[at] for one in found]) for at in (1, 2, 3))
     said = outcome_of(opened(DRAFT, [figures(one[0] / 64, *one[1:]) for one in found]))
     assert said["gain"] == pytest.approx(np.average(alone - federated, weights=w), abs=1e-9)
-    assert said["kept_gain"] == pytest.approx(np.average(alone - kept, weights=w), abs=1e-9)
     assert said["error"] == pytest.approx(math.sqrt(np.square(w * error).sum()) / w.sum(), abs=1e-6)
 
 
@@ -57,7 +55,7 @@ def test_one_departments_hopeless_loss_counts_no_more_than_the_limit():
 
 
 def test_a_department_without_figures_adds_nothing():
-    nothing = figures(0, 0, 0, 0)
+    nothing = figures(0, 0, 0)
     parts = [figures(0.25, 0.9, 0.5), figures(1, 0.7, 0.7)]
     one, other = (outcome_of(opened(DRAFT, [*parts, *more])) for more in ([nothing], [nothing, nothing]))
     assert one == other
@@ -122,7 +120,7 @@ def test_a_weight_beyond_one_is_refused():
         method.gather(DRAFT, method.initial(DRAFT), figures(1.5, 0.5, 0.5), {})
 
 
-@pytest.mark.parametrize("name", ["alone", "federated", "kept", "error", "kept_error"])
+@pytest.mark.parametrize("name", ["alone", "federated", "error"])
 def test_sums_beyond_what_the_weight_admits_are_neither_made_nor_received(name):
     method = build(DRAFT)
     sums = dict(opened(DRAFT, [figures(0.5, 0.8, 0.6, error=0.1)] * 3))
