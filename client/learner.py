@@ -83,8 +83,9 @@ class DepartmentLearner:
         """Carry out the strategy's plan on the training rows, or gather from them."""
         strategy = self._method(charter)
         if isinstance(strategy, Gathering):
+            data = self._gatherer(charter).data()
             evaluated.bind(charter, self._root)
-            found = strategy.gather(charter, received, self._gatherer(charter).data(), local or {})
+            found = strategy.gather(charter, received, data, local or {})
             return Trained(found.terms, found.private)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
