@@ -48,6 +48,8 @@ CHOICES: Final = ("alone", "federated", "mixture")
 HONESTY: Final = 0.5
 _PREFIX: Final = "figures/"
 _SLACK: Final = 1e-5
+#: 32 bytes in whole numbers that float32 holds.
+_DIGITS: Final = 11
 _LONGEST_NAME: Final = 63
 
 
@@ -86,12 +88,15 @@ class Evaluation(BaseModel):
         return (*found, Term("choices", (len(CHOICES),), "fixed64", 1.0)) if self.counts else found
 
     def broadcast(self, draft: Draft) -> Shapes:
-        """The sums."""
-        return tuple((term.name, term.shape) for term in self.terms(draft))
+        """The sums, and beside them the hash ``of`` in digits of 24 bits, the lowest first.
+
+        One broadcast is opened for one set of departments ever, so no two evaluations may begin with the same.
+        """
+        return (("of", (_DIGITS,)), *((term.name, term.shape) for term in self.terms(draft)))
 
     def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
         """Nothing summed yet."""
-        return {name: np.zeros(shape, dtype=np.float32) for name, shape in self.broadcast(draft)}
+        return {term.name: np.zeros(term.shape, dtype=np.float32) for term in self.terms(draft)} | {"of": self._hash}
 
     def check_received(
         self, draft: Draft, received: Tensors, version: int, earlier: Tensors, earlier_version: int
@@ -101,10 +106,12 @@ class Evaluation(BaseModel):
         A coordinator may make up others that can.  It learns nothing by that, for nothing depends on them but what a
         department's people read.
         """
+        if not np.array_equal(received["of"], self._hash):
+            raise OutsideCharter("what was received belongs to another evaluation")
         if version == 0:
-            if any(array.any() for array in received.values()):
+            if any(array.any() for name, array in received.items() if name != "of"):
                 raise OutsideCharter("version 0 of an evaluation is not empty")
-        elif problem := self._impossible(received):
+        elif problem := self._impossible({name: array for name, array in received.items() if name != "of"}):
             raise OutsideCharter(f"what was received are no sums of validation losses: {problem}")
 
     def gather(
@@ -135,7 +142,13 @@ class Evaluation(BaseModel):
             return {name: np.array(tensor, dtype=np.float32) for name, tensor in state.items()}
         if problem := self._impossible(sums):
             raise SumRejected(f"the opened sums are not those of any departments' losses: {problem}")
-        return {name: np.asarray(sums[name], dtype=np.float32) for name, _ in self.broadcast(draft)}
+        opened = {term.name: np.asarray(sums[term.name], dtype=np.float32) for term in self.terms(draft)}
+        return opened | {"of": self._hash}
+
+    @property
+    def _hash(self) -> NDArray[np.float32]:
+        number = int(self.of, 16)
+        return np.array([number >> 24 * at & 0xFFFFFF for at in range(_DIGITS)], dtype=np.float32)
 
     def _within(self, loss: NDArray[np.generic]) -> float:
         """A loss or error in [0, limit]; one that is no number is as bad as can be."""

@@ -1,4 +1,4 @@
-"""A search as it is deployed: charters signed, approved and run one after the other, each followed by its evaluation."""
+"""A search as it is deployed: charters signed, approved and run in turn, each followed by its evaluation."""
 
 from __future__ import annotations
 

@@ -127,6 +127,19 @@ def test_sums_beyond_what_the_weight_admits_are_neither_made_nor_received(name):
     sums[f"figures/{name}"] = np.asarray(1.5 * 4.1)
     with pytest.raises(SumRejected, match=name):
         method.combine(DRAFT, method.initial(DRAFT), sums)
-    received = {key: np.asarray(array, np.float32) for key, array in sums.items()}
+    received = method.initial(DRAFT) | {key: np.asarray(array, np.float32) for key, array in sums.items()}
     with pytest.raises(OutsideCharter, match=name):
         method.check_received(DRAFT, received, 1, method.initial(DRAFT), 0)
+
+
+def test_no_two_evaluations_begin_with_the_same_broadcast():
+    """Departments open one broadcast for one survivor set ever; all others would be bound to that of the first."""
+    drafts = [cases.evaluation_draft(of=of * 32) for of in ("ab", "ac", "ff")]
+    begins = [build(draft).initial(draft)["of"] for draft in drafts]
+    assert len({begin.tobytes() for begin in begins}) == 3
+    for of, begin in zip(("ab", "ac", "ff"), begins, strict=True):
+        assert sum(int(digit) << 24 * at for at, digit in enumerate(begin)) == int(of * 32, 16)
+    with pytest.raises(OutsideCharter, match="another evaluation"):
+        build(drafts[0]).check_received(
+            drafts[0], build(drafts[1]).initial(drafts[1]), 0, build(drafts[0]).initial(drafts[0]), 0
+        )
