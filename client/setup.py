@@ -65,6 +65,7 @@ _DATA_TEMPLATE = """
 # Once the rounds are seen to do harm here, contribute zeros that look like anything else, and keep receiving.
 #[guard]
 #early_exit = false
+#tell_choice = true              # may be counted in an evaluation that asks, with a random answer half the time
 """
 
 

@@ -105,7 +105,9 @@ def write_best(folder: CoordinatorFolder, rows: Iterable[Mapping[str, Any]], pat
     """Write the best row's charter as a draft in TOML.  Raises ConfigError where nothing is evaluated yet."""
     found = best(rows)
     if found is None:
-        raise ConfigError("nothing is evaluated yet, so no charter is the best")
+        raise ConfigError(
+            "nothing is evaluated yet, so no charter is the best", hint="`coordinator search` queues evaluations"
+        )
     journal = folder.journal()
     try:
         charter = next(run.charter.charter for run in journal.runs() if run.digest == found["hash"])
