@@ -11,6 +11,7 @@ from commonroot.client.gathering import describe_ratings
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import SignedCharter
 from commonroot.files import read_bytes
+from commonroot.strategies.evaluation import Evaluation
 
 
 def check_folder(root: Path) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def check_folder(root: Path) -> dict[str, Any]:
     fits = []
     for path in sorted((root / "charters").glob("*.json")):
         charter = SignedCharter.from_json(read_bytes(path, what="the charter")).charter
-        learner.check(charter)
+        if charter.method.name != Evaluation.name:  # which reads what a run leaves behind, and no data
+            learner.check(charter)
         fits.append(charter.digest.hex())
     return facts | {"charters": fits}
 

@@ -34,7 +34,12 @@ def open_session(
         secret=secret,
         store=store,
         learner=DepartmentLearner(
-            folder.root, folder.config.name, folder.data, secret, leaves=folder.config.guard.early_exit
+            folder.root,
+            folder.config.name,
+            folder.data,
+            secret,
+            leaves=folder.config.guard.early_exit,
+            tells=folder.config.guard.tell_choice,
         ),
         approved=folder.approved,
         random=random,

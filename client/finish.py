@@ -27,6 +27,7 @@ from commonroot.client import alone as solo
 from commonroot.client.choice import ALONE, Choice, choose
 from commonroot.client.crossing import crossed
 from commonroot.client.data import Prepared, judged
+from commonroot.client.evaluated import figures
 from commonroot.client.guard import mixed
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
@@ -49,7 +50,8 @@ class Conclusion:
     """What a department keeps.
 
     predictor  the chosen model
-    report     JSON values: rows, candidates, choice with its reason, test scores, gain with its interval; ``unit`` of
+    report     JSON values: rows, candidates, choice with its reason, mean losses on validation rows (``evaluated``),
+               test scores, gain with its interval; ``unit`` of
                gains (points, or % of an error), which way the metric is ``better``, and the task's own facts and plot.
                Scores are hundredths where the unit is points, and as they are where it is %
     """
@@ -126,6 +128,7 @@ def decide(
     models = {ALONE: best.fit(rows)} | {name: one.model(rows) for name, one in others.items()}
     arms = _arms(models, choice)
     report = _report(task, prepared, contenders, offered, choice, arms, secret)
+    report["validation"] = figures(prepared.task, alone[fresh], [one[fresh] for one in said.values()], y[fresh])
     about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")} | {
         "federation": draft.federation,
         "charter": draft.name,

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client import boosting, linear_parts
+from commonroot.client import boosting, evaluated, linear_parts
 from commonroot.client.common_columns import CommonColumns
 from commonroot.client.data import Prepared, prepare
 from commonroot.client.finish import decide
@@ -57,6 +57,7 @@ class FittedGatherer(ABC):
         )
         folder = f"{self._charter.digest.hex()[:16]}-version-{version}"
         found.predictor.save(place.root / "predictors" / folder)
+        evaluated.keep(self._charter, place.root, found.report, secret=place.secret)
         report = summary(place.name, self._charter, found.report)
         atomic_write(place.report, json.dumps(report, indent=2).encode(), mode=0o600)
         return folder

@@ -11,6 +11,7 @@ backbones/SHA256…       files that charters start from
 predictors/             chosen models, newest last
 splits/CHARTER…         part of each row, as a run began
 tables/KEY/             encoded rows that do not fit into memory
+evaluations/HASH.json   validation losses that a run ended with, and what an evaluation of it summed
 report.json             alone against federated, for this department's eyes
 """
 
@@ -30,11 +31,16 @@ from commonroot.files import read_bytes, read_secret, read_text
 
 
 class GuardConfig(BaseModel):
-    """``[guard]``: early_exit, whether to stop giving, unseen, once the rounds are seen to do harm (``leaving``)."""
+    """``[guard]``.
+
+    early_exit   stop giving, unseen, once the rounds are seen to do harm (``leaving``)
+    tell_choice  let an evaluation that counts choices count this department's, deniably (``strategies.evaluation``)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     early_exit: bool = False
+    tell_choice: bool = True
 
 
 class DepartmentConfig(BaseModel):

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client import evaluated
 from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, Pin
 from commonroot.client.ratings import Book, read_book
@@ -33,6 +34,7 @@ class Place:
     report  where the report for the department's eyes is written
     stores  whether anything may be kept under ``root``; a mere check keeps nothing
     pin     where the split under the charter is kept, or None
+    tells   whether an evaluation may count, deniably, what this department keeps
     """
 
     root: Path
@@ -42,6 +44,7 @@ class Place:
     report: Path
     stores: bool = False
     pin: Pin | None = None
+    tells: bool = True
 
 
 class Gatherer(Protocol):
@@ -97,6 +100,7 @@ class RatingsGatherer:
         )
         folder = f"{self._charter.digest.hex()[:16]}-version-{version}"
         found.save(self._place.root / "predictors" / folder)
+        evaluated.keep(self._charter, self._place.root, report["details"], secret=self._place.secret)
         atomic_write(self._place.report, json.dumps(report, indent=2).encode(), mode=0o600)
         return folder
 
@@ -104,6 +108,20 @@ class RatingsGatherer:
         if self._book is None:
             self._book = read_book(self._place.data, self._place.root, self._charter.factors)
         return self._book
+
+
+class EvaluationGatherer:
+    """Figures that the end of an earlier run left here; keeps what all departments' figures add up to."""
+
+    def __init__(self, charter: Charter, place: Place) -> None:
+        self._charter, self._place = charter, place
+
+    def data(self) -> Mapping[str, NDArray[np.generic]]:
+        return evaluated.given(self._charter, self._place.root, tells=self._place.tells)
+
+    def finish(self, received: Tensors, version: int) -> str:
+        evaluated.keep_opened(self._charter, self._place.root, received)
+        return ""
 
 
 def _boosting(charter: Charter, place: Place) -> Gatherer:
@@ -119,7 +137,13 @@ def _linear(charter: Charter, place: Place) -> Gatherer:
 
 
 GATHERERS: Final[Mapping[str, Callable[[Charter, Place], Gatherer]]] = MappingProxyType(
-    {"als": RatingsGatherer, "boosting": _boosting, "shared-linear": _linear, "statistics": StatisticsGatherer}
+    {
+        "als": RatingsGatherer,
+        "boosting": _boosting,
+        "evaluation": EvaluationGatherer,
+        "shared-linear": _linear,
+        "statistics": StatisticsGatherer,
+    }
 )
 
 

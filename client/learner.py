@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from commonroot.client import evaluated
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
 from commonroot.client.gathering import Gatherer, Place, check_gathering, gatherer_for
 from commonroot.client.metrics import POINTS
@@ -39,6 +40,7 @@ class DepartmentLearner:
     secret   32 bytes that only this department holds; with the charter they decide every random choice of training
     pin      store the split at first use under a charter; a mere check does not
     leaves   stop giving where the others do harm (``leaving``)
+    tells    let evaluations count, deniably, what this department keeps
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DepartmentLearner:
         *,
         pin: bool = True,
         leaves: bool = False,
+        tells: bool = True,
     ) -> None:
         self._root = root or Path()
         self._stores = root is not None
@@ -58,6 +61,7 @@ class DepartmentLearner:
         self._secret = secret
         self._pin = pin
         self._leaves = leaves
+        self._tells = tells
         self._leaving: dict[bytes, Leaving] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self._gatherers: dict[bytes, Gatherer] = {}
@@ -79,7 +83,9 @@ class DepartmentLearner:
         """Carry out the strategy's plan on the training rows, or gather from them."""
         strategy = self._method(charter)
         if isinstance(strategy, Gathering):
-            found = strategy.gather(charter, received, self._gatherer(charter).data(), local or {})
+            data = self._gatherer(charter).data()
+            evaluated.bind(charter, self._root)
+            found = strategy.gather(charter, received, data, local or {})
             return Trained(found.terms, found.private)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
@@ -113,6 +119,7 @@ class DepartmentLearner:
         found = conclude(charter, strategy, prepared, received, private, secret=seed, version=version)
         name = f"{charter.digest.hex()[:16]}-version-{version}"
         found.predictor.save(self._root / "predictors" / name)
+        evaluated.keep(charter, self._root, found.report, secret=seed)
         report = summary(self._name, charter, found.report)
         atomic_write(self._root / REPORT, json.dumps(report, indent=2).encode(), mode=0o600)
         return name
@@ -154,6 +161,7 @@ class DepartmentLearner:
                 self._root / REPORT,
                 stores=self._stores,
                 pin=self._pin_of(charter),
+                tells=self._tells,
             )
             self._gatherers[charter.digest] = gatherer_for(charter, place)
         return self._gatherers[charter.digest]

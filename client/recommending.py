@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from commonroot.client.choice import choose
+from commonroot.client.evaluated import figures
 from commonroot.client.ratings import Book, Ratings
 from commonroot.client.recommender import FactorModel, Recommender, mix
 from commonroot.client.tasks.recommendation import Recommendation
@@ -98,6 +99,7 @@ def conclude(
         "users_cut": _cut(method, received, whole, users),
         "kept": choice.kept,
         "weights": dict(choice.weights),
+        "validation": figures(task, arrays[0], arrays[1:], held.rating),
         "reason": choice.reason,
         "evidence": {
             arm: {"advantage": e.advantage, "error": e.error, "bound": e.bound} for arm, e in choice.evidence.items()

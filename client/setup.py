@@ -34,6 +34,7 @@ from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import atomic_write, erase, keep_backbone, read_backbone, read_bytes, read_secret, write_secret
 from commonroot.strategies import GATHERINGS, build, check_sealed
+from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.warm_start import first_state
 
 _TEMPLATE = """\
@@ -64,6 +65,7 @@ _DATA_TEMPLATE = """
 # Once the rounds are seen to do harm here, contribute zeros that look like anything else, and keep receiving.
 #[guard]
 #early_exit = false
+#tell_choice = true              # may be counted in an evaluation that asks, with a random answer half the time
 """
 
 
@@ -315,6 +317,8 @@ def plain_words(charter: Charter) -> list[str]:
 
 def _plain_words_of_gathering(charter: Charter) -> list[str]:
     manifest = charter.manifest
+    if charter.method.name == Evaluation.name:
+        return _plain_words_of_evaluation(charter)
     sent = ", ".join(f"{term.name} ({term.size:,})" for term in manifest.terms)
     lines = [
         f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
@@ -328,3 +332,23 @@ def _plain_words_of_gathering(charter: Charter) -> list[str]:
     else:
         lines.append("What only one user rated shows in such a sum; see SECURITY.md.")
     return [*lines, "Rows, names and scores stay in your folder."]
+
+
+def _plain_words_of_evaluation(charter: Charter) -> list[str]:
+    """Never more than the charter asks for: it says what is not asked for as well."""
+    options = charter.method.options
+    counted = (
+        "What you keep is counted, and half the time a random answer stands in its place; "
+        "`tell_choice = false` under [guard] says nothing."
+        if options.get("counts")
+        else "What you keep is not counted."
+    )
+    return [
+        f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
+        f"It evaluates the run of charter {options.get('of')}; nothing is trained.",
+        "Once, this department adds its weight and weighted mean losses on validation rows to an encrypted sum:",
+        "of its best model trained alone, of the federated one, and the squared standard error of their difference.",
+        counted,
+        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
+        "Test rows are not read. Rows, labels, heads and scores stay in your folder.",
+    ]

@@ -33,6 +33,7 @@ from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex32, Hex64, Name, Ros
 from commonroot.common.schema import Column
 from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
+from commonroot.common.toml_text import to_toml
 
 
 class _Frozen(BaseModel):
@@ -231,6 +232,11 @@ class Draft(_Frozen):
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:
         """Parse TOML.  Raises ConfigError that names the file and every wrong field at once."""
         return model_from_toml(cls, text, path=path)
+
+    def to_toml(self) -> str:
+        """The same as a person could have written it: ``from_toml`` gives it back."""
+        written = self.model_dump(mode="json", exclude_none=True)  # a sealed charter has more fields, which are derived
+        return to_toml({name: value for name, value in written.items() if name in Draft.model_fields})
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -156,6 +156,73 @@ def run(
 
 
 @app.command()
+def search(
+    folder: Folder,
+    charter: Annotated[
+        list[Path], typer.Option(help="A charter as you wrote it, in TOML; repeat it for each to compare.")
+    ],
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Also count, deniably, how many departments keep what.")
+    ] = False,
+    backbone: Annotated[
+        Path | None, typer.Option(help="The safetensors file whose SHA-256 a warm_start names; kept here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Queue several charters, each followed by an evaluation of its models on private validation rows.
+
+    Departments approve them all.  Given the same charters again, only what is not queued yet is.
+    """
+    from commonroot.server.folder import CoordinatorFolder
+    from commonroot.server.search import queue_search
+
+    queued = queue_search(CoordinatorFolder(folder), charter, counts=counts, backbone=backbone)
+
+    def text() -> None:
+        for one in queued:
+            say(f"run {one['run']}  {one['charter']}")
+            say(f"  hash {one['hash']}")
+            say(f"  file {one['file']}")
+        say("departments approve each file with `commonroot department approve DIR FILE`;")
+        say("what came of it: `commonroot coordinator results DIR`")
+
+    emit({"queued": queued}, json, text)
+
+
+@app.command()
+def results(
+    folder: Folder,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the best charter here, in TOML, to be signed under another name or seed.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What evaluations opened: summed validation losses of every charter, and which one is best."""
+    from rich.console import Console
+
+    from commonroot.server.folder import CoordinatorFolder
+    from commonroot.server.search import best, compared, in_words, results_of, table_of, write_best
+
+    opened = CoordinatorFolder(folder)
+    rows = results_of(opened)
+    if write is not None:
+        write_best(opened, rows, write)
+
+    def text() -> None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, 132))  # a file has no width of its own
+        console.print(table_of(rows))
+        for line in in_words(rows):
+            say(line)
+        if write is not None:
+            say(f"written: {write}")
+
+    found = best(rows)
+    emit({"best": found and found["hash"], "charters": compared(rows)}, json, text)
+
+
+@app.command()
 def resume(
     folder: Folder,
     run: Annotated[int, typer.Argument(help="Number of a stopped run.", metavar="RUN")],

@@ -19,6 +19,7 @@ from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
+from commonroot.server.journal import Journal
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
 from commonroot.simulations.network import MemoryNetwork
@@ -95,8 +96,18 @@ def _options(text: str, listed: str) -> dict[str, Any]:
     return options
 
 
-def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: Tell) -> Report:
+def run_federated(
+    folder: Path,
+    arm: Arm,
+    scenario: Scenario,
+    sections: dict[str, DataConfig],
+    tell: Tell,
+    *,
+    pause_at: int | None = None,
+) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
+
+    pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
     bytes_received, and faults where there were any.  In its history ``seconds`` are those a round took on this machine,
@@ -107,7 +118,7 @@ def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str
     simulated = SimulatedFederation(
         federation, network, on_department=lambda name, kind, facts: tell(kind, facts | {"department": name})
     )
-    version = _version(federation)
+    version = _version(federation, arm)
     making = version + 1
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
@@ -122,12 +133,19 @@ def run_federated(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str
                 if name not in simulated.sessions:
                     simulated.start(name)
         tell(f"run-{kind}", facts | {"making": making})
+        if kind == "closed" and facts["version"] == pause_at:
+            raise _Paused
 
+    if pause_at is not None and version >= pause_at:
+        simulated.close()
+        return _report(federation, arm, scenario)
     tell("stands", {"version": version})
     try:
         for name in scenario.present(version):
             simulated.start(name)
         simulated.run(on_event)
+    except _Paused:
+        pass
     finally:
         simulated.close()
     return _report(federation, arm, scenario)
@@ -175,21 +193,32 @@ def _counted(federation: Federation, arm: Arm, backbone: Path | None) -> Federat
     return Federation(federation.root, federation.coordinator, federation.departments, signed, path)
 
 
-def _version(federation: Federation) -> int:
+class _Paused(Exception):
+    """An arm is left off on purpose."""
+
+
+def _run_of(journal: Journal, arm: Arm) -> int:
+    """The number of the arm's own run: statistics may have run before it, and an evaluation after it."""
+    digest = seal(arm.draft).digest.hex()
+    return next(run.run for run in journal.runs() if run.digest == digest)
+
+
+def _version(federation: Federation, arm: Arm) -> int:
     """The newest version of the run's backbone; 0 before it began."""
     journal = federation.coordinator.journal()
     try:
-        versions = journal.versions(journal.runs()[-1].run)
+        versions = journal.versions(_run_of(journal, arm))
         return versions[-1].version if versions else 0
     finally:
         journal.close()
 
 
 def _report(federation: Federation, arm: Arm, scenario: Scenario) -> Report:
-    report = outcome(federation.coordinator.root, {name: d.root for name, d in federation.departments.items()})
+    folders = {name: department.root for name, department in federation.departments.items()}
+    report = outcome(federation.coordinator.root, folders, charter=seal(arm.draft).digest.hex())
     journal = federation.coordinator.journal()
     try:
-        run = journal.runs()[-1].run
+        run = _run_of(journal, arm)
         newest = journal.versions(run)[-1]
         took = {r.round: r.ended - r.began for r in journal.rounds(run) if r.ended is not None}
     finally:

@@ -16,6 +16,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(bench)
     app.command()(simulate)
+    app.command()(search)
     app.command()(download)
 
 
@@ -80,6 +81,51 @@ def simulate(
     emit(result, json, text)
     if any(report["state"] != "finished" for report in result["arms"]):
         raise typer.Exit(RoundLost.exit_code)
+
+
+def search(
+    file: Annotated[Path, typer.Argument(help="The federation to simulate.", metavar="FEDERATION.toml")],
+    arm: Annotated[
+        list[str],
+        typer.Option(help="A method, with options as in fedrep:head_epochs=3,anchor=0.1; repeat it to compare."),
+    ],
+    halving: Annotated[
+        bool, typer.Option("--halving", help="Drop half of the arms after a quarter and after half of the rounds.")
+    ] = False,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Also count, deniably, how many departments keep what.")
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the best arm's charter here, in TOML, as `coordinator charter` takes it.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the federations here; a search that was killed goes on from it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Choose a method by summed losses on private validation rows; test rows decide nothing."""
+    import torch
+    from rich.console import Console
+
+    from commonroot.server.search import in_words, table_of
+    from commonroot.simulations.progress import ArmsProgress
+    from commonroot.simulations.search import search as run
+
+    torch.set_num_threads(1)
+    with ArmsProgress(Console(stderr=True)) as tell:
+        result = run(file, arms=arm, folder=folder, counts=counts, halving=halving, write=write, tell=tell)
+
+    def text() -> None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, 110))
+        console.print(table_of(result["charters"], title="arm"))
+        for line in in_words(result["charters"]):
+            say(line)
+        if write is not None and result["best"] is not None:
+            say(f"written: {write}")
+
+    emit(result, json, text)
 
 
 def bench(

@@ -7,13 +7,10 @@ own machines; only because one person owns all the folders may one function writ
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +19,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.client.setup import approve, create, join, renew
 from commonroot.common.charter import SignedCharter
 from commonroot.common.secure_sum.primitives import Random
+from commonroot.common.toml_text import to_toml as to_toml
 from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
 
@@ -151,32 +149,3 @@ def write_table(path: Path, x: np.ndarray, y: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         np.savez(file, X=x, y=y)
-
-
-def to_toml(values: Mapping[str, Any]) -> str:
-    """JSON values as TOML: scalars and lists first, then every mapping as a table of its own."""
-    return "\n".join(_toml_lines(values, ()))
-
-
-def _toml_lines(values: Mapping[str, Any], table: tuple[str, ...]) -> list[str]:
-    lines = [
-        f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items() if not isinstance(value, Mapping)
-    ]
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            name = (*table, _toml_key(key))
-            lines += ["", f"[{'.'.join(name)}]", *_toml_lines(value, name)]
-    return lines if table else [*lines, ""]
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
-
-
-def _toml_value(value: Any) -> str:
-    """JSON and TOML write scalars alike, but for one control character that JSON leaves bare."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_toml_value(one)}" for key, one in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

@@ -15,10 +15,13 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.status import status_of
 
 
-def outcome(coordinator: Path, departments: dict[str, Path]) -> dict[str, Any]:
-    """The report of the newest run: see the keys below; gains and intervals are in points (1 point = 0.01)."""
+def outcome(coordinator: Path, departments: dict[str, Path], *, charter: str | None = None) -> dict[str, Any]:
+    """The report of the newest run, or of the run of the charter with this hash: see the keys below.
+
+    Gains and intervals are in points (1 point = 0.01).
+    """
     status = status_of(CoordinatorFolder(coordinator))
-    run = status["runs"][-1]
+    run = [run for run in status["runs"] if charter in (None, run["charter"])][-1]
     closed = [r for r in run["rounds"] if r["state"] == "closed"]
     history = [
         {

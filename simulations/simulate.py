@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,36 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
+    with prepared(path, arms=arms, folder=folder) as ready:
+        reports = [_run(ready.root, arm, ready.scenario, ready.sections, tell) for arm in ready.arms]
+    scenario = ready.scenario
+    return {
+        "federation": scenario.charter.federation,
+        "charter": scenario.charter.name,
+        "seed": scenario.seed,
+        "rounds_wanted": scenario.charter.rounds,
+        "table": table_rows(scenario.names, reports),
+        "arms": reports,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A simulation whose data fits every arm, in a folder that is its own.
+
+    root      the folder
+    sections  each department's data, with absolute paths
+    """
+
+    root: Path
+    scenario: Scenario
+    arms: Sequence[Arm]
+    sections: dict[str, DataConfig]
+
+
+@contextmanager
+def prepared(path: Path | Scenario, *, arms: Sequence[str], folder: Path | None) -> Iterator[Ready]:
+    """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
     scenario = path if isinstance(path, Scenario) else read_scenario(path)
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft) for text in arms or [scenario.draft.method.name]]
@@ -73,15 +104,7 @@ def simulate(
             sections = scenario.sections(beside, root / "data")
             _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
-            reports = [_run(root, arm, scenario, sections, tell) for arm in chosen]
-    return {
-        "federation": scenario.charter.federation,
-        "charter": scenario.charter.name,
-        "seed": scenario.seed,
-        "rounds_wanted": scenario.charter.rounds,
-        "table": table_rows(scenario.names, reports),
-        "arms": reports,
-    }
+            yield Ready(root, scenario, chosen, sections)
 
 
 def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: TellArm) -> Report:

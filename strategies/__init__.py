@@ -18,6 +18,7 @@ from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
 from commonroot.strategies.booster import Boosting
 from commonroot.strategies.ditto import Ditto
+from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
 from commonroot.strategies.feddbe import FedDBE
 from commonroot.strategies.linear import SharedLinear
@@ -63,7 +64,9 @@ STRATEGIES: Final = MappingProxyType(
     },
 )
 #: Methods that add up exact arithmetic.
-GATHERINGS: Final = MappingProxyType({kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear)})
+GATHERINGS: Final = MappingProxyType(
+    {kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear, Evaluation)}
+)
 
 
 def build(draft: Draft) -> Strategy | Gathering:

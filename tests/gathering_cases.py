@@ -200,3 +200,28 @@ def line_three(seed):
 def joined(parts):
     """The rows of several departments in one table."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def evaluation_draft(**options):
+    return Draft.model_validate(
+        {
+            "federation": "bank",
+            "name": "judged",
+            "rounds": 1,
+            "method": {"name": "evaluation", "options": {"of": "ab" * 32} | options},
+        }
+    )
+
+
+def counting_draft():
+    return evaluation_draft(counts=True, limit=3.0)
+
+
+def evaluated_figures(seed):
+    """One department's figures as its folder gives them; one loss of the first is beyond every limit."""
+    random = np.random.default_rng([seed, 6])
+    found = dict(zip(("alone", "federated"), random.uniform(0.2, 1.2, 2), strict=True))
+    found |= {"error": random.uniform(0.0, 0.1), "weight": random.integers(1, 65) / 64}
+    if seed == 0:
+        found["federated"] = 1e9
+    return {name: np.asarray(value) for name, value in found.items()} | {"choice": np.asarray(seed % 4 - 1)}

@@ -20,6 +20,8 @@ CASES = {
     "boosting values": (cases.boosting_draft(loss="squared", low=0.0, high=9.0, labels=""), cases.boosted_values),
     "linear": (cases.linear_draft(rounds=2), cases.lines),
     "linear labels": (cases.linear_draft(loss="logistic", labels="no|yes"), cases.line_labels),
+    "evaluation": (cases.evaluation_draft(), cases.evaluated_figures),
+    "evaluation with counts": (cases.counting_draft(), cases.evaluated_figures),
     "linear three labels": (cases.linear_draft(loss="logistic", labels=cases.LABELS), cases.line_three),
 }
 
