@@ -32,7 +32,7 @@ def own_backbone(draft: Draft, strategy: Strategy, received: Tensors, kept: Mapp
     if not isinstance(strategy, Clustered):
         return received
     if strategy.signed and STAGE in kept:
-        before = int(kept[STAGE])
+        before = int(np.ravel(kept[STAGE])[0])
         taken = ((DIRECTION, CENTRE) if before >= 1 else ()) + ((MEMBERS,) if before >= 2 else ())
         if stage_of(received) < before or any((received[name] != kept[name]).any() for name in taken):
             raise OutsideCharter("the split of departments is another one than this department has seen before")

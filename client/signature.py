@@ -1,6 +1,6 @@
 """A department's signature: how its rows, or its rows and labels together, are distributed, in a few bounded numbers.
 
-    μ_j = mean over rows of  cos(ω_j·u(x) + b_j)  [· c_j(y)]        u(x) = x/‖x‖,  ω_j ~ N(0, 3² I),  c_j(label) = ±1
+    μ_j = mean over rows of  cos(ω_j·u(x) + b_j)  [· c_j(y)]        u(x) = x/‖x‖,  ω_j ~ N(0, 1.5² I),  c_j(label) = ±1
 
 Random Fourier features (Rahimi, Recht, 2007): the distance of two signatures is about the maximum mean discrepancy of
 the two departments' rows under a Gaussian kernel.  With ``labels`` the kernel is also that two labels are equal, so
@@ -26,7 +26,7 @@ from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.two_sum import stepped
 
 #: Of the directions ω, for rows of length 1.
-SCALE: Final = 3.0
+SCALE: Final = 1.5
 #: Rows that are projected at a time.
 BLOCK: Final = 512
 

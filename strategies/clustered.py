@@ -20,7 +20,7 @@ The counts of members are opened before any update is given to a side.  Departme
     members of either side - (departments - cohort.floor) ≥ least
 
 the bracket being how many can be missing from any opened sum.  Until ``common_rounds`` everybody trains the first
-backbone, and the second one follows it.  That departments sort themselves is the idea of Ghosh, Chung, Yin,
+backbone, and the second one is the same.  That departments sort themselves is the idea of Ghosh, Chung, Yin,
 Ramchandran, 2020, arXiv:2006.04088; there each picks the backbone of least loss in every round, here a side, once.
 """
 
@@ -52,13 +52,13 @@ class Clustered(FedAvgFineTune):
     """FedAvg with fine-tuning on one backbone of two.
 
     backbones      ``one``, ``declared`` or ``secret``
-    second         ``declared``: who trains the second backbone, names of the roster with commas between them
+    second         ``declared``: who trains the second backbone, names of the roster with commas or spaces between
     departments    ``secret``: how many the roster has
     least          the fewest members that a backbone's sum may have
     common_rounds  rounds of one backbone before there are two
     sees           signatures are of ``rows`` alone, or of rows and ``labels``, which must then be listed alike
     width          d, numbers of a signature
-    separation     the share of signatures' variance along v that makes a split
+    separation     how many times the next eigenvalue the leading one must be for a split
 
     Guarantees
     ----------
@@ -76,8 +76,8 @@ class Clustered(FedAvgFineTune):
     least: Annotated[int, Field(ge=FEWEST_DEPARTMENTS, le=100_000)] = FEWEST_DEPARTMENTS
     common_rounds: Annotated[int, Field(ge=2, le=100_000)] = 5
     sees: Literal["rows", "labels"] = "rows"
-    width: Annotated[int, Field(ge=2, le=128)] = 32
-    separation: Annotated[float, Field(ge=0, le=1)] = 0.4
+    width: Annotated[int, Field(ge=2, le=256)] = 64
+    separation: Annotated[float, Field(ge=1, le=1000)] = 1.9
 
     _signature: two_sum.Doubles | None = PrivateAttr(None)
     _version: int = PrivateAttr(0)
@@ -94,7 +94,7 @@ class Clustered(FedAvgFineTune):
 
     def members(self) -> tuple[str, ...]:
         """Who is declared to train the second backbone."""
-        return tuple(name.strip() for name in self.second.split(",") if name.strip())
+        return tuple(self.second.replace(",", " ").split())
 
     @property
     def signed(self) -> bool:
@@ -115,12 +115,16 @@ class Clustered(FedAvgFineTune):
             return False
         return float(state[two_sum.MEMBERS].min()) >= self.least + max(0, self.departments - draft.cohort.floor)
 
+    def apart(self, draft: Draft, state: Tensors) -> bool:
+        """Are there two backbones to train at this version?"""
+        return self._version >= self.common_rounds and (self.backbones == "declared" or self.made(draft, state))
+
     def trains_second(self, draft: Draft, state: Tensors) -> bool:
         """Whether this department trains the second backbone at its version."""
-        if self.backbones == "declared":
-            return self._department in self.members() and self._version >= self.common_rounds
-        if not self._version >= self.common_rounds or not self.made(draft, state):
+        if not self.apart(draft, state):
             return False
+        if self.backbones == "declared":
+            return self._department in self.members()
         return self._signature is not None and two_sum.on_second_side(state, self._signature)
 
     def side(self, received: Tensors) -> str | None:
@@ -175,19 +179,21 @@ class Clustered(FedAvgFineTune):
         return state | (two_sum.nothing_known(self.width) if self.signed else {})
 
     def contribute(self, draft: Draft, state: Tensors, result: LocalResult) -> dict[str, NDArray[np.floating]]:
-        """The change of the department's own backbone, zeros for the other; signature and side when they are due."""
+        """The change of the department's own backbone, zeros for the other; signature and side when they are due.
+
+        While there is one backbone its change goes to the terms of both, so that the bounds of the second one's terms,
+        which follow what was summed, are fit for use when it parts from the first.
+        """
         terms = participation(draft, result)
-        second = self.trains_second(draft, state)
         changes = weighted_change(draft, self.common(draft), self.own(draft, state), result)
         if self.backbones == "one":
             terms |= changes
         else:
+            first, second = (float(on) for on in self._trained(draft, state))
             for name, change in changes.items():
-                tensor = name.removeprefix("update/")
-                mine, other = (SECOND + tensor, tensor) if second else (tensor, SECOND + tensor)
-                terms |= {f"update/{mine}": change, f"update/{other}": np.zeros_like(change)}
-            shares = (np.zeros(()), terms["weight"]) if second else (terms["weight"], np.zeros(()))
-            terms |= dict(zip((_FIRST_SHARE, _SECOND_SHARE), shares, strict=True))
+                terms |= {name: first * change, f"update/{SECOND}{name.removeprefix('update/')}": second * change}
+            terms |= {_FIRST_SHARE: first * terms["weight"], _SECOND_SHARE: second * terms["weight"]}
+            terms |= {name: np.asarray(terms[name]) for name in (_FIRST_SHARE, _SECOND_SHARE)}
         if self.signed:
             terms |= two_sum.contribution(self._signature if self._version == 0 else None, self.width)
         if self.backbones == "secret":
@@ -198,14 +204,15 @@ class Clustered(FedAvgFineTune):
         return terms
 
     def combine(self, draft: Draft, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
-        """Each backbone moved by its mean change; the second follows the first until somebody trains it."""
+        """Each backbone moved by its mean change; the second is the first while everybody trains both."""
         following = super().combine(draft, state, sums)
         if self.signed:
             following |= self._further(state, sums)
-        if self.backbones == "one" or float(sums["weight"]) == 0.0:
+        weight = float(sums["weight"])
+        if self.backbones == "one" or weight == 0.0:
             return following
-        if self._apart(state, following, sums):
-            return following | ({two_sum.STAGE: np.asarray(3.0, dtype=np.float32)} if self.signed else {})
+        if float(sums[_FIRST_SHARE]) + float(sums[_SECOND_SHARE]) <= weight * (1 + 1e-6):  # each trained one of them
+            return following
         return following | {SECOND + name: following[name].copy() for name, _ in self.common(draft)}
 
     def check_received(
@@ -284,6 +291,11 @@ class Clustered(FedAvgFineTune):
             ]
         return tuple(said)
 
+    def _trained(self, draft: Draft, state: Tensors) -> tuple[bool, bool]:
+        """Which backbones this department's change goes to."""
+        second = self.trains_second(draft, state)
+        return (not second, second) if self.apart(draft, state) else (True, True)
+
     def _further(self, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
         """The split after one more sum: a direction from signatures, then the counts of both sides."""
         stage = two_sum.stage_of(state)
@@ -295,11 +307,3 @@ class Clustered(FedAvgFineTune):
                 counted = {two_sum.STAGE: np.asarray(2.0, dtype=np.float32)}
                 return counted | {two_sum.MEMBERS: members.astype(np.float32)}
         return {}
-
-    def _apart(self, state: Tensors, following: Tensors, sums: Sums) -> bool:
-        """Whether somebody has trained the second backbone, now or before."""
-        if float(sums[_SECOND_SHARE]) > 0:
-            return True
-        if self.signed:
-            return two_sum.stage_of(state) == 3
-        return any((state[name] != state[name.removeprefix(SECOND)]).any() for name in state if name.startswith(SECOND))

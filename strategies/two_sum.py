@@ -6,8 +6,8 @@
     side_k     first where v·(μ_k - m) ≤ 0, second otherwise    known to department k alone
 
 One principal direction splits two groups that differ more between than within (Ding, He, 2004, "K-means clustering via
-principal component analysis"): the continuous solution of 2-means is the sign along it.  Where less than ``separation``
-of C's trace lies along v there is nothing to split, and v is zero: everybody is on the first side.
+principal component analysis"): the continuous solution of 2-means is the sign along it.  Where C's leading eigenvalue
+is less than ``separation`` times the next one there is nothing to split: v is zero, everybody is on the first side.
 
 Signatures are in steps, so every product is a whole number of 2^-16 and the sums are exact: v is, bit for bit, what
 the same arithmetic on all departments' signatures side by side would give.
@@ -33,7 +33,7 @@ Doubles = NDArray[np.float64]
 SUM: Final = "signature/sum"
 SQUARE: Final = "signature/square"
 COUNT: Final = "signature/count"
-#: 0 before the sums, 1 once the direction is known, 2 once members are counted, 3 once there are two backbones.
+#: 0 before the sums, 1 once the direction is known, 2 once members are counted.
 STAGE: Final = "split/stage"
 DIRECTION: Final = "split/direction"
 CENTRE: Final = "split/centre"
@@ -41,6 +41,8 @@ CENTRE: Final = "split/centre"
 MEMBERS: Final = "split/members"
 STEPS: Final = 256
 _NEAR: Final = 1e-5
+#: A variance of signatures below this is rounding.
+_LEAST: Final = 1e-9
 
 
 def split_shapes(width: int) -> Shapes:
@@ -88,8 +90,7 @@ def agreed(sums: Sums, width: int, separation: float) -> dict[str, NDArray[np.fl
         raise SumRejected("the opened sums of signatures are not those of any departments' signatures")
     direction = directions[:, -1]
     direction = direction * (np.sign(direction[np.abs(direction).argmax()]) or 1.0)
-    total = float(spread.clip(0.0).sum())
-    if total <= 1e-9 or spread[-1] < separation * total:
+    if spread[-1] <= _LEAST or spread[-1] < separation * spread[-2]:
         direction = np.zeros(width)
     return {
         STAGE: np.ones((), dtype=np.float32),
@@ -118,7 +119,7 @@ def check_split(received: Tensors, version: int, earlier: Tensors, earlier_versi
     """
     stage, direction = float(received[STAGE]), np.asarray(received[DIRECTION], dtype=np.float64)
     centre, members = received[CENTRE], received[MEMBERS]
-    if stage not in (0.0, 1.0, 2.0, 3.0) or stage > version:
+    if stage not in (0.0, 1.0, 2.0) or stage > version:
         raise OutsideCharter(f"version {version} comes with a split that cannot have been made yet")
     length = float(np.linalg.norm(direction))
     if not (length == 0.0 or abs(length - 1) < _NEAR) or np.abs(centre).max() > 1 + _NEAR:
