@@ -217,7 +217,9 @@ def test_one_department_moves_the_sum_by_the_clip_at_most(draft):
     state = strategy.initial(draft)
     terms = strategy.contribute(draft, state, result_of(draft, strategy, state, 5, rows=10**6, size=1e3))
     for backbone in ("update/", "update/second/"):  # what is sent for one backbone; most methods have no other
-        own = [name for name in terms if name.startswith(backbone) and name.count("second/") == backbone.count("second/")]
+        own = [
+            name for name in terms if name.startswith(backbone) and name.count("second/") == backbone.count("second/")
+        ]
         norm = np.sqrt(sum(np.square(terms[name]).sum() for name in own))
         assert norm <= draft.training.update_clip * (1 + 1e-9)
 
@@ -265,7 +267,7 @@ def test_families_are_averaged_over_their_members_alone(draft):
         pytest.skip("nothing is averaged")
     draft = draft.model_copy(update={"families": FAMILIES})
     if build(draft).shares_head or draft.method.name in CLUSTERING:
-        with pytest.raises(ConfigError, match="families and a head that everybody shares|has no families"):
+        with pytest.raises(ConfigError, match=r"families and a head that everybody shares|has no families"):
             seal(draft)
         return
     draft = draft.model_copy(update={"method": Method(name=draft.method.name)})
