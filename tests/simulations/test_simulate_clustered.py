@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from commonroot.client import finish
 from commonroot.client.baselines import GRID
 from commonroot.client.setup import plain_words
 from commonroot.common.errors import TooFewDepartments
@@ -33,9 +33,8 @@ cohort = { floor = 6 }
 name = "clustered"
 options = { backbones = "secret", departments = 6, sees = "labels", head = "shared", outputs = 1, common_rounds = 2 }
 """
-ONE = "clustered:sees=labels,head=shared,outputs=1"
+ONE = "clustered:sees=labels,head=shared,outputs=1,fine_tune_epochs=1"
 SECRET = f"{ONE},backbones=secret,departments=6,common_rounds=2"
-DECLARED = "clustered:backbones=declared,second=birch elm holly,head=shared,outputs=1,common_rounds=2"
 
 
 @pytest.fixture(autouse=True)
@@ -70,45 +69,30 @@ def held_out(report):
     return report["history"][-1]["held_out"]
 
 
-def test_planted_groups_are_found_and_two_backbones_beat_one(tmp_path):
-    """Labels contradict each other, so that one backbone with one head stays at chance (1) and two learn."""
-    path = scenario(tmp_path)
-    result = simulate(path, arms=[SECRET, DECLARED, ONE], folder=tmp_path / "run")
-    secret, declared, common = result["arms"]
-    assert {report["state"] for report in result["arms"]} == {"finished"}
-    for report in (secret, declared, common):
-        assert report["lost_rounds"] == 0 and len(report["departments"]) == len(NAMES)
-    for report in (secret, common):
-        sides = {one["name"]: one["side"] for one in report["departments"]}
-        assert {sides[name] for name in TURNED} != {sides[name] for name in set(NAMES) - TURNED}
-        assert len({sides[name] for name in TURNED}) == len(set(sides.values())) - 1 == 1
-    assert {one["backbone"] for one in common["departments"]} == {"first"}
-    assert {one["name"] for one in declared["departments"] if one["backbone"] == "second"} == TURNED
-    assert held_out(secret) < held_out(common) - 0.2 and held_out(declared) < held_out(common) - 0.2
-    for folder in (tmp_path / "run" / "arms").iterdir():
-        for name in NAMES:
-            report = json.loads((folder / "departments" / name / "report.json").read_text())
-            assert report["details"]["federated"], report["name"]
-
-
-def test_the_model_a_department_ends_with_comes_from_its_own_backbone(tmp_path, monkeypatch):
-    seen = {}
-    from commonroot.client import finish
-
-    conclude = finish.conclude
+def test_planted_groups_are_found_and_each_department_ends_with_its_own_backbone(tmp_path, monkeypatch):
+    """Labels contradict each other, so that one backbone under one head stays near chance (1) and two learn."""
+    concluded = {}
 
     def watched(draft, strategy, prepared, received, private, **rest):
-        seen[strategy._department] = received
+        if strategy.backbones == "one":
+            raise LookupError("of this arm only the rounds are looked at")
+        concluded[strategy._department] = received
         return conclude(draft, strategy, prepared, received, private, **rest)
 
+    conclude = finish.conclude
     monkeypatch.setattr(finish, "conclude", watched)
-    simulate(scenario(tmp_path), arms=[DECLARED], folder=tmp_path / "run")
-    (file,) = (tmp_path / "run").glob("arms/*/coordinator/backbones/run-1-version-6.safetensors")
-    stored = load_file(file)
-    for name, received in seen.items():
+    split, common = simulate(scenario(tmp_path), arms=[SECRET, ONE], folder=tmp_path / "run")["arms"]
+    assert split["history"][-1]["held_out"] < common["history"][-1]["held_out"] - 0.2
+    assert {report["lost_rounds"] for report in (split, common)} == {0}
+    found = {one["name"] for one in split["departments"] if one["backbone"] == "second"}
+    assert found in (TURNED, set(NAMES) - TURNED)
+    assert found == {one["name"] for one in split["departments"] if one["side"] == "second"}
+    assert all(one["details"]["federated"] for one in split["departments"]) and concluded.keys() == set(NAMES)
+    last = [load_file(file) for file in (tmp_path / "run").glob("arms/*/coordinator/backbones/run-1-version-6.*")]
+    (stored,) = (state for state in last if any(name.startswith("second/") for name in state))
+    for name, received in concluded.items():
         for tensor, array in received.items():
-            np.testing.assert_array_equal(array, stored["second/" + tensor if name in TURNED else tensor])
-    assert seen.keys() == set(NAMES)
+            np.testing.assert_array_equal(array, stored["second/" + tensor if name in found else tensor])
 
 
 def test_two_that_would_share_a_backbone_are_refused_before_anything_runs(tmp_path):
