@@ -36,9 +36,9 @@ def roster_of(n, **options):
 
 
 def signatures(n, second, *, width=3, seed=1, apart=0.6):
-    """Two groups ``apart`` along the first axis, with noise of 0.02."""
+    """Two groups ``apart`` along the first axis, around 0.35, with noise of 0.02."""
     noise = np.random.default_rng(seed).normal(0, 0.02, (n, width))
-    noise[:, 0] += np.where(np.isin(np.arange(n), second), apart / 2, -apart / 2)
+    noise[:, 0] += 0.35 + np.where(np.isin(np.arange(n), second), apart / 2, -apart / 2)
     return noise
 
 
