@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from commonroot.client import evaluated
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
 from commonroot.client.gathering import Gatherer, Place, check_gathering, gatherer_for
 from commonroot.client.metrics import POINTS
+from commonroot.client.own_side import SPLIT, own_backbone, seen_split, side_of
 from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.shared_statistics import load as load_statistics
+from commonroot.client.signature import signature
 from commonroot.client.tasks import Task
 from commonroot.client.trainer import Private, Trainer
 from commonroot.common.backbone import PretrainedSpec
@@ -22,6 +25,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text
 from commonroot.strategies import Gathering, Strategy, build, build_trained
+from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.families import family_of
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class DepartmentLearner:
         self._leaving: dict[bytes, Leaving] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self._gatherers: dict[bytes, Gatherer] = {}
+        self._signatures: dict[bytes, NDArray[np.float64] | None] = {}
 
     def check(self, charter: Charter) -> None:
         """Raise DataError or ConfigError, naming every problem, where the data does not fit the charter.
@@ -78,6 +83,7 @@ class DepartmentLearner:
         rows = self._rows(charter)
         check_labels(charter, self._name, rows.task)
         self._trainer(charter).check(method.initial(charter), rows.train)
+        self._facing(charter, method, 0)
 
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
         """Carry out the strategy's plan on the training rows, or gather from them."""
@@ -89,10 +95,12 @@ class DepartmentLearner:
             return Trained(found.terms, found.private)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
-        trained = trainer.train(strategy.plan(charter), received, private, rows.train, rows.validation, version=version)
+        strategy = self._facing(charter, strategy, version)
+        own = own_backbone(charter, strategy, received, local or {})
+        trained = trainer.train(strategy.plan(charter), own, private, rows.train, rows.validation, version=version)
         terms = strategy.contribute(charter, received, trained.result)
-        if not self._leaves:
-            return Trained(terms, trained.private)
+        if not self._leaves or isinstance(strategy, Clustered):  # whoever leaves a small side uncovers the others
+            return Trained(terms, trained.private | seen_split(strategy, received))
         against = self._left(charter, trainer).after(local or {}, received, private, version)
         if against >= ENOUGH:
             terms = {name: np.zeros_like(term) for name, term in terms.items()}
@@ -116,11 +124,13 @@ class DepartmentLearner:
 
         prepared, seed = self._rows(charter), self._seed(charter)
         private = self._private(self._trainer(charter), local)
-        found = conclude(charter, strategy, prepared, received, private, secret=seed, version=version)
+        strategy = self._facing(charter, strategy, version)
+        own = own_backbone(charter, strategy, received, local or {})
+        found = conclude(charter, strategy, prepared, own, private, secret=seed, version=version)
         name = f"{charter.digest.hex()[:16]}-version-{version}"
         found.predictor.save(self._root / "predictors" / name)
         evaluated.keep(charter, self._root, found.report, secret=seed)
-        report = summary(self._name, charter, found.report)
+        report = summary(self._name, charter, found.report) | side_of(charter, strategy, received)
         atomic_write(self._root / REPORT, json.dumps(report, indent=2).encode(), mode=0o600)
         return name
 
@@ -175,6 +185,15 @@ class DepartmentLearner:
         method = build(charter)
         return method if isinstance(method, Gathering) else method.as_department(self._name)
 
+    def _facing(self, charter: Charter, strategy: Strategy, version: int) -> Strategy:
+        """The method at one version, with this department's signature where it asks for one."""
+        if not isinstance(strategy, Clustered):
+            return strategy
+        if charter.digest not in self._signatures:
+            rows = self._rows(charter)
+            self._signatures[charter.digest] = signature(charter, strategy, rows.task, rows.train)
+        return strategy.facing(self._signatures[charter.digest], version)
+
     def _seed(self, charter: Charter) -> int:
         return int.from_bytes(derive(self._secret, "training", charter.digest))
 
@@ -182,7 +201,11 @@ class DepartmentLearner:
     def _private(trainer: Trainer, local: Local | None) -> Private:
         if not local:
             return trainer.start()
-        return {name: np.asarray(a, np.float32) for name, a in local.items() if name != AGAINST}
+        return {
+            name: np.asarray(a, np.float32)
+            for name, a in local.items()
+            if name != AGAINST and not name.startswith(SPLIT)
+        }
 
 
 def check_labels(charter: Charter, name: str, task: Task) -> None:

@@ -26,14 +26,13 @@ from commonroot.common.errors import (
     StatisticsMissing,
     WrongFederation,
 )
-from commonroot.common.families import check_families
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import atomic_write, erase, keep_backbone, read_backbone, read_bytes, read_secret, write_secret
-from commonroot.strategies import GATHERINGS, build, check_sealed
+from commonroot.strategies import GATHERINGS, build, check_roster, check_sealed, consent
 from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.warm_start import first_state
 
@@ -265,7 +264,7 @@ def approve(
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
     folder.require_federation(charter.federation)
     check_sealed(charter)
-    check_families(charter, roster)
+    check_roster(charter, roster)
     if charter.statistics is not None and not held(folder.root, charter.statistics):
         raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
     if expected is not None and charter.digest.hex() != expected.lower():
@@ -306,6 +305,7 @@ def plain_words(charter: Charter) -> list[str]:
             f"Departments of family {family.name!r} share a head: {', '.join(family.departments) or 'all of them'}."
             for family in charter.families
         ),
+        *consent(charter),
         *(
             [f"Columns are standardised with the statistics of charter {charter.statistics}."]
             if charter.statistics

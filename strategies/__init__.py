@@ -14,9 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
+from commonroot.common.families import check_families
+from commonroot.common.roster import Roster
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
 from commonroot.strategies.booster import Boosting
+from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
@@ -40,7 +43,9 @@ __all__ = [
     "Strategy",
     "build",
     "build_trained",
+    "check_roster",
     "check_sealed",
+    "consent",
     "seal",
 ]
 
@@ -58,6 +63,7 @@ STRATEGIES: Final = MappingProxyType(
             FedBN,
             Ditto,
             Reptile,
+            Clustered,
             Structure,
             Local,
         )
@@ -121,6 +127,23 @@ def check_sealed(charter: Charter) -> None:
         raise OutsideCharter(f"the charter's terms are not those of method {charter.method.name!r} as installed here")
     if derived.broadcast != charter.broadcast:
         raise OutsideCharter(f"the charter's broadcast is not that of method {charter.method.name!r} as installed here")
+
+
+def check_roster(charter: Draft, roster: Roster) -> None:
+    """Raise ConfigError or TooFewDepartments where some sum could be opened over too few departments of this roster.
+
+    Departments check it when they approve and under whatever roster a request comes; the coordinator when a run opens.
+    """
+    check_families(charter, roster)
+    method = build(charter)
+    if isinstance(method, Clustered):
+        method.check_roster(charter, roster)
+
+
+def consent(charter: Draft) -> tuple[str, ...]:
+    """What approving the charter's method means besides averaging, one sentence a line."""
+    method = build(charter)
+    return method.consent() if isinstance(method, Clustered) else ()
 
 
 def _nearest(word: str, known: object) -> str:

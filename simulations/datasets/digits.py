@@ -1,5 +1,5 @@
-"""Handwritten digits that come with scikit-learn (1,797 images of 8 × 8 grey values), dealt out in six ways in which
-departments differ.  Nothing is downloaded.
+"""Handwritten digits that come with scikit-learn (1,797 images of 8 × 8 grey values), dealt out in seven ways in
+which departments differ.  Nothing is downloaded.
 
 het    six departments with six label spaces: the digit, its parity, low digits, closed loops, high or low, its value
 tiny   two departments with 250 images and six with 20, of all ten digits
@@ -7,6 +7,7 @@ skew   eight departments, each of which only ever meets three of the ten digits
 dom    eight departments whose scanners differ: turned, mirrored, inverted, blurred, noisy, shifted, faint
 bad    six sound departments; one whose pixels are shuffled; and a big one whose labels are random
 dir    eight departments among whom each digit is dealt by Dirichlet(0.3); they are tested on all digits alike
+groups nine departments that name digits in two ways: five by themselves, four by a permutation that these four share
 
 No two departments hold the same image.  The seed decides who holds which, and every random choice of a scenario.
 """
@@ -203,6 +204,19 @@ def dirichlet(random: Random) -> list[Holding]:
     return out
 
 
+def groups(random: Random) -> list[Holding]:
+    """Nine with 40 rows; four of them call every digit by another one's name, all four alike."""
+    pile = Pile(random)
+    renamed = np.roll(TEN, 3)
+    out = []
+    for at in range(9):
+        images, digits = pile.rows(pile.draw(40), pile.draw(150))
+        out.append(
+            Holding(f"{'renamed' if at % 2 else 'plain'}-{at + 1}", images, renamed[digits] if at % 2 else digits, 40)
+        )
+    return out
+
+
 def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArray[np.int64]:
     """(10, departments) images of each digit; drawn again where a department would have next to nothing."""
     while True:
@@ -214,6 +228,17 @@ def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArra
 
 #: One head for all, of ten digits.
 _COMMON_HEAD: Final = {"name": "fedavg-ft", "options": {"head": "shared", "outputs": 10}}
+#: Two backbones, each under a head of its own; departments find out which one is theirs.
+_TWO: Final = {
+    "name": "clustered",
+    "options": {
+        "head": "shared",
+        "outputs": 10,
+        "backbones": "secret",
+        "departments": 9,
+        "sees": "labels",
+    },
+}
 _OWN_HEADS: Final = {"name": "fedper"}
 SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[str, Any], str]]] = MappingProxyType(
     {
@@ -223,6 +248,7 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
         "dom": (dom, _OWN_HEADS, "eight departments read digits from eight scanners"),
         "bad": (bad, _OWN_HEADS, "six sound departments, one with shuffled pixels and one with random labels"),
         "dir": (dirichlet, _COMMON_HEAD, "eight departments learned from few digits and are tested on all"),
+        "groups": (groups, _TWO, "nine departments read digits, and four of them call them by other names"),
     }
 )
 
@@ -240,11 +266,13 @@ def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
         if holding.labels is not None:
             task = {"task": "binary" if len(holding.labels) == 2 else "classification", "labels": list(holding.labels)}
         departments[holding.name] = section(target, holding.name, target_column="y", scaling="table", seed=seed, **task)
-    charter = {
+    charter: dict[str, Any] = {
         "rounds": 30,
         "method": dict(method),
         "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [64, 32]},
     }
+    if scenario == "groups":
+        charter["cohort"] = {"floor": len(departments) - 1}  # one missing of the four leaves three
     return World(departments, charter, about)
 
 
@@ -256,5 +284,5 @@ def _protocol(scenario: str) -> Callable[..., World]:
 
 
 DATASET = Dataset(
-    "digits", "", "handwritten digits, dealt out in six ways", {name: _protocol(name) for name in SCENARIOS}
+    "digits", "", "handwritten digits, dealt out in seven ways", {name: _protocol(name) for name in SCENARIOS}
 )

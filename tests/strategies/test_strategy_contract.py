@@ -34,11 +34,19 @@ METHODS = [
     Method(name="ditto"),
     Method(name="ditto", options={"head": "shared", "outputs": 3}),
     Method(name="reptile"),
+    Method(name="clustered"),
+    Method(name="clustered", options={"head": "shared", "outputs": 3, "width": 4}),
+    Method(name="clustered", options={"backbones": "declared", "second": "a, b, c", "common_rounds": 2}),
+    Method(
+        name="clustered", options={"backbones": "secret", "departments": 7, "common_rounds": 2, "server": "momentum"}
+    ),
     Method(name="structure"),
     Method(name="local"),
 ]
 #: Methods that need a backbone with norms, and those that share nothing.
 NORMED, ALONE = {"fedbn"}, {"local", "structure"}
+#: Methods that refuse families.
+CLUSTERING = {"clustered"}
 FAMILIES = (
     Family(name="digits", outputs=3, departments=("a", "b", "c", "d")),
     Family(name="signs", outputs=2, departments=("e", "f", "g")),
@@ -73,6 +81,7 @@ def result_of(draft, strategy, state, seed, *, rows=25, size=0.1):
         name: (state[name] + random.normal(0, size, shape)).astype(np.float32)
         for name, shape in strategy.broadcast(draft)
     }
+    shared |= {name: shared[name.removeprefix("second/")] for name in shared if name.startswith("second/")}
     centre = random.normal(size=draft.network.outputs).astype(np.float32) if strategy.form(draft).centre else None
     return LocalResult(shared, rows, float(random.uniform(0, 2)), float(random.uniform(0, 2)), centre)
 
@@ -207,8 +216,12 @@ def test_one_department_moves_the_sum_by_the_clip_at_most(draft):
     strategy = build(draft)
     state = strategy.initial(draft)
     terms = strategy.contribute(draft, state, result_of(draft, strategy, state, 5, rows=10**6, size=1e3))
-    norm = np.sqrt(sum(np.square(v).sum() for name, v in terms.items() if name.startswith("update/")))
-    assert norm <= draft.training.update_clip * (1 + 1e-9)
+    for backbone in ("update/", "update/second/"):  # what is sent for one backbone; most methods have no other
+        own = [
+            name for name in terms if name.startswith(backbone) and name.count("second/") == backbone.count("second/")
+        ]
+        norm = np.sqrt(sum(np.square(terms[name]).sum() for name in own))
+        assert norm <= draft.training.update_clip * (1 + 1e-9)
 
 
 def test_no_private_name_is_in_any_term_or_broadcast(draft):
@@ -253,8 +266,8 @@ def test_families_are_averaged_over_their_members_alone(draft):
     if draft.method.name in ALONE:
         pytest.skip("nothing is averaged")
     draft = draft.model_copy(update={"families": FAMILIES})
-    if build(draft).shares_head:
-        with pytest.raises(ConfigError, match="families and a head that everybody shares"):
+    if build(draft).shares_head or draft.method.name in CLUSTERING:
+        with pytest.raises(ConfigError, match=r"families and a head that everybody shares|has no families"):
             seal(draft)
         return
     draft = draft.model_copy(update={"method": Method(name=draft.method.name)})
@@ -281,7 +294,7 @@ def test_families_are_averaged_over_their_members_alone(draft):
 
 
 def test_a_family_of_which_nobody_came_stays_as_it_was(draft):
-    if draft.method.name in ALONE or build(draft).shares_head:
+    if draft.method.name in ALONE | CLUSTERING or build(draft).shares_head:
         pytest.skip("no families")
     draft = draft.model_copy(update={"families": FAMILIES})
     strategy = build(draft)

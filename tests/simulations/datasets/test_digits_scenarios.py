@@ -1,4 +1,4 @@
-"""The six ways in which the digits are dealt out are what their names say."""
+"""The seven ways in which the digits are dealt out are what their names say."""
 
 from __future__ import annotations
 
@@ -96,3 +96,15 @@ def test_dirichlet_departments_learn_few_digits_and_are_tested_on_all_alike(tmp_
         largest.append(counts.max() / len(learn))
         assert np.unique(test, return_counts=True)[1].tolist() == [7] * 10
     assert np.mean(largest) > 0.25
+
+
+def test_two_groups_call_the_same_digits_by_different_names(tmp_path):
+    """Means of the images called 3: those of a group lie near each other, those of two groups do not."""
+    found = dealt(tmp_path, "groups")
+    means = {name: test[y == "3"].mean(axis=0) for name, (_, _, test, y) in found.items()}
+    groups = {kind: [means[name] for name in means if name.startswith(kind)] for kind in ("plain", "renamed")}
+    assert (len(groups["plain"]), len(groups["renamed"])) == (5, 4)
+    within = max(np.linalg.norm(one - other) for group in groups.values() for one in group for other in group)
+    between = min(np.linalg.norm(one - other) for one in groups["plain"] for other in groups["renamed"])
+    assert within < between
+    assert all(len(learn) == 40 for learn, _, _, _ in found.values())

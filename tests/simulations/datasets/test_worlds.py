@@ -28,6 +28,7 @@ DEPARTMENTS = {
     ("digits", "dom"): 8,
     ("digits", "bad"): 8,
     ("digits", "dir"): 8,
+    ("digits", "groups"): 9,
     ("engines", "forty"): 4,
     ("films", "occupations"): 6,
     ("heart", "flamby"): 4,
