@@ -35,7 +35,6 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
-from commonroot.common.families import check_families
 from commonroot.common.ledger import Fact
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Confirm, Open, Refusal, RoundOpen, RunClose, Train
@@ -48,7 +47,7 @@ from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
 from commonroot.files import read_backbone
-from commonroot.strategies import build, check_sealed
+from commonroot.strategies import build, check_roster, check_sealed
 from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
@@ -435,7 +434,7 @@ class Session:
         charter = self._approved(digest)
         if charter is None:
             raise NotApproved(f"charter {digest.hex()[:16]}… was not approved by department {self._me!r}")
-        check_families(charter, self._roster)  # it may have been approved under another roster
+        check_roster(charter, self._roster)  # it may have been approved under another roster
         return charter
 
     def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:

@@ -26,14 +26,13 @@ from commonroot.common.errors import (
     StatisticsMissing,
     WrongFederation,
 )
-from commonroot.common.families import check_families
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
 from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import atomic_write, erase, keep_backbone, read_backbone, read_bytes, read_secret, write_secret
-from commonroot.strategies import GATHERINGS, build, check_sealed
+from commonroot.strategies import GATHERINGS, build, check_roster, check_sealed
 from commonroot.strategies.warm_start import first_state
 
 _TEMPLATE = """\
@@ -254,7 +253,7 @@ def approve(
     backbone  the file that the charter's ``warm_start`` names, where it is not in this folder yet
 
     Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    TooFewDepartments where a family is too small for this roster, NotApproved where the hash is not the expected one,
+    TooFewDepartments where a sum could be over too few of this roster, NotApproved where the hash is not the expected one,
     StatisticsMissing where it builds on statistics not held here, BackboneMissing and BackboneMismatch for the file
     that a warm start names.
     """
@@ -263,7 +262,7 @@ def approve(
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
     folder.require_federation(charter.federation)
     check_sealed(charter)
-    check_families(charter, roster)
+    check_roster(charter, roster)
     if charter.statistics is not None and not held(folder.root, charter.statistics):
         raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
     if expected is not None and charter.digest.hex() != expected.lower():

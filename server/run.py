@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
-from commonroot.common.families import check_families
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
@@ -27,7 +26,7 @@ from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.round import RoundDriver, RoundResult, expect
-from commonroot.strategies import build
+from commonroot.strategies import build, check_roster
 from commonroot.strategies.averaging import mean_losses
 from commonroot.strategies.warm_start import first_state
 
@@ -61,7 +60,7 @@ class RunDriver:
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
         self._strategy = build(self._charter)
-        check_families(self._charter, roster)
+        check_roster(self._charter, roster)
         self._roster = roster
         self._identity = identity
         self._journal = journal

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
+from commonroot.common.families import check_families
+from commonroot.common.roster import Roster
 from commonroot.strategies.als import ALS
-from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting
 from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
@@ -39,6 +41,7 @@ __all__ = [
     "Strategy",
     "build",
     "build_trained",
+    "check_roster",
     "check_sealed",
     "seal",
 ]
@@ -118,6 +121,17 @@ def check_sealed(charter: Charter) -> None:
         raise OutsideCharter(f"the charter's terms are not those of method {charter.method.name!r} as installed here")
     if derived.broadcast != charter.broadcast:
         raise OutsideCharter(f"the charter's broadcast is not that of method {charter.method.name!r} as installed here")
+
+
+def check_roster(charter: Draft, roster: Roster) -> None:
+    """Raise ConfigError or TooFewDepartments where some sum could be opened over too few departments of this roster.
+
+    Departments check it when they approve and under whatever roster a request comes; the coordinator when a run opens.
+    """
+    check_families(charter, roster)
+    method = build(charter)
+    if isinstance(method, MindsRoster):
+        method.check_roster(charter, roster)
 
 
 def _nearest(word: str, known: object) -> str:

@@ -18,8 +18,8 @@ What the sums show: per node and slot the number of rows of ALL departments in t
 in the first tree say how the target goes with every column.  A slot that is empty for all is seen to be; one that holds
 a single row shows that row's target to whoever sees the sum, so bins should be few where rows are, or quantiles.
 ``least_rows`` bounds the rows of a leaf, not of a slot.  Sums of the same histograms over two sets of departments would
-differ by exactly those who are in one alone: the counts of a tree's first level are the same in every tree.  A charter
-should therefore name all departments as its cohort's floor, so that no sum over fewer is ever opened.
+differ by exactly those who are in one alone: the counts of a tree's first level are the same in every tree.  So the
+charter's cohort floor must be all departments (``check_roster``), and no sum over fewer is ever opened.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from commonroot.common.backbone.factors import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
+from commonroot.common.roster import Roster
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.histogram_trees import Doubles, Ints, Rule, Slots, choose_splits, histogram, walk
+from commonroot.strategies.whole_roster import require_everybody
 
 #: Gradients, hessians and leaves are multiples of 2^-BITS.
 BITS: Final = 20
@@ -204,6 +206,10 @@ class Boosting(BaseModel):
             same = was[name]
             if (now[name] < same).any() or (received[name][same] != earlier[name][same]).any():
                 raise OutsideCharter("trees that were received before have changed")
+
+    def check_roster(self, draft: Draft, roster: Roster) -> None:
+        """Raise TooFewDepartments unless all departments are in every sum."""
+        require_everybody(draft, roster, "histograms of the same rows")
 
     def _done(self, draft: Draft, grown: int) -> dict[str, NDArray[np.bool_]]:
         """Which numbers of the broadcast are settled after that many rounds."""

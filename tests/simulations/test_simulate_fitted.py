@@ -25,7 +25,7 @@ COLUMNS = [
 ]
 METHODS = {
     "boosting": (7, {"labels": "no|yes", "depth": 2, "least_rows": 5}),
-    "shared-linear": (3, {"loss": "logistic", "labels": "no|yes", "strengths": "1 10"}),
+    "shared-linear": (3, {"loss": "logistic", "labels": "no|yes", "strengths": "10"}),
 }
 
 
