@@ -14,7 +14,7 @@ For squared loss one step is the exact minimum over everything; for the logistic
 Several λ are tried side by side in the same rounds, each with its own w₀, and the sum of everybody's losses on private
 validation rows says which is used.
 
-S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than λD's, whatever the rows are.  But every λ
+S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than λD's, whatever the rows are.  But each λ
 is one more sum over the same A_k, and with about as many λ as departments these sums can be taken apart: their poles
 lie at -λ = the eigenvalues of each A_k.  So there may be only as many λ as there would be sums if departments were
 divided into groups, one for each, none of which is too small to be summed (``check_roster``).

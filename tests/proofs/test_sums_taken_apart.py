@@ -80,7 +80,7 @@ LABELLED = cases.linear_draft(rounds=2, strengths="10", loss="logistic", labels=
 
 @pytest.mark.parametrize("draft", [TREES, SOLVED_OFTEN, LABELLED], ids=["trees", "values", "labels"])
 def test_what_is_summed_again_and_again_is_summed_over_everybody(draft):
-    """Of five departments two may be missing: with the fifth in one sum and not in the next, it would be a difference."""
+    """Of five departments two may be missing: with the fifth in one sum and not in the next, it is a difference."""
     with pytest.raises(TooFewDepartments, match="permits sums over 3 of 5") as caught:
         check_roster(draft, roster_of(5))
     assert "cohort.floor = 5" in caught.value.advice
