@@ -331,11 +331,11 @@ class Boosting(BaseModel):
         if self.loss == "squared":
             found["hessian"] = found["count"] << BITS
         slots = Slots.of(draft.columns)
-        _check_histograms(slots, found)
+        tree, level = divmod(grown - 1, self.depth) if grown else (0, 0)
+        _check_histograms(slots, found, 1 << level, self._reach)
         if grown == 0:
             following[OFFSET][:] = self._first_guess(slots, found)
         else:
-            tree, level = divmod(grown - 1, self.depth)
             for output in range(self.outputs):
                 rows, first, second = (found[name][output, : 1 << level] for name in ("count", "gradient", "hessian"))
                 rule = Rule(self.penalty, self.least_rows, self.least_weight)
@@ -397,14 +397,22 @@ def _whole(total: Doubles, name: str) -> Ints:
     return found.astype(np.int64)
 
 
-def _check_histograms(slots: Slots, found: Mapping[str, Ints]) -> None:
-    """Every row stands in one slot of every column, so all columns add up to the same."""
+def _check_histograms(slots: Slots, found: Mapping[str, Ints], nodes: int, reach: float) -> None:
+    """Every row stands in one slot of every column, so all columns add up to the same, and in one of the nodes."""
     if (found["count"] < 0).any() or (found["hessian"] < 0).any():
         raise SumRejected("an opened count or hessian is negative")
     for name, one in found.items():
         totals = np.add.reduceat(one, slots.starts, axis=-1)
         if (totals != totals[..., :1]).any():
             raise SumRejected(f"the opened {name}s of different columns are of different rows")
+    rows = found["count"][..., : int(slots.sizes[0])].sum(axis=-1)
+    if rows[:, nodes:].any() or (rows.sum(axis=1) != rows[0].sum()).any():
+        raise SumRejected(
+            "the opened counts of different outputs are of other rows than one another, or of no node"
+        )
+    steepest = {"gradient": reach / UNIT, "hessian": 1 / UNIT}
+    if any((np.abs(found[name]) > found["count"] * most).any() for name, most in steepest.items()):
+        raise SumRejected("the opened gradients or hessians are larger than so many rows have")
 
 
 def _name(state: Tensors, through: int) -> NDArray[np.uint8]:

@@ -207,7 +207,7 @@ def test_the_page_is_for_its_owner_alone(facts, tmp_path):
     assert (tmp_path / "report.html").stat().st_mode & 0o077 == 0
 
 
-HOSTILE = "</text><script>alert(1)</script>\" onload=\"alert(1)"
+HOSTILE = '</text><script>alert(1)</script>" onload="alert(1)'
 
 
 def hostile(found):
