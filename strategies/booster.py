@@ -10,7 +10,8 @@ many bins.  One round counts what the first guess needs; then every round grows 
                  level its leaves, rate · -G / (H + λ), as multiples of 2^-20
 
 so a charter has 1 + trees · depth rounds.  Departments start from their own levels unless the charter says otherwise:
-one with many cases and one with few share what tells cases apart, not how many there are.  What is summed are whole
+one with many cases and one with few share what tells cases apart, not how many there are.  Own levels stand in no term;
+but sums at many made-up trees can be solved for them (SECURITY.md), where without them sums are those of one table.  What is summed are whole
 numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and every tree is that of
 the same algorithm on all rows in one table, bit for bit.
 
@@ -70,8 +71,8 @@ class Boosting(BaseModel):
     penalty       λ on the square of a leaf
     least_rows    fewest rows of all departments on either side of a split
     least_weight  least summed hessian on either side
-    own_levels    every department's scores start at its own level (``level_of``), which it tells nobody, so that the
-                  trees need not explain why one has more of a label than another
+    own_levels    every department's scores start at its own level (``level_of``), which is no term of any sum, so that
+                  the trees need not explain why one has more of a label than another
     most_rows     a department with more training rows cannot take part; bounds the sums
 
     ``gather`` reads ``codes``, (n, columns) positions in the columns' slots; ``target``, (n,) positions of labels, or

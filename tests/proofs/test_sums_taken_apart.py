@@ -11,6 +11,7 @@ from commonroot.common.charter import Cohort
 from commonroot.common.errors import TooFewDepartments
 from commonroot.common.roster import Parameters
 from commonroot.strategies import build, check_roster
+from commonroot.strategies.booster import GROWN, LEAF, OFFSET, UNIT, on_grid
 
 ROWS = (52, 137, 310)
 
@@ -100,3 +101,53 @@ def test_one_round_of_trees_over_all_and_one_over_all_but_one_show_that_one():
 
 def test_values_solved_once_may_be_summed_over_fewer():
     check_roster(cases.linear_draft(rounds=2, strengths="10"), roster_of(5))
+
+
+# -- what is not prevented; SECURITY.md says so ------------------------------------------------------------------------
+
+SHARES = {60: 0.15, 140: 0.45, 320: 0.8}
+
+
+def asked_at(draft, parts, shifts):
+    """Σ gradients of all rows at trees that a lying coordinator makes up: constants that add up to each shift."""
+    method = build(draft)
+    state, opened = method.initial(draft), []
+    for version, shift in enumerate(shifts, start=1):
+        made_up = {name: array.copy() for name, array in state.items()} | {GROWN: np.float32(version)}
+        if version == 1:
+            made_up[OFFSET][:] = shift
+        else:
+            made_up[LEAF][version - 2] = shift - shifts[version - 2]
+        method.check_received(draft, made_up, version, state, version - 1)
+        state = made_up
+        sums = [method.gather(draft, state, part, {}).terms["gradient"] for part in parts]
+        opened.append(sum(one[0, 0, :9].sum() for one in sums) * UNIT)
+    return np.array(opened)
+
+
+def labelled(draft, rows, share):
+    target = (np.random.default_rng([9, rows]).random(rows) < share).astype(np.int64)
+    base = np.repeat(build(draft).level_of(target)[None], rows, axis=0)
+    return {"codes": cases.boosted_labels(rows, rows=rows)["codes"], "target": target, "base": base}
+
+
+def test_own_levels_can_be_asked_for_by_trees_that_are_made_up():
+    """Σ_k n_k σ(b_k + C) - Σ y at 25 constants C: three n_k and three b_k are solved for, nobody knows whose.  Without
+    own levels there is nothing to solve for: sums are those of one table."""
+    draft = cases.boosting_draft(trees=30, depth=1, labels="no|yes")
+    parts = [labelled(draft, rows, share) for rows, share in SHARES.items()]
+    shifts = on_grid(np.linspace(-8, 8, 25))
+    opened = asked_at(draft, parts, shifts)
+
+    def off(params):
+        rows, levels = np.exp(params[:3, None]), params[3:6, None]
+        return (rows / (1 + np.exp(-levels - shifts))).sum(axis=0) - 100 * params[6] - opened
+
+    start = np.array([4.0, 5.0, 5.5, -1.0, 0.0, 1.0, 2.0])
+    found = least_squares(off, start, xtol=1e-15, ftol=1e-15, gtol=1e-15).x
+    assert np.exp(np.sort(found[:3])) == pytest.approx(list(SHARES), abs=0.5)
+
+    common = cases.boosting_draft(trees=30, depth=1, labels="no|yes", own_levels=False)
+    parts = [labelled(common, rows, share) for rows, share in SHARES.items()]
+    pooled = [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}]
+    np.testing.assert_array_equal(asked_at(common, parts, shifts), asked_at(common, pooled, shifts))
