@@ -43,6 +43,7 @@ __all__ = [
     "build_trained",
     "check_roster",
     "check_sealed",
+    "repeats_itself",
     "seal",
 ]
 
@@ -132,6 +133,13 @@ def check_roster(charter: Draft, roster: Roster) -> None:
     method = build(charter)
     if isinstance(method, MindsRoster):
         method.check_roster(charter, roster)
+
+
+def repeats_itself(charter: Draft) -> bool:
+    """Does the method sum the same rows exactly, round after round, so that zeros in one of them would show whose are
+    missing from it?"""
+    method = build(charter)
+    return isinstance(method, Gathering) and isinstance(method, MindsRoster)
 
 
 def _nearest(word: str, known: object) -> str:

@@ -408,9 +408,7 @@ def _check_histograms(slots: Slots, found: Mapping[str, Ints], nodes: int, reach
             raise SumRejected(f"the opened {name}s of different columns are of different rows")
     rows = found["count"][..., : int(slots.sizes[0])].sum(axis=-1)
     if rows[:, nodes:].any() or (rows.sum(axis=1) != rows[0].sum()).any():
-        raise SumRejected(
-            "the opened counts of different outputs are of other rows than one another, or of no node"
-        )
+        raise SumRejected("the opened counts of different outputs are of other rows than one another, or of no node")
     steepest = {"gradient": reach / UNIT, "hessian": 1 / UNIT}
     if any((np.abs(found[name]) > found["count"] * most).any() for name, most in steepest.items()):
         raise SumRejected("the opened gradients or hessians are larger than so many rows have")
