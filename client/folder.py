@@ -30,7 +30,7 @@ from commonroot.files import read_bytes, read_secret, read_text
 
 
 class GuardConfig(BaseModel):
-    """``[guard]``: early_exit, whether to stop giving, without a word, once the rounds are seen to do harm (``leaving``)."""
+    """``[guard]``: early_exit, whether to stop giving, silently, once the rounds are seen to do harm (``leaving``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

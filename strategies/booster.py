@@ -11,9 +11,9 @@ many bins.  One round counts what the first guess needs; then every round grows 
 
 so a charter has 1 + trees · depth rounds.  Departments start from their own levels unless the charter says otherwise:
 one with many cases and one with few share what tells cases apart, not how many there are.  Own levels stand in no term;
-but sums at many made-up trees can be solved for them (SECURITY.md), where without them sums are those of one table.  What is summed are whole
-numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and every tree is that of
-the same algorithm on all rows in one table, bit for bit.
+but sums at many made-up trees can be solved for them (SECURITY.md), where without them sums are those of one table.
+What is summed are whole numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and
+every tree is that of the same algorithm on all rows in one table, bit for bit.
 
 What the sums show: per node and slot the number of rows of ALL departments in the sum and their summed gradients, which
 in the first tree say how the target goes with every column.  A slot that is empty for all is seen to be; one that holds
