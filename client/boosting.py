@@ -118,13 +118,18 @@ class Booster:
 
 
 class _Table:
-    """One tree as rows of a table: feature, threshold, left, right, value; a leaf's sides are itself."""
+    """One tree as rows of a table: feature, threshold, left, right, value; a leaf's sides are itself.
+
+    A place of the tree that several rows of the table lead to stands there once: repeated for every label it would grow
+    with the labels to the power of the levels, by splits that others chose.
+    """
 
     def __init__(
         self, columns: CommonColumns, slots: Slots, splits: NDArray[np.int64], leaves: NDArray[np.float64]
     ) -> None:
         self._columns, self._slots, self._splits, self._leaves = columns, slots, splits, leaves
         self.nodes: list[tuple[int, float, int, int, float]] = []
+        self._at: dict[int, int] = {}
         self._put(0)
 
     @classmethod
@@ -134,6 +139,11 @@ class _Table:
 
     def _put(self, place: int) -> int:
         """The subtree at a place of the whole tree, numbered level by level; the number of its first node."""
+        if place not in self._at:
+            self._at[place] = self._made(place)
+        return self._at[place]
+
+    def _made(self, place: int) -> int:
         if place >= len(self._splits):
             return self._node(float(self._leaves[place - len(self._splits)]))
         split = int(self._splits[place])
@@ -178,13 +188,12 @@ class _Table:
         return self._others([one for one in (*here.at, gap) if one >= 0], left, right)
 
     def _others(self, listed: list[int], left: int, right: int) -> int:
-        """Rows where none of the columns listed is 1 go left.  Every node has one parent, so subtrees are repeated."""
-        if not listed:
-            return self._put(left)
-        first = self._reserve()
-        none, some = self._others(listed[1:], left, right), self._put(right)
-        self.nodes[first] = (listed[0], 0.5, none, some, 0.0)
-        return first
+        """Rows where none of the columns listed is 1 go left: one column is asked for after another."""
+        asked = [self._reserve() for _ in listed]
+        ends = [*asked, self._put(left)]
+        for feature, here, following in zip(listed, asked, ends[1:], strict=True):
+            self.nodes[here] = (feature, 0.5, following, self._put(right), 0.0)
+        return ends[0]
 
     def _reserve(self) -> int:
         return self._node(0.0)

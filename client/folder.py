@@ -33,7 +33,7 @@ from commonroot.files import read_bytes, read_secret, read_text
 class GuardConfig(BaseModel):
     """``[guard]``.
 
-    early_exit   stop giving, unseen, once the rounds are seen to do harm (``leaving``)
+    early_exit   stop giving, silently, once the rounds are seen to do harm (``leaving``)
     tell_choice  let an evaluation that counts choices count this department's, deniably (``strategies.evaluation``)
     """
 

@@ -1,4 +1,4 @@
-"""Early exit: a department that the others do not help stops giving, and nobody can tell.
+"""Early exit: a department that the others do not help stops giving; no message of its own tells.
 
 Between a quarter of the rounds and the last, now and then, the received backbone under a fresh head (or the shared head
 where the method has one) is compared with the best baseline on the department's validation rows:
@@ -9,7 +9,8 @@ That is, it leaves on evidence of harm.  Lack of evidence of a gain is what most
 that were enough there would soon be nobody left to learn from.
 
 A department that has left goes on training and receiving, and contributes zeros of weight zero.  Masked zeros look like
-any other contribution, take as long to make, and add nothing to the sum.  The state is two private numbers beside the
+any other contribution, take as long to make, and add nothing to the sum.  What the sum tells is that its weight has
+fallen: somebody of that weight gives no more, or could not train.  The state is two private numbers beside the
 head, so that a repeated round repeats exactly.
 """
 

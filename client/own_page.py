@@ -24,7 +24,7 @@ from commonroot.client.drawing.charts import (
 )
 from commonroot.client.drawing.parts import cell, chart, details, html_table, legend, page, section, size
 from commonroot.client.drawing.plots import picture
-from commonroot.files import storage_errors
+from commonroot.files import atomic_write, storage_errors
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "yellow"}
 
@@ -64,7 +64,7 @@ def _models(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def write_page(facts: Mapping[str, Any], path: Path) -> None:
-    """The same with pictures, as one self-contained file.  Every text is escaped.
+    """The same with pictures, as one self-contained file for its owner alone.  Every text is escaped.
 
     Raises StorageFull or ConfigError where the disk refuses.
     """
@@ -102,7 +102,7 @@ def write_page(facts: Mapping[str, Any], path: Path) -> None:
         footer=f"Made by Commonroot {esc(__version__)}. Charter <code>{esc(facts['charter'])}</code>.",
     )
     with storage_errors(path):
-        path.write_text(text, encoding="utf-8")
+        atomic_write(path, text.encode(), mode=0o600)
 
 
 def _headline(facts: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from commonroot.common.errors import (
     AnotherSurvivorSet,
     CommonrootError,
     ConfigError,
+    DataError,
     Malformed,
     ManifestError,
     NotApproved,
@@ -47,7 +48,7 @@ from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
 from commonroot.files import read_backbone
-from commonroot.strategies import build, check_roster, check_sealed
+from commonroot.strategies import build, check_roster, check_sealed, repeats_itself
 from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
@@ -356,13 +357,19 @@ class Session:
     def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
         """Train; where that fails, whatever the reason, add zeros to the sum and keep the head.
 
-        A refusal here would answer a question about this department's rows, one that costs the asker no round.
+        A refusal here would answer a question about this department's rows, one that costs the asker no round.  Methods
+        that sum the same rows in every round are the exception: what zeros leave out of one sum is the difference to
+        the next, and whether such sums can be made does not depend on what is received.
+
+        Raises DataError for those, whatever failed.
         """
         local = self._store.head_before(charter.digest.hex(), version)
         try:
             return self._learner.train(charter, received, version, local)
         except Exception as error:
             self._tell_failure("abstained", error)
+            if repeats_itself(charter):
+                raise DataError("the rows cannot be summed now, and sums without them would show them") from error
             return Trained(_zeros(charter), {} if local is None else local)
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:

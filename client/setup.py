@@ -255,7 +255,7 @@ def approve(
     backbone  the file that the charter's ``warm_start`` names, where it is not in this folder yet
 
     Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    TooFewDepartments where a family is too small for this roster, NotApproved where the hash is not the expected one,
+    TooFewDepartments where a sum could be over too few of this roster, NotApproved where the hash is another one,
     StatisticsMissing where it builds on statistics not held here, BackboneMissing and BackboneMismatch for the file
     that a warm start names.
     """

@@ -17,7 +17,7 @@ from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.common.families import check_families
 from commonroot.common.roster import Roster
 from commonroot.strategies.als import ALS
-from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
+from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting
 from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.ditto import Ditto
@@ -46,6 +46,7 @@ __all__ = [
     "check_roster",
     "check_sealed",
     "consent",
+    "repeats_itself",
     "seal",
 ]
 
@@ -136,7 +137,7 @@ def check_roster(charter: Draft, roster: Roster) -> None:
     """
     check_families(charter, roster)
     method = build(charter)
-    if isinstance(method, Clustered):
+    if isinstance(method, MindsRoster):
         method.check_roster(charter, roster)
 
 
@@ -144,6 +145,13 @@ def consent(charter: Draft) -> tuple[str, ...]:
     """What approving the charter's method means besides averaging, one sentence a line."""
     method = build(charter)
     return method.consent() if isinstance(method, Clustered) else ()
+
+
+def repeats_itself(charter: Draft) -> bool:
+    """Does the method sum the same rows exactly, round after round, so that zeros in one of them would show whose are
+    missing from it?"""
+    method = build(charter)
+    return isinstance(method, Gathering) and isinstance(method, MindsRoster)
 
 
 def _nearest(word: str, known: object) -> str:

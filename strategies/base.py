@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.manifest import Term
+from commonroot.common.roster import Roster
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Sums = Mapping[str, NDArray[np.float64]]
@@ -200,3 +201,11 @@ class Gathering(Protocol):
 
     def combine(self, draft: Draft, state: Tensors, sums: Sums) -> dict[str, NDArray[np.float32]]:
         """The next state from the opened sums."""
+
+
+@runtime_checkable
+class MindsRoster(Protocol):
+    """A method whose sums need more departments than the roster asks for."""
+
+    def check_roster(self, draft: Draft, roster: Roster) -> None:
+        """Raise ConfigError or TooFewDepartments where a sum under this charter could be over too few of the roster."""

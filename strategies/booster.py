@@ -10,16 +10,17 @@ many bins.  One round counts what the first guess needs; then every round grows 
                  level its leaves, rate · -G / (H + λ), as multiples of 2^-20
 
 so a charter has 1 + trees · depth rounds.  Departments start from their own levels unless the charter says otherwise:
-one with many cases and one with few share what tells cases apart, not how many there are.  What is summed are whole
-numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and every tree is that of
-the same algorithm on all rows in one table, bit for bit.
+one with many cases and one with few share what tells cases apart, not how many there are.  Own levels stand in no term;
+but sums at many made-up trees can be solved for them (SECURITY.md), where without them sums are those of one table.
+What is summed are whole numbers below 2^53, and scores are sums of multiples of 2^-20: both are exact in any order, and
+every tree is that of the same algorithm on all rows in one table, bit for bit.
 
 What the sums show: per node and slot the number of rows of ALL departments in the sum and their summed gradients, which
 in the first tree say how the target goes with every column.  A slot that is empty for all is seen to be; one that holds
 a single row shows that row's target to whoever sees the sum, so bins should be few where rows are, or quantiles.
 ``least_rows`` bounds the rows of a leaf, not of a slot.  Sums of the same histograms over two sets of departments would
-differ by exactly those who are in one alone: the counts of a tree's first level are the same in every tree.  A charter
-should therefore name all departments as its cohort's floor, so that no sum over fewer is ever opened.
+differ by exactly those who are in one alone: the counts of a tree's first level are the same in every tree.  So the
+charter's cohort floor must be all departments (``check_roster``), and no sum over fewer is ever opened.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from commonroot.common.backbone.factors import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
+from commonroot.common.roster import Roster
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.histogram_trees import Doubles, Ints, Rule, Slots, choose_splits, histogram, walk
+from commonroot.strategies.whole_roster import require_everybody
 
 #: Gradients, hessians and leaves are multiples of 2^-BITS.
 BITS: Final = 20
@@ -68,8 +71,8 @@ class Boosting(BaseModel):
     penalty       λ on the square of a leaf
     least_rows    fewest rows of all departments on either side of a split
     least_weight  least summed hessian on either side
-    own_levels    every department's scores start at its own level (``level_of``), which it tells nobody, so that the
-                  trees need not explain why one has more of a label than another
+    own_levels    every department's scores start at its own level (``level_of``), which is no term of any sum, so that
+                  the trees need not explain why one has more of a label than another
     most_rows     a department with more training rows cannot take part; bounds the sums
 
     ``gather`` reads ``codes``, (n, columns) positions in the columns' slots; ``target``, (n,) positions of labels, or
@@ -205,6 +208,10 @@ class Boosting(BaseModel):
             if (now[name] < same).any() or (received[name][same] != earlier[name][same]).any():
                 raise OutsideCharter("trees that were received before have changed")
 
+    def check_roster(self, draft: Draft, roster: Roster) -> None:
+        """Raise TooFewDepartments unless all departments are in every sum."""
+        require_everybody(draft, roster, "histograms of the same rows")
+
     def _done(self, draft: Draft, grown: int) -> dict[str, NDArray[np.bool_]]:
         """Which numbers of the broadcast are settled after that many rounds."""
         done = {name: np.zeros(shape, dtype=bool) for name, shape in self.broadcast(draft) if name != GROWN}
@@ -325,11 +332,11 @@ class Boosting(BaseModel):
         if self.loss == "squared":
             found["hessian"] = found["count"] << BITS
         slots = Slots.of(draft.columns)
-        _check_histograms(slots, found)
+        tree, level = divmod(grown - 1, self.depth) if grown else (0, 0)
+        _check_histograms(slots, found, 1 << level, self._reach)
         if grown == 0:
             following[OFFSET][:] = self._first_guess(slots, found)
         else:
-            tree, level = divmod(grown - 1, self.depth)
             for output in range(self.outputs):
                 rows, first, second = (found[name][output, : 1 << level] for name in ("count", "gradient", "hessian"))
                 rule = Rule(self.penalty, self.least_rows, self.least_weight)
@@ -391,14 +398,20 @@ def _whole(total: Doubles, name: str) -> Ints:
     return found.astype(np.int64)
 
 
-def _check_histograms(slots: Slots, found: Mapping[str, Ints]) -> None:
-    """Every row stands in one slot of every column, so all columns add up to the same."""
+def _check_histograms(slots: Slots, found: Mapping[str, Ints], nodes: int, reach: float) -> None:
+    """Every row stands in one slot of every column, so all columns add up to the same, and in one of the nodes."""
     if (found["count"] < 0).any() or (found["hessian"] < 0).any():
         raise SumRejected("an opened count or hessian is negative")
     for name, one in found.items():
         totals = np.add.reduceat(one, slots.starts, axis=-1)
         if (totals != totals[..., :1]).any():
             raise SumRejected(f"the opened {name}s of different columns are of different rows")
+    rows = found["count"][..., : int(slots.sizes[0])].sum(axis=-1)
+    if rows[:, nodes:].any() or (rows.sum(axis=1) != rows[0].sum()).any():
+        raise SumRejected("the opened counts of different outputs are of other rows than one another, or of no node")
+    steepest = {"gradient": reach / UNIT, "hessian": 1 / UNIT}
+    if any((np.abs(found[name]) > found["count"] * most).any() for name, most in steepest.items()):
+        raise SumRejected("the opened gradients or hessians are larger than so many rows have")
 
 
 def _name(state: Tensors, through: int) -> NDArray[np.uint8]:

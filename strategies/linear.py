@@ -14,7 +14,10 @@ For squared loss one step is the exact minimum over everything; for the logistic
 Several λ are tried side by side in the same rounds, each with its own w₀, and the sum of everybody's losses on private
 validation rows says which is used.
 
-S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than λD's, whatever the rows are.
+S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than λD's, whatever the rows are.  But each λ
+is one more sum over the same A_k, and with about as many λ as departments these sums can be taken apart: their poles
+lie at -λ = the eigenvalues of each A_k.  So there may be only as many λ as there would be sums if departments were
+divided into groups, one for each, none of which is too small to be summed (``check_roster``).
 """
 
 from __future__ import annotations
@@ -28,10 +31,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from commonroot.common.backbone.factors import Shapes, joined, split, triangle
 from commonroot.common.charter import Draft
-from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
+from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected, TooFewDepartments
 from commonroot.common.manifest import Term
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Roster
 from commonroot.common.schema import CategoryColumn, Column, NumberColumn
 from commonroot.strategies.base import Gathered, Sums, Tensors
+from commonroot.strategies.whole_roster import fewest_summed, require_everybody
 
 Doubles = NDArray[np.float64]
 #: Columns beyond this make Hessians too large to send.
@@ -56,7 +61,7 @@ class SharedLinear(BaseModel):
     loss        ``squared`` for a value, ``logistic`` for labels; with more than two labels, each against the rest
     labels      of ``logistic``: all of them in order, parted by ``|``; every department's must be these
     low, high   of ``squared``: the range of the target
-    strengths   the λ to try, parted by blanks, ascending
+    strengths   the λ to try, parted by blanks, ascending; how many, the number of departments limits
     constant    the constant column's entry of D, the others' being 1: little lets departments' levels differ freely
     ridge       μ
     most_rows   a department with more training rows cannot take part; bounds the sums
@@ -168,8 +173,26 @@ class SharedLinear(BaseModel):
         done = float(received[DONE])
         if not (done.is_integer() and float(earlier[DONE]) <= done <= min(version, draft.rounds)):
             raise OutsideCharter("the broadcast says of another number of rounds than there were")
+        if not done and any(array.any() for array in received.values()):
+            raise OutsideCharter("weights were received that are from before any round")
         if not ((received[HELD] >= 0) & (received[HELD] <= LOSS_LIMIT * (1 + 1e-6))).all():
             raise OutsideCharter("the validation losses received are none")
+
+    def check_roster(self, draft: Draft, roster: Roster) -> None:
+        """Raise TooFewDepartments where sums over other departments, or of many λ, could be told apart.
+
+        Squared loss over two rounds repeats nothing: Hessians are those of version 0 alone, losses those of version 1.
+        """
+        if self.loss == "logistic" or draft.rounds > 2:
+            require_everybody(draft, roster, "losses of the same rows")
+        fewest, colluders = fewest_summed(draft, roster), roster.parameters.colluders
+        most = max(1, min(fewest // FEWEST_DEPARTMENTS, (fewest - colluders) // 2))
+        if len(self.tried) > most:
+            raise TooFewDepartments(
+                f"the charter tries {len(self.tried)} strengths; over {fewest} departments {most} can be summed before "
+                "the sums tell departments apart",
+                hint=f"strengths = {' '.join(f'{one:g}' for one in self.tried[:most])!r}, or a larger cohort.floor",
+            )
 
     # -- the department's half -----------------------------------------------------------------------------------------
 

@@ -57,7 +57,9 @@ def _backbone(draft: Draft, names: set[str], wanted: str, data: bytes) -> dict[s
         if name not in held:
             raise BackboneMismatch(f"{what} has no tensor {name!r}")
         array = np.asarray(held[name])
-        if array.shape != tuple(shape) or array.dtype.kind != "f" or not np.isfinite(array).all():
+        with np.errstate(over="ignore"):  # what is finite in the file may be none in single precision
+            single = array.astype(np.float32)
+        if array.shape != tuple(shape) or array.dtype.kind != "f" or not np.isfinite(single).all():
             raise BackboneMismatch(f"{what}: tensor {name!r} is not of shape {tuple(shape)}, or not of finite numbers")
-        out[name] = array.astype(np.float32)
+        out[name] = single
     return out

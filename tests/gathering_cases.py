@@ -111,6 +111,13 @@ def rounds_of(draft, parts, *, through=opened_sum):
     return states
 
 
+def rounds_of_sums(draft, parts):
+    """What the first round opens."""
+    method = build(draft)
+    made = [method.gather(draft, method.initial(draft), part, {}) for part in parts]
+    return opened_sum(draft, [one.terms for one in made])
+
+
 def plain_sum(draft, contributions):
     """The same without the codec."""
     return {name: np.sum([one[name] for one in contributions], axis=0, dtype=float) for name in contributions[0]}

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from commonroot.common.errors import ConfigError
+from commonroot.files import storage_errors
 
 #: Rows of one INSERT.
 _ROWS: Final = 10_000
@@ -100,6 +101,8 @@ class SqlSink:
         if not file.parent.is_dir():
             raise ConfigError(f"--out-url: there is no folder {file.parent}", hint="make the folder first")
         if not file.exists():
+            with storage_errors(file):
+                file.touch(mode=0o600)  # for its owner alone, like a file of predictions
             self._made = file
         # sqlite3 would begin a transaction at the first INSERT only, after the table was made
         engine = sa.create_engine(f"sqlite:///{file}", poolclass=sa.pool.NullPool, connect_args={"timeout": 15})

@@ -1,6 +1,6 @@
 """A database, asked one question over a connection that can only read.
 
-sqlite:///FILE        opened with mode=ro and query_only
+sqlite:///FILE        opened with mode=ro and query_only; other files are not attached, which would make them
 postgresql://…        every transaction read-only, by the server's own rule
 any other dialect     refused: nobody here knows how to make it read-only
 
@@ -115,6 +115,7 @@ def _engine(url: str, folder: Path) -> sa.Engine | None:
         def connect() -> sqlite3.Connection:
             opened = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, check_same_thread=False)
             opened.execute("PRAGMA query_only = ON")
+            opened.set_authorizer(_within_this_file)
             return opened
 
         return sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
@@ -125,6 +126,11 @@ def _engine(url: str, folder: Path) -> sa.Engine | None:
             postgresql_readonly=True
         )
     return None
+
+
+def _within_this_file(action: int, *_: object) -> int:
+    """SQLite's authorizer: attaching a file that is not there makes it, and so does ``VACUUM INTO``."""
+    return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH) else sqlite3.SQLITE_OK
 
 
 def _fetched(connection: sa.Connection, query: str, folder: Path, problems: Problems) -> QuerySource | None:
@@ -194,7 +200,8 @@ def _explain(error: DBAPIError, query: str, problems: Problems) -> None:
     text = str(original) if isinstance(original, sqlite3.Error) else ""
     # a cursor over anything but a SELECT is a syntax error, or a feature that does not exist
     kept_out = state in ("42601", "0A000") and _WRITES.search(query) is not None
-    if state == "25006" or "readonly database" in text or kept_out:
+    denied = getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_AUTH
+    if state == "25006" or "readonly database" in text or denied or kept_out:
         _wrong(problems, "a statement that writes", "one SELECT", "this connection can only read")
     elif "unable to open" in text or "not a database" in text:
         _wrong(problems, "no database that can be opened", "a database", "mend `url`")

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from commonroot.client.boosting import Booster, check_task, gathered, shared_trees, target_of
-from commonroot.client.common_columns import CommonColumns
-from commonroot.client.data import DataConfig, prepare
+from commonroot.client.common_columns import CommonColumns, LabelsHere
+from commonroot.client.data import DataConfig, Rows, prepare
 from commonroot.client.linear_parts import LinearParts
+from commonroot.client.out.onnx_graph.kinds import unshared
 from commonroot.client.out.onnx_graph.write import checked
 from commonroot.client.predictor import Predictor
 from commonroot.client.shared_statistics import SharedStatistics
@@ -16,7 +17,7 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.simulations.pooled import pooled_statistics
 from commonroot.strategies import build, seal
-from commonroot.strategies.booster import grown
+from commonroot.strategies.booster import LEAF, SPLIT, grown
 from commonroot.strategies.linear import HELD, HIGH, weights_of
 
 COLUMNS = [
@@ -213,7 +214,7 @@ def test_what_does_not_fit_is_told(tmp_path):
 
 
 def test_shared_trees_export_to_onnx_with_gaps_and_labels(tmp_path):
-    """Every node has one parent, as onnxruntime wants it."""
+    """In the file every node has one parent, as onnxruntime wants it; in the model places are shared."""
     pytest.importorskip("onnxruntime")
     draft = draft_of("boosting", 1 + 3 * 8, labels="no|yes", least_rows=5)
     prepared = prepared_of(tmp_path, table())
@@ -223,3 +224,44 @@ def test_shared_trees_export_to_onnx_with_gaps_and_labels(tmp_path):
     _, parity = checked(Predictor(prepared.task, prepared.features, ((1.0, model),)), prepared.test.x)
     assert parity.rows == len(prepared.test)
     assert parity.difference <= 1e-9
+
+
+def test_trees_that_ask_for_none_of_a_thousand_labels_stay_small(tmp_path):
+    """Three levels, each of which sends rows of no listed label left: 7 places, a thousand questions each, 8 leaves.
+
+    With a copy of the right side for every label it would be a thousand to the third: who chooses splits could fill a
+    department's memory.  Predictions are those of the walk over slots.
+    """
+    labels, none = 1000, 1 + 2 * 1000
+    column = {"name": "town", "kind": "category", "labels": [f"t{at}" for at in range(labels)]}
+    draft = draft_of("boosting", 4, [column], labels="no|yes")
+    method = build(draft)
+    columns = CommonColumns((LabelsHere(tuple(range(labels)), None),), labels)
+    state = method.initial(draft)
+    state[SPLIT][:] = none
+    state[LEAF][:] = np.arange(8) / 8
+    state["grown"] = np.float32(4)
+    x = np.concatenate([np.eye(labels, dtype=np.float32)[[0, 500, 999]], np.zeros((1, labels), np.float32)])
+    rows = Rows(x, np.array([0, 1, 0, 1]))
+    model = Booster(draft, method, columns, state).fitted(Binary(("no", "yes")), rows, 1, 0)
+    assert model.arrays["feature"].size == 7 * labels + 8
+    expected = method.scores_of(draft, state, columns.codes(x), 1) + method.level_of(rows.y)
+    np.testing.assert_array_equal(model.outputs(Binary(("no", "yes")), x), expected)
+    assert expected[0, 0] != expected[3, 0]
+    with pytest.raises(ConfigError, match="more than 1,048,576 nodes"):
+        unshared(model.arrays)
+
+
+def test_nodes_with_two_parents_are_repeated_for_each():
+    """0 asks 1 and 2, 1 asks 2 and 3: of 2 there are two in a tree."""
+    shared = {
+        "feature": np.array([[0, 1, 0, 0]]),
+        "threshold": np.zeros((1, 4)),
+        "left": np.array([[1, 2, 2, 3]]),
+        "right": np.array([[2, 3, 2, 3]]),
+        "value": np.array([[0.0, 0.0, 5.0, 7.0]]),
+    }
+    found = unshared(shared)
+    assert found["value"].tolist() == [[0.0, 0.0, 5.0, 5.0, 7.0]]
+    assert (found["left"].tolist(), found["right"].tolist()) == ([[1, 3, 2, 3, 4]], [[2, 4, 2, 3, 4]])
+    assert unshared(found) == {}

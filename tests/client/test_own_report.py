@@ -199,3 +199,40 @@ def test_the_page_is_one_file_with_pictures_and_nothing_to_run(facts, tmp_path):
     assert "<script" not in text and "http" not in re.sub(r"http-equiv", "", text)
     assert {'id="gains-t"', 'id="scores-t"', 'id="reliability-t"'} <= set(re.findall(r'id="[a-z]+-t"', text))
     json.dumps(facts)
+
+
+def test_the_page_is_for_its_owner_alone(facts, tmp_path):
+    """It has this department's scores and rows; whoever should read it gets it from its owner."""
+    write_page(facts, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_mode & 0o077 == 0
+
+
+HOSTILE = '</text><script>alert(1)</script>" onload="alert(1)'
+
+
+def hostile(found):
+    """The same with every text made hostile, but for what decides which picture is drawn."""
+    if isinstance(found, dict):
+        fixed = {"kind", "choice", "kept", "unit", "better", "heading", "charter"}
+        return {
+            name: value if name in fixed and isinstance(value, str) else hostile(value) for name, value in found.items()
+        }
+    if isinstance(found, list | tuple):
+        return [hostile(value) for value in found]
+    return HOSTILE if isinstance(found, str) else found
+
+
+PLOTS = (
+    {"kind": "confusion", "labels": ["a", "b"], "counts": [[3, 1], [2, 4]]},
+    {"kind": "roc", "label": "a", "x": [0.0, 0.5, 1.0], "y": [0.0, 0.8, 1.0]},
+    {"kind": "bars", "of": "what", "names": ["a", "b"], "values": [0.2, 0.9]},
+)
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=[str(plot["kind"]) for plot in PLOTS])
+def test_no_text_on_the_page_becomes_markup(facts, tmp_path, plot):
+    made = hostile(facts | {"details": facts["details"] | {"plot": plot}})
+    write_page(made, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "alert(1)" in text
+    assert "<script" not in text and 'onload="' not in text

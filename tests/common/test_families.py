@@ -29,18 +29,40 @@ def family(size, name="f"):
 
 
 @given(n=st.integers(3, 32), size=st.integers(1, 32), floor=st.integers(3, 32), colluders=st.integers(0, 6))
-def test_what_is_let_through_leaves_enough_members_in_every_survivor_set(n, size, floor, colluders):
-    """The worst survivor set leaves out as many members as it may: size - (n - f) of them are left."""
+def test_what_is_let_through_leaves_enough_on_either_side_in_every_survivor_set(n, size, floor, colluders):
+    """The worst survivor set leaves out as many members as it may, or as many of the others: size - (n - f) are left,
+    and (n - size) - (n - f) of the others, where there are any."""
     size, floor, colluders = min(size, n), min(floor, n), min(colluders, n - 2)
     roster = roster_of(n, colluders=colluders)
     smallest = max(roster.parameters.survivors_min, floor)
-    left = size - min(size, n - smallest)
+    sides = [side - min(side, n - smallest) for side in (size, n - size) if side]
     try:
         check_families(draft_of(family(size), floor=floor), roster)
     except TooFewDepartments:
-        assert left < max(3, colluders + 2)
+        assert min(sides) < max(3, colluders + 2)
     else:
-        assert left >= max(3, colluders + 2)
+        assert min(sides) >= max(3, colluders + 2)
+
+
+def test_nobody_is_left_alone_outside_the_families():
+    """Four of five in a family: what all weigh less what the family weighs is the fifth's weight, and so its rows."""
+    five = roster_of(5)
+    with pytest.raises(TooFewDepartments, match="1 of 5 departments are in no family") as caught:
+        check_families(draft_of(family(4), floor=5), five)
+    assert "take them into a family" in caught.value.advice
+    check_families(draft_of(family(5), floor=5), five)
+    halves = (family(3), Family(name="g", outputs=2, departments=tuple(NAMES[3:6])))
+    check_families(draft_of(*halves, floor=6), roster_of(6))
+    with pytest.raises(TooFewDepartments, match="1 of 7"):
+        check_families(draft_of(*halves, floor=7), roster_of(7))
+
+
+def test_the_refusal_of_who_is_left_over_says_how_it_could_be_mended():
+    """n = 10, floor 8: 2 may be missing, so of 4 outside the family 2 could be left; 9 mends it."""
+    with pytest.raises(TooFewDepartments, match="the weight of 2") as caught:
+        check_families(draft_of(family(6), floor=8), roster_of(10))
+    assert "raise cohort.floor to 9" in caught.value.advice
+    check_families(draft_of(family(6), floor=9), roster_of(10))
 
 
 @pytest.mark.parametrize("n", [3, 4, 10, 32, 40])

@@ -14,6 +14,7 @@ from commonroot.client.baselines import LINEAR
 from commonroot.client.common_columns import CommonColumns
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.predictor import Predictor
+from commonroot.common.charter import Timing
 from commonroot.common.errors import DataError
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
@@ -25,7 +26,7 @@ COLUMNS = [
 ]
 METHODS = {
     "boosting": (7, {"labels": "no|yes", "depth": 2, "least_rows": 5}),
-    "shared-linear": (3, {"loss": "logistic", "labels": "no|yes", "strengths": "1 10"}),
+    "shared-linear": (3, {"loss": "logistic", "labels": "no|yes", "strengths": "10"}),
 }
 
 
@@ -97,3 +98,27 @@ def test_the_trees_of_a_simulated_run_are_those_of_the_pooled_rows(tmp_path, mon
 def test_a_department_with_other_labels_is_told_before_anything_runs(tmp_path):
     with pytest.raises(DataError, match="not the charter's"):
         simulate(scenario(tmp_path, "boosting", labels="yes|no"))
+
+
+def test_a_department_that_fails_between_two_trees_adds_no_zeros(tmp_path, monkeypatch):
+    """Its histogram would be the difference between the sum before and the one without it: no such sum is opened."""
+    gather, combine, calls, opened = Boosting.gather, Boosting.combine, [], []
+
+    def failing(self, draft, state, data, private):
+        if int(state["grown"]) == 3:
+            calls.append(len(data["target"]))
+            if len(calls) % 3 == 0:
+                raise OSError("the rows are gone")
+        return gather(self, draft, state, data, private)
+
+    def noted(self, draft, state, sums):
+        opened.append(int(sums["count"].sum()))
+        return combine(self, draft, state, sums)
+
+    monkeypatch.setattr(Boosting, "gather", failing)
+    monkeypatch.setattr(Boosting, "combine", noted)
+    given = scenario(tmp_path, "boosting")
+    draft = given.charter.model_copy(update={"timing": Timing(upload=5.0, attempts=2)})
+    (arm,) = simulate(given.model_copy(update={"charter": draft}))["arms"]
+    assert arm["state"] == "stopped"
+    assert calls and len(set(opened)) == 1

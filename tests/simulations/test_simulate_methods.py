@@ -43,10 +43,10 @@ def _quick(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def scenario(folder: Path, *, families: str = "", more: str = "") -> Path:
-    """Four departments of 36 rows with the same two labels."""
+def scenario(folder: Path, *, families: str = "", more: str = "", names: tuple[str, ...] = NAMES) -> Path:
+    """Departments of 36 rows with the same two labels."""
     text = more + "\nseed = 1\n" + CHARTER + families
-    for at, name in enumerate(NAMES):
+    for at, name in enumerate(names):
         random = np.random.default_rng(at)
         x = random.normal(size=(36, 4))
         value = x @ [1.0, -1.0, 0.5, 0.0] + 0.3 * random.normal(size=36)
@@ -105,11 +105,18 @@ def test_a_family_that_could_be_summed_over_two_is_refused_before_anything_runs(
         simulate(scenario(tmp_path, families=THREE), arms=["feddbe"])
 
 
-def test_with_a_floor_of_everybody_the_same_family_runs(tmp_path):
-    path = scenario(tmp_path, families=THREE)
-    path.write_text(path.read_text().replace("rounds = 2", "rounds = 1\ncohort = { floor = 4 }"))
+def test_with_a_floor_of_everybody_and_enough_others_the_same_family_runs(tmp_path):
+    path = scenario(tmp_path, families=THREE, names=(*NAMES, "hill", "dale"))
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 1\ncohort = { floor = 6 }"))
     (report,) = simulate(path, arms=["feddbe:fine_tune_epochs=1"])["arms"]
     assert report["state"] == "finished"
+
+
+def test_a_family_of_all_but_one_is_refused_for_the_one(tmp_path):
+    path = scenario(tmp_path, families=THREE)
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 1\ncohort = { floor = 4 }"))
+    with pytest.raises(TooFewDepartments, match="1 of 4 departments are in no family"):
+        simulate(path, arms=["feddbe"])
 
 
 def test_a_run_that_starts_from_the_last_version_of_another_begins_where_that_ended(tmp_path):

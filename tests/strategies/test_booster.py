@@ -245,6 +245,26 @@ def test_sums_that_are_no_histograms_are_rejected():
             method.combine(draft, state, wrong)
 
 
+def test_one_departments_lies_are_no_trees_that_nobody_can_receive():
+    """Rows of one output alone, or of nodes that are not there, would divide by no rows; a thousandfold
+    gradient would be a leap."""
+    draft = CASES["three labels"][0]
+    method, parts = build(draft), [cases.boosted_three(seed) for seed in range(3)]
+    honest = cases.rounds_of_sums(draft, parts)
+    missing = {name: array.copy() for name, array in honest.items()}
+    for array in missing.values():
+        array[0] = 0
+    elsewhere = {name: np.roll(array, 1, axis=1) for name, array in honest.items()}
+    for wrong, told in (
+        (missing, "other rows than one another"),
+        (elsewhere, "of no node"),
+        (honest | {"gradient": honest["gradient"] * 1000}, "larger than so many rows"),
+        (honest | {"hessian": honest["hessian"] * 1000}, "larger than so many rows"),
+    ):
+        with pytest.raises(SumRejected, match=told):
+            method.combine(draft, method.initial(draft), wrong)
+
+
 def test_what_does_not_fit_the_charter_is_said():
     with pytest.raises(ConfigError, match="no whole number of trees"):
         build(cases.boosting_draft()).terms(cases.boosting_draft().model_copy(update={"rounds": 12}))

@@ -146,6 +146,16 @@ def test_what_no_round_can_have_led_to_is_refused():
         method.check_received(SQUARED, states[1], 2, states[2], 2)
 
 
+def test_weights_before_any_round_are_refused():
+    """They would have the Hessians of values sent once more, perhaps over other departments."""
+    method, states = build(SQUARED), cases.rounds_of(SQUARED, [cases.lines(seed) for seed in range(3)])
+    again = {name: array.copy() for name, array in states[1].items()}
+    again[DONE][...] = 0.0
+    with pytest.raises(OutsideCharter, match="before any round"):
+        method.check_received(SQUARED, again, 1, states[0], 0)
+    method.check_received(SQUARED, states[0], 1, states[0], 0)  # a round in which nobody gave anything
+
+
 def test_sums_that_lead_beyond_the_limits_are_rejected():
     method, part = build(SQUARED), cases.lines(0)
     state = method.initial(SQUARED)

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from commonroot.client.models import LEAST, SLOPE
 from commonroot.client.out.onnx_graph.graph import OPSET_ML, Graph
+from commonroot.common.errors import ConfigError
 
+#: Trees with more nodes than this are no file that anybody wants.
+MOST_NODES: Final = 1 << 20
 Arrays = Mapping[str, NDArray[Any]]
 Writer = Callable[[Graph, Arrays, str], str]
 
@@ -62,6 +65,7 @@ def softplus(graph: Graph, value: str) -> str:
 
 def _trees(graph: Graph, arrays: Arrays, x: str) -> str:
     """One TreeEnsemble: inner nodes first numbered over all trees, then leaves, each giving to its tree's output."""
+    arrays = {**arrays, **unshared(arrays)}
     feature, threshold, value = arrays["feature"], arrays["threshold"], arrays["value"]
     left, right, offset = arrays["left"].astype(np.int64), arrays["right"].astype(np.int64), arrays["offset"]
     trees, nodes = feature.shape
@@ -110,6 +114,58 @@ def _trees(graph: Graph, arrays: Arrays, x: str) -> str:
         leaf_weights=graph.tensor(value[leaves[:, 0], leaves[:, 1]]),
     )
     return graph.node("Add", summed, graph.constant(offset))
+
+
+def unshared(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The tables of trees with every node that has several parents repeated for each: the runtime wants one parent.
+
+    Raises ConfigError where they would be too large for a file.
+    """
+    place = np.arange(arrays["left"].shape[1])
+    parents = np.zeros(arrays["left"].shape, dtype=np.int64)
+    for side in ("left", "right"):
+        tree, node = np.nonzero(arrays[side] != place)
+        np.add.at(parents, (tree, arrays[side][tree, node]), 1)
+    if parents.max(initial=0) <= 1:
+        return {}
+    names = ("feature", "threshold", "left", "right", "value")
+    whole, nodes = [], 0
+    for rows in zip(*(arrays[name] for name in names), strict=True):
+        table = dict(zip(names, rows, strict=True))
+        order, sides = _walked(table, MOST_NODES - nodes)
+        nodes += len(order)
+        whole.append({name: table[name][order] for name in names} | sides)
+    return {name: _stacked([table[name] for table in whole], arrays[name].dtype, name) for name in names}
+
+
+def _walked(table: Arrays, most: int) -> tuple[list[int], dict[str, NDArray[np.int64]]]:
+    """What every node of one tree was, its sides once each has one parent."""
+    order, sides = [0], {"left": [0], "right": [0]}
+    for at, was in enumerate(order):  # which grows meanwhile
+        for side, places in sides.items():
+            to = int(table[side][was])
+            places[at] = at if to == was else len(order)
+            if to != was:
+                order.append(to)
+                for one in sides.values():
+                    one.append(0)
+        if len(order) > most:
+            raise ConfigError(
+                f"these trees have more than {MOST_NODES:,} nodes where each has one parent, as ONNX wants it",
+                hint="grow trees of less depth over columns with fewer labels",
+            )
+    return order, {side: np.array(places, dtype=np.int64) for side, places in sides.items()}
+
+
+def _stacked(rows: list[NDArray[Any]], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Rows of one length, filled up with leaves of 0."""
+    most = max(len(row) for row in rows)
+    out = np.zeros((len(rows), most), dtype=dtype)
+    if name in ("left", "right"):
+        out[:] = np.arange(most)
+    for at, row in enumerate(rows):
+        out[at, : len(row)] = row
+    return out
 
 
 def _reached(left: NDArray[np.int64], right: NDArray[np.int64], leaf: NDArray[np.bool_]) -> NDArray[np.bool_]:

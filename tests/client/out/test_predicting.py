@@ -126,6 +126,25 @@ def test_an_existing_table_is_refused_and_replaced_only_when_asked(stays, new, t
     db.close()
 
 
+def test_what_predictions_are_written_to_is_for_its_owner_alone(stays, new, tmp_path):
+    predict(stays[0], new, out_url=f"sqlite:///{tmp_path}/out.db")
+    predict(stays[0], new, out=str(tmp_path / "out.csv"))
+    predict(stays[0], new, out=str(tmp_path / "out.parquet"))
+    for name in ("out.db", "out.csv", "out.parquet"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_tables_of_odd_names_are_tables(stays, new, tmp_path):
+    """Names are quoted, whatever stands in them; one statement stays one."""
+    url = f"sqlite:///{tmp_path}/out.db"
+    odd = ['x"; DROP TABLE y; --', "select", "main.predictions", "%(a)s", "é ü", "'q'"]
+    for table in odd:
+        predict(stays[0], new, out_url=url, table=table)
+    with sqlite3.connect(tmp_path / "out.db") as db:
+        assert {name for (name,) in db.execute("SELECT name FROM sqlite_master")} == set(odd)
+    db.close()
+
+
 def test_a_replacement_that_fails_leaves_the_old_table(stays, new, tmp_path):
     url = f"sqlite:///{tmp_path}/out.db"
     predict(stays[0], new, out_url=url)

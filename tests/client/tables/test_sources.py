@@ -211,6 +211,9 @@ def asked(folder, query, url="sqlite:///t.db"):
         ("INSERT INTO t VALUES (1, 'a', 'b', 'c', 'd')", "found a statement that writes"),
         ("DROP TABLE t", "found a statement that writes"),
         ("CREATE TABLE u (a)", "found a statement that writes"),
+        ("VACUUM INTO '{folder}/copy.db'", "found a statement that writes"),
+        ("ATTACH DATABASE '{folder}/other.db' AS other", "found a statement that writes"),
+        ("PRAGMA user_version = 7", "found a statement that writes"),
         ("SELECT 1; DELETE FROM t", "found several statements"),
         ("SELECT * FROM nowhere", "found a table that does not exist"),
         ("SELECT elsewhere FROM t", "found a column that does not exist"),
@@ -222,7 +225,7 @@ def asked(folder, query, url="sqlite:///t.db"):
 )
 def test_a_query_that_fails_or_writes_is_one_error_and_nothing_is_written(folder, query, says):
     before = (folder / "t.db").read_bytes()
-    assert says in asked(folder, query)
+    assert says in asked(folder, query.format(folder=folder))
     assert (folder / "t.db").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["t.csv", "t.db", "t.parquet"]
 
