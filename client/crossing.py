@@ -3,6 +3,7 @@
 Its last steps, on this department's rows (head, fine-tuning, calibration), are done again for every fold without the
 rows to be predicted.  What cannot be done again is the rounds: the backbone they ended with has seen training rows.
 So it is calibrated on validation rows alone, and whoever reads these predictions must know which rows are which.
+Where the rounds can be undone exactly (``Shared.anew``) they are, and no row is any different from the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from commonroot.client.data import Rows
 from commonroot.client.models import Model
 from commonroot.client.shared_models import Shared
 from commonroot.client.tasks import Floats, Task
-from commonroot.common.errors import TrainingDiverged
+from commonroot.common.errors import SumRejected, TrainingDiverged
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,15 @@ class Crossed:
 def crossed(task: Task, shared: Shared, parts: Parts, *, refits: bool) -> Crossed | None:
     """Predict every part's held-out rows; None where a fit does not converge.
 
+    A coordinator may have told of sums that rounds cannot be undone by; then nothing of its is kept.
+
+
     refits  False where the method has no step of its own to do again: the model is what it is on all rows
     """
     again = refits and len(parts) > 1
     try:
-        found = [_plain(shared.fit(part.fit) if again else shared.model) for part in parts]
-    except TrainingDiverged:
+        found = [_plain((shared.anew or shared.fit)(part.fit) if again else shared.model) for part in parts]
+    except (SumRejected, TrainingDiverged):
         return None
     outputs = np.concatenate([model.outputs(task, part.held.x) for model, part in zip(found, parts, strict=True)])
     fresh = ~np.concatenate([part.seen for part in parts])

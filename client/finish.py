@@ -7,7 +7,8 @@ validation  choose hyper-parameters, temperatures, and between the candidates; t
 test        score the models once all that is done
 
 With few validation rows, both are cut into folds: every row is predicted by fits to the other folds, so that each has
-a say.  The backbone has seen training rows in the rounds even so, and ``guard`` hears them as what they are.
+a say.  The backbone has seen training rows in the rounds even so, and ``guard`` hears them as what they are: unless
+the rounds can be undone for a fold, as those of ``shared-linear`` can.
 
 Intervals of values come from the kept predictions of validation rows, before anything is fitted again.
 
@@ -18,7 +19,7 @@ without a fine-tuning step fits neither again, so that none has rows the other l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -109,6 +110,8 @@ def decide(
     parts = solo.held_out(prepared, secret)
     contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret, parts=parts)
     best = contenders[0]
+    if offered and all(one.anew is not None for one in offered):  # the rounds are undone for every fold
+        parts = [replace(part, seen=np.zeros_like(part.seen)) for part in parts]
     seen = np.concatenate([part.seen for part in parts])
     y = np.concatenate([part.held.y for part in parts])
     alone = solo.chosen_elsewhere(task, contenders, parts)

@@ -35,12 +35,15 @@ class Shared:
     loss   mean loss on the validation rows, in multiples of the chance loss
     model  fitted to the training rows, calibrated on the validation rows
     fit    fits it to any rows, calibrated so
+    anew   the same, with the rounds as they would have been had this department given just these rows; None where
+           rounds cannot be undone
     """
 
     name: str
     loss: float = field(repr=False)
     model: Model = field(repr=False)
     fit: Callable[[Rows], Model] = field(repr=False)
+    anew: Callable[[Rows], Model] | None = field(default=None, repr=False)
 
 
 def shared_network(

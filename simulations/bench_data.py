@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from commonroot.common.errors import ConfigError
@@ -38,7 +36,7 @@ from commonroot.simulations.datasets.world import World
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
-from commonroot.simulations.transfer_figures import wape
+from commonroot.simulations.transfer_figures import explained, test_targets, wape
 
 Relation = Literal["<=", ">=", ""]
 Reports = Mapping[str, dict[str, Any]]
@@ -73,22 +71,10 @@ def mean_of_departments(found: Found) -> tuple[float, float]:
 
 
 def explained_of_all(found: Found) -> tuple[float, float]:
-    """1 - Σ(y - ŷ)² / Σ(y - ȳ)² over everybody's test rows, ȳ their common mean; departments report their own R².
-
-    A department's Σ(y - ŷ)² is (1 - R²) times its own Σ(y - ȳ_k)².
-    """
-    targets = {name: _test_targets(found.sections[name]) for name in found.reports}
-    everybody = np.concatenate(list(targets.values()))
-    total = float(np.square(everybody - everybody.mean()).sum())
-
-    def explained(key: str) -> float:
-        left = sum(
-            (1.0 - float(report[key])) * float(np.square(targets[name] - targets[name].mean()).sum())
-            for name, report in found.reports.items()
-        )
-        return 1.0 - left / total
-
-    return explained("chosen"), explained("alone")
+    """The share of everybody's variance explained at once; departments report that of their own."""
+    targets = [test_targets(found.sections[name]) for name in found.reports]
+    kept, alone = ([float(report[key]) for report in found.reports.values()] for key in ("chosen", "alone"))
+    return explained(kept, targets), explained(alone, targets)
 
 
 def absolute_share(found: Found) -> tuple[float, float]:
@@ -250,8 +236,3 @@ def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[Worl
         }
     )
     return world, scenario
-
-
-def _test_targets(section: Mapping[str, Any]) -> NDArray[np.float64]:
-    with np.load(section["test_path"], allow_pickle=False) as arrays:
-        return np.asarray(arrays[section["target"]], dtype=np.float64)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-import polars as pl
 
 from commonroot.client.data import DataConfig
 from commonroot.client.predicting import chosen_predictor, chosen_recommender
@@ -17,6 +16,7 @@ from commonroot.client.ratings import Ratings, read_book
 from commonroot.client.recommending import factorise
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
+from commonroot.simulations.transfer_figures import sales_and_levels
 from commonroot.strategies.als import ALS
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def _cost(found: Found, column: str) -> float:
         section = found.sections[name]
         task = section["task"]
         said = chosen_predictor(found.folders[name]).predict_file(Path(section["test_path"]))[column]
-        beside = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
-        demand = beside["sales"].to_numpy()
-        short = demand - np.maximum(np.asarray(said), 0.0) * beside["level"].to_numpy()
+        demand, level = sales_and_levels(section)
+        short = demand - np.maximum(np.asarray(said), 0.0) * level
         paid += float(np.where(short > 0, task["under_cost"] * short, -task["over_cost"] * short).sum())
         sold += float(demand.sum())
     return paid / sold

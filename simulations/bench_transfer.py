@@ -82,6 +82,15 @@ def least_gain(arm: Arm) -> float:
     return min(statistics.mean(one.gains["kept"]) for one in arm.departments)
 
 
+def least_error_gone(arm: Arm) -> float:
+    """% of squared error gone in the department that loses most, each a mean over seeds, from R²."""
+
+    def gone(alone: float, kept: float) -> float:
+        return 100.0 * (1.0 - (1.0 - kept) / (1.0 - alone))
+
+    return min(statistics.mean(map(gone, one.alone, one.kept)) for one in arm.departments)
+
+
 def number_worse(arm: Arm) -> float:
     """Departments significantly worse than their best local model."""
     return float(len(worse(arm.findings())))
@@ -133,7 +142,8 @@ CASES: Final = (
     Case("heart", "flamby", "mean gain over the best local model", mean_gain, ">=", -0.5),
     Case("heart", "flamby", _WORSE, number_worse, "<=", 0),
     Case("school", "quarter", "explained variance of all students", figure("explained_chosen"), ">=", 0.36),
-    Case("school", "quarter", "% of squared error gone, worst school", figure("worst_mse_gain"), ">=", -10.0),
+    Case("school", "quarter", "% of squared error gone, worst school over seeds", least_error_gone, ">=", -10.0),
+    Case("school", "quarter", "the same in the mean seed's own worst school", figure("worst_mse_gain"), ">=", -10.0),
     Case("films", "occupations", "mean RMSE", kept_score, "<=", 0.925),
     Case("films", "occupations", "largest |RMSE - pooled|", figure("largest_difference_to_pooled"), "<=", 1e-6),
     Case("films", "occupations", "least gain of a group, %", least_gain, ">=", 0.0),

@@ -46,20 +46,30 @@ def figures(
 
 def _school(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
     del scenario, folders
-    seen = []
-    for row in departments:
-        with np.load(world.departments[row["name"]]["test_path"], allow_pickle=False) as arrays:
-            seen.append(np.asarray(arrays["y"], dtype=np.float64))
-    everybody = np.concatenate(seen)
-    total = float(np.square(everybody - everybody.mean()).sum())
-    own = [float(np.square(y - y.mean()).sum()) for y in seen]
-    out = {}
-    for which in ("alone", "federated", "chosen"):
-        if all(row[which] is not None for row in departments):
-            errors = sum((1.0 - float(row[which])) * square for row, square in zip(departments, own, strict=True))
-            out[f"explained_{which}"] = 1.0 - errors / total
+    targets = [test_targets(world.departments[row["name"]]) for row in departments]
+    out = {
+        f"explained_{which}": explained([float(row[which]) for row in departments], targets)
+        for which in ("alone", "federated", "chosen")
+        if all(row[which] is not None for row in departments)
+    }
     shrunk = [100.0 * (1.0 - (1.0 - row["chosen"]) / (1.0 - row["alone"])) for row in departments if row["alone"] < 1]
     return out | {"worst_mse_gain": min(shrunk)}
+
+
+def test_targets(section: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(n,) what a department's test rows, kept as arrays, are to be predicted as."""
+    with np.load(section["test_path"], allow_pickle=False) as arrays:
+        return np.asarray(arrays[section["target"]], dtype=np.float64)
+
+
+def explained(own: Sequence[float], targets: Sequence[NDArray[np.float64]]) -> float:
+    """1 - Σ(y - ŷ)² / Σ(y - ȳ)² over everybody's test rows, ȳ their common mean; departments report their ``own`` R².
+
+    A department's Σ(y - ŷ)² is (1 - R²) times its own Σ(y - ȳ_k)².
+    """
+    everybody = np.concatenate(targets)
+    left = sum((1.0 - r2) * float(np.square(y - y.mean()).sum()) for r2, y in zip(own, targets, strict=True))
+    return 1.0 - left / float(np.square(everybody - everybody.mean()).sum())
 
 
 def _sales(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
@@ -74,9 +84,14 @@ def _sales(world: World, scenario: Scenario, folders: Path | None, departments: 
 def wape(folder: Path, section: Mapping[str, Any]) -> float:
     """Σ|sales - forecast| / Σ sales of one store; its model predicts multiples of a level that stands beside."""
     forecast = chosen_predictor(folder).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
-    levels = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
-    sales = levels["sales"].to_numpy()
-    return float(np.abs(sales - np.asarray(forecast) * levels["level"].to_numpy()).sum() / sales.sum())
+    sales, level = sales_and_levels(section)
+    return float(np.abs(sales - np.asarray(forecast) * level).sum() / sales.sum())
+
+
+def sales_and_levels(section: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What one store sold in each test row, and the level that its models predict multiples of; both (n,)."""
+    beside = pl.read_parquet(str(section["test_path"]).replace("-test", "-levels"))
+    return beside["sales"].to_numpy(), beside["level"].to_numpy()
 
 
 def _films(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:

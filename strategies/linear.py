@@ -18,6 +18,9 @@ S_k and g_k say less than the Gram matrix would: no entry of S_k is larger than 
 is one more sum over the same A_k, and with about as many λ as departments these sums can be taken apart: their poles
 lie at -λ = the eigenvalues of each A_k.  So there may be only as many λ as there would be sums if departments were
 divided into groups, one for each, none of which is too small to be summed (``check_roster``).
+
+With squared loss the opened Σ S_k is broadcast as well, so that a department can undo its own part: what w₀ would be
+had it given other rows, or none, is one more solution of the same equations, exact and at no message (``instead``).
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from commonroot.common.backbone.factors import Shapes, joined, split, triangle
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected, TooFewDepartments
 from commonroot.common.manifest import Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Roster
+from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Roster
 from commonroot.common.schema import CategoryColumn, Column, NumberColumn
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.whole_roster import fewest_summed, require_everybody
@@ -49,10 +52,13 @@ WEIGHT_LIMIT: Final = 1e3
 LOSS_LIMIT: Final = 16.0
 #: Newton steps for a department's own part, and the relative decrement at which they end.
 _STEPS, _CLOSE = 50, 1e-13
+#: A column of zeros has this curvature.
+_RIDGE: Final = 1e-9
 #: A margin's weight p(1 - p) counts as this at least, so that certain rows keep the Hessian regular.
 _LEAST: Final = 1e-10
 
 HIGH, LOW, HELD, DONE = "weights/high", "weights/low", "held", "done"
+CURVED_HIGH, CURVED_LOW = "curvature/high", "curvature/low"
 
 
 class SharedLinear(BaseModel):
@@ -76,6 +82,7 @@ class SharedLinear(BaseModel):
     ----------
     * squared loss: after the first round w₀ is that of the joint problem on everybody's rows, but for fixed-point
       rounding; the second contributes losses alone, so no Hessian is sent twice
+    * squared loss: what ``instead`` gives is the w₀ of the same rounds with those other rows of this department
     * logistic loss: every round is an exact Newton step of the joint problem
     """
 
@@ -136,9 +143,16 @@ class SharedLinear(BaseModel):
     # -- what travels ------------------------------------------------------------------------------------------------
 
     def broadcast(self, draft: Draft) -> Shapes:
-        """w₀ of every λ and output in two float32 parts, their validation losses so far, and rounds done."""
+        """w₀ of every λ and output in two float32 parts, their validation losses so far, and rounds done.
+
+        Of squared loss also the opened Hessians, as upper triangles in two parts.
+        """
         shape = (len(self.tried), self.outputs, _width(draft))
-        return ((HIGH, shape), (LOW, shape), (HELD, (len(self.tried),)), (DONE, ()))
+        usual: Shapes = ((HIGH, shape), (LOW, shape), (HELD, (len(self.tried),)), (DONE, ()))
+        if self.loss == "logistic":
+            return usual
+        curved = (len(self.tried), self.outputs, triangle(_width(draft)))
+        return (*usual, (CURVED_HIGH, curved), (CURVED_LOW, curved))
 
     def terms(self, draft: Draft) -> tuple[Term, ...]:
         """``hessian`` as upper triangles and ``gradient`` of every λ and output; ``held`` losses and their rows."""
@@ -177,6 +191,10 @@ class SharedLinear(BaseModel):
             raise OutsideCharter("weights were received that are from before any round")
         if not ((received[HELD] >= 0) & (received[HELD] <= LOSS_LIMIT * (1 + 1e-6))).all():
             raise OutsideCharter("the validation losses received are none")
+        if self.loss == "squared":
+            most = MOST_DEPARTMENTS * max(1.0, self.constant) * np.array(self.tried)[:, None, None]
+            if not (np.abs(joined(received[CURVED_HIGH], received[CURVED_LOW])) <= most * (1 + 1e-6)).all():
+                raise OutsideCharter("the Hessians received are of more departments than there can be")
 
     def check_roster(self, draft: Draft, roster: Roster) -> None:
         """Raise TooFewDepartments where sums over other departments, or of many λ, could be told apart.
@@ -219,12 +237,9 @@ class SharedLinear(BaseModel):
                 own, curvature = self.own_part(x, self.wanted(y)[:, output], shared, strength, gram=gram)
                 margins[:, output] = held_x @ (shared + own)
                 if solves:
-                    penalty = strength * self._penalty(len(own))
-                    inverse = np.linalg.inv(curvature + np.diag(penalty))
-                    left = np.diag(penalty) - penalty[:, None] * inverse * penalty
-                    most = float(penalty.max())  # which rounding might exceed
-                    out["hessian"][at, output] = np.clip(left[upper], -most, most)
-                    out["gradient"][at, output] = -penalty * own
+                    hessian, out["gradient"][at, output] = self._left(own, curvature, strength)
+                    most = strength * float(self._penalty(len(own)).max())  # which rounding might exceed
+                    out["hessian"][at, output] = np.clip(hessian[upper], -most, most)
             if known and len(held_x):
                 out["held"][at] = np.minimum(self.losses(margins, held_y), LOSS_LIMIT).sum()
         if known:
@@ -266,6 +281,42 @@ class SharedLinear(BaseModel):
                 size /= 2
             own, value = own - size * step, trial
         return own, _weighted_gram(x, _sigmoid(base + x @ own))
+
+    def _left(self, own: Doubles, curvature: Doubles, strength: float) -> tuple[Doubles, Doubles]:
+        """S and g: what a solved own part leaves of the loss as a function of w₀."""
+        penalty = strength * self._penalty(len(own))
+        inverse = np.linalg.inv(curvature + np.diag(penalty))
+        return np.diag(penalty) - penalty[:, None] * inverse * penalty, -penalty * own
+
+    def instead(
+        self, state: Tensors, at: int, gave: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]
+    ) -> Doubles:
+        """w₀ (columns,) of the λ at that position, had this department given the ``other`` x, y and not those it gave.
+
+        Of squared loss.  The coordinator solved (Σ S + μD) w₀ = -Σ g, with g where all weights are 0; this exchanges
+        one summand on either side.  A department that was missing from the sum takes something off that is not there:
+        the rows that it takes off then speak against the shared part.
+
+        Raises SumRejected where the equations have no solution, which honest sums always have.
+        """
+        shared = weights_of(state)[at, 0]
+        width, strength = len(shared), self.tried[at]
+        upper = np.triu_indices(width)
+        full = np.zeros((width, width))
+        full[upper] = full.T[upper] = joined(state[CURVED_HIGH], state[CURVED_LOW])[at, 0]
+        full += np.diag(np.maximum(self.ridge * self._penalty(width), _RIDGE))
+        pull = full @ shared
+        for (x, y), sign in ((gave, -1.0), (other, 1.0)):
+            own, curvature = self.own_part(x, y, np.zeros(width), strength)
+            hessian, slope = self._left(own, curvature, strength)
+            full, pull = full + sign * hessian, pull - sign * slope
+        try:
+            found = np.linalg.solve(full, pull)
+        except np.linalg.LinAlgError as error:
+            raise SumRejected("the Hessians received cannot be those of a sum with this department's in it") from error
+        if not np.linalg.norm(found) <= WEIGHT_LIMIT:
+            raise SumRejected("the Hessians received cannot be those of a sum with this department's in it")
+        return np.asarray(found)
 
     def wanted(self, y: NDArray[np.generic]) -> Doubles:
         """(n, outputs) what each weight vector is to tell."""
@@ -322,7 +373,7 @@ class SharedLinear(BaseModel):
             full = np.zeros((*weights.shape, weights.shape[-1]))
             full[..., upper[0], upper[1]] = full[..., upper[1], upper[0]] = hessian
             # a column that is 0 in all rows has neither slope nor curvature, and stays at 0
-            full += np.diag(np.maximum(penalty, 1e-9))
+            full += np.diag(np.maximum(penalty, _RIDGE))
             try:
                 weights = weights - np.linalg.solve(full, (gradient + penalty * weights)[..., None])[..., 0]
             except np.linalg.LinAlgError as error:
@@ -331,6 +382,8 @@ class SharedLinear(BaseModel):
             if not longest <= WEIGHT_LIMIT:
                 raise SumRejected(f"weights of length {longest:.3g}; the limit is {WEIGHT_LIMIT:g}")
             following[HIGH], following[LOW] = split(weights)
+            if self.loss == "squared":
+                following[CURVED_HIGH], following[CURVED_LOW] = split(hessian)
         following[DONE] = np.asarray(float(state[DONE]) + 1, dtype=np.float32)
         return following
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from commonroot.client.baselines.columns import fit_label, fit_value
 from commonroot.client.baselines.recipe import GRID, LINEAR, TREES, Kind, Recipe
@@ -84,8 +85,14 @@ def fit(recipe: Recipe, task: Task, rows: Rows) -> Model:
     rows = bounded(learnable(task, rows), most=MOST_KERNEL_ROWS if recipe.kind == "rbf" else MOST_ROWS)
     if not len(rows):
         raise ConfigError("there are no rows to fit a baseline to")
-    with threadpool_limits(limits=1) if rows.x.size <= MANY_CELLS else nullcontext():
+    with _threads().limit(limits=1) if rows.x.size <= MANY_CELLS else nullcontext():
         return _fitted(recipe, task, rows)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Who has threads.  Looking through all loaded libraries takes longer than many a fit."""
+    return ThreadpoolController()
 
 
 def _fitted(recipe: Recipe, task: Task, rows: Rows) -> Model:

@@ -15,7 +15,7 @@ from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Draft, Method, Training
-from commonroot.common.errors import TrainingDiverged
+from commonroot.common.errors import SumRejected, TrainingDiverged
 from commonroot.strategies import build
 
 NAMES = tuple("abcd")
@@ -101,11 +101,31 @@ def test_two_federated_models_are_told_apart(few_recipes):
     assert single.report == listed.report
 
 
-def test_a_federated_model_that_will_not_converge_is_left_out(few_recipes):
+def test_where_rounds_can_be_undone_every_row_judges(few_recipes):
+    """14 training and 6 validation rows: 20 that no fit has seen, where else 6 decide and 14 may only speak against"""
+    draft, prepared = draft_of(), prepared_of(train=14, validation=6)
+    best = alone.candidates(draft, prepared, epochs=0, secret=7)[0]
+    undone = []
+
+    def anew(rows):
+        undone.append(len(rows))
+        return best.fit(rows)
+
+    options = {"secret": 7, "version": 2, "epochs": 0, "refits": True}
+    usual = Shared("usual", 0.0, best.fit(prepared.train), best.fit)
+    both = (usual, dataclasses.replace(usual, anew=anew))
+    found = [finish.decide(draft, prepared, one, **options).report for one in both]
+    assert [report["reason"].split(" validation")[0] for report in found] == ["on 6", "on 20"]
+    assert ["training" in report["evidence"] for report in found] == [True, False]
+    assert len(undone) == 6 and sum(20 - rows for rows in undone) == 20
+
+
+@pytest.mark.parametrize("error", [TrainingDiverged, SumRejected])
+def test_a_federated_model_that_will_not_converge_is_left_out(error, few_recipes):
     draft, prepared = draft_of(), prepared_of()
 
     def diverge(rows):
-        raise TrainingDiverged("no")
+        raise error("no")
 
     wild = Shared("wild", 0.0, alone.candidates(draft, prepared, epochs=0, secret=7)[0].fit(prepared.train), diverge)
     report = finish.decide(draft, prepared, wild, secret=7, version=2, epochs=0, refits=True).report

@@ -164,6 +164,16 @@ def test_measures_worked_by_hand():
     assert np.isnan(small(10)(mixed))
 
 
+def test_the_worst_department_is_the_worst_over_seeds():
+    """errors .2 → .22 and .2 → .18 are -10 % and +10 % in two seeds, so 0 in all; the other loses 5 % in both"""
+    cells = [Cell("school", "quarter", "charter", seed) for seed in (1, 2)]
+    found = {
+        cell: result(cell, [row("a", change), row("b", -1.0)]) for cell, change in zip(cells, (-2.0, 2.0), strict=True)
+    }
+    [arm] = arms(found)
+    assert bench_transfer.least_error_gone(arm) == pytest.approx(-5.0)
+
+
 def test_every_row_has_a_dataset_that_there_is():
     for case in CASES:
         known = get(case.dataset).protocols

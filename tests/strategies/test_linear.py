@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from commonroot.common.backbone.factors import split
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.strategies import build
-from commonroot.strategies.linear import DONE, HELD, HIGH, weights_of
+from commonroot.strategies.linear import CURVED_HIGH, CURVED_LOW, DONE, HELD, HIGH, weights_of
 
 SQUARED = cases.linear_draft(rounds=2)
 LOGISTIC = cases.linear_draft(rounds=8, loss="logistic", labels="no|yes")
@@ -179,3 +180,32 @@ def test_what_does_not_fit_the_charter_is_said():
         method.gather(SQUARED, state, part | {"x": part["x"] * 20}, {})
     with pytest.raises(DataError, match="outside the charter's range"):
         method.gather(SQUARED, state, part | {"y": part["y"] + 3}, {})
+
+
+def test_a_department_can_undo_its_own_part_exactly():
+    """w₀ as it would be had the last department kept every third row to itself: the joint problem without them."""
+    parts = [cases.lines(seed) for seed in range(4)]
+    method, state = build(SQUARED), cases.rounds_of(SQUARED, parts)[-1]
+    gave = parts[-1]["x"], parts[-1]["y"]
+    some = np.arange(len(gave[1])) % 3 != 0
+    other = gave[0][some], gave[1][some]
+    without = [*parts[:-1], {**parts[-1], "x": other[0], "y": other[1]}]
+    for at, strength in enumerate(method.tried):
+        wanted = joint(SQUARED, without, strength)[0]
+        np.testing.assert_allclose(method.instead(state, at, gave, other), wanted, atol=1e-7)
+        assert np.abs(wanted - weights_of(state)[at, 0]).max() > 1e-4
+
+
+def test_sums_that_cannot_be_undone_are_refused():
+    """All curvature that was opened is said to be this department's, and more: nothing is left to solve with."""
+    parts = [cases.lines(seed) for seed in range(3)]
+    method, state = build(SQUARED), dict(cases.rounds_of(SQUARED, parts)[-1])
+    for name in (CURVED_HIGH, CURVED_LOW):
+        state[name] = np.zeros_like(state[name])
+    x, y = parts[0]["x"], parts[0]["y"]
+    own, curvature = method.own_part(x, y, np.zeros(x.shape[1]), method.tried[0])
+    left, _ = method._left(own, curvature, method.tried[0])
+    least = left - method.ridge * np.diag(penalty(method, len(left)))
+    state[CURVED_HIGH][0, 0], state[CURVED_LOW][0, 0] = split(least[np.triu_indices(len(left))])
+    with pytest.raises(SumRejected):
+        method.instead(state, 0, (x, y), (x[:0], y[:0]))

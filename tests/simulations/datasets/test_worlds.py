@@ -37,7 +37,7 @@ DEPARTMENTS = {
     ("office", "googlenet"): 3,
     ("sales", "weeks-13"): 45,
     ("school", "quarter"): 139,
-    ("school", "linear"): 139,
+    ("school", "network"): 139,
     ("sentiment", "even"): 4,
     ("sentiment", "uneven"): 4,
     ("stars", "raw"): 4,
