@@ -4,7 +4,8 @@ even   each category labels 200 reviews
 uneven 1,000, 200, 50 and 50
 
 Rows are 5,000 counts of words and pairs of words as published with DANN (Ganin et al., 2016, arXiv:1505.07818), here as
-log(1 + count) of unit length.  The published test files test.
+log(1 + count) · rarity, of unit length.  Each category takes the rarity of its words from all 2,000 reviews of its own
+training file: what is scarce in these protocols is labels, not reviews.  The published test files test.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ def labels(path: Path) -> tuple[Any, NDArray[np.str_]]:
     return counts, np.where(y > 0, "pleased", "displeased")
 
 
-def features(counts: Any) -> NDArray[np.float32]:
-    """Sparse counts as dense rows of log(1 + count), of unit length."""
-    x = np.log1p(counts.toarray())
+def rarity(counts: Any) -> NDArray[np.float64]:
+    """(5,000,) log of the inverse share of these reviews that have a word, plus 1."""
+    return np.asarray(np.log((1.0 + counts.shape[0]) / (1.0 + np.diff(counts.tocsc().indptr))) + 1.0)
+
+
+def features(counts: Any, rare: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Sparse counts as dense rows of log(1 + count) · rarity, of unit length."""
+    x = np.log1p(counts.toarray()) * rare
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return np.asarray(x, dtype=np.float32)
 
@@ -48,11 +54,12 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
     for at, name in enumerate(CATEGORIES):
         many = labelled[(at - turn) % len(CATEGORIES)]
         counts, y = labels(source / f"{name}_train.svmlight")
+        rare = rarity(counts)
         learn, _ = stratified(y, per_class=many // 2, seed=seed)
-        write_npz(target / f"{name}-learn.npz", features(counts[learn]), y[learn])
+        write_npz(target / f"{name}-learn.npz", features(counts[learn], rare), y[learn])
         counts, y = labels(source / f"{name}_test.svmlight")
         _, held = stratified(y, share=TESTED / len(y), seed=seed)
-        write_npz(target / f"{name}-test.npz", features(counts[held]), y[held])
+        write_npz(target / f"{name}-test.npz", features(counts[held], rare), y[held])
         departments[name] = section(
             target, name, target_column="y", task="binary", labels=["displeased", "pleased"], scaling="table", seed=seed
         )
