@@ -65,12 +65,12 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
         )
     charter = {
         # what pleases is said alike everywhere, so one head serves all; thousands of words invite learning by heart
-        "rounds": 6,
+        "rounds": 9,
         "method": {
             "name": "fedavg-ft",
             "options": {"epochs": 1, "head": "shared", "outputs": 1, "fine_tune_epochs": 2},
         },
-        "training": {"learning_rate": 0.02, "weight_decay": 0.05},
+        "training": {"learning_rate": 0.02, "weight_decay": 0.2},
         "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32], "activation": "tanh"},
     }
     return World(departments, charter, "four product categories tell pleased reviews from displeased ones")
