@@ -23,6 +23,8 @@ from commonroot.simulations.datasets.world import Dataset, World
 CATEGORIES: Final = ("books", "dvd", "electronics", "kitchen")
 WORDS: Final = 5000
 LABELLED: Final = {"even": (200, 200, 200, 200), "uneven": (1000, 200, 50, 50)}
+#: With so many labels or fewer, half of them are held out.
+FEW: Final = 50
 #: Test reviews used per category; the estimate of an accuracy has a standard error below 0.8 points.
 TESTED: Final = 2000
 
@@ -61,7 +63,15 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
         _, held = stratified(y, share=TESTED / len(y), seed=seed)
         write_npz(target / f"{name}-test.npz", features(counts[held], rare), y[held])
         departments[name] = section(
-            target, name, target_column="y", task="binary", labels=["displeased", "pleased"], scaling="table", seed=seed
+            target,
+            name,
+            target_column="y",
+            task="binary",
+            labels=["displeased", "pleased"],
+            scaling="table",
+            # its few labels teach the others little; told to its guard they show what the others taught
+            validation=0.5 if many <= FEW else 0.2,
+            seed=seed,
         )
     charter = {
         # what pleases is said alike everywhere, so one head serves all; thousands of words invite learning by heart
