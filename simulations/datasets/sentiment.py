@@ -23,6 +23,8 @@ from commonroot.simulations.datasets.world import Dataset, World
 CATEGORIES: Final = ("books", "dvd", "electronics", "kitchen")
 WORDS: Final = 5000
 LABELLED: Final = {"even": (200, 200, 200, 200), "uneven": (1000, 200, 50, 50)}
+#: Rounds, batch and learning rate, by validation losses: a thousand labels make many steps of a pass, two hundred few.
+PACE: Final = {"even": (9, 16, 0.02), "uneven": (5, 64, 0.04)}
 #: With so many labels or fewer, half of them are held out.
 FEW: Final = 50
 #: Test reviews used per category; the estimate of an accuracy has a standard error below 0.8 points.
@@ -49,9 +51,10 @@ def features(counts: Any, rare: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(x, dtype=np.float32)
 
 
-def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -> World:
+def write(source: Path, target: Path, *, seed: int, protocol: str) -> World:
     """Four categories with so many labelled reviews each; which of them lead is drawn for each seed."""
     departments = {}
+    labelled, (rounds, batch, rate) = LABELLED[protocol], PACE[protocol]
     turn = seed % len(CATEGORIES)
     for at, name in enumerate(CATEGORIES):
         many = labelled[(at - turn) % len(CATEGORIES)]
@@ -75,12 +78,12 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
         )
     charter = {
         # what pleases is said alike everywhere, so one head serves all; thousands of words invite learning by heart
-        "rounds": 9,
+        "rounds": rounds,
         "method": {
             "name": "fedavg-ft",
             "options": {"epochs": 1, "head": "shared", "outputs": 1, "fine_tune_epochs": 2},
         },
-        "training": {"learning_rate": 0.02, "weight_decay": 0.2},
+        "training": {"batch": batch, "learning_rate": rate, "weight_decay": 0.2},
         "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32], "activation": "tanh"},
     }
     return World(departments, charter, "four product categories tell pleased reviews from displeased ones")
@@ -90,5 +93,5 @@ DATASET = Dataset(
     "sentiment",
     "amazon-mdsd",
     "sentiment of reviews in four product categories",
-    {name: partial(write, labelled=labelled) for name, labelled in LABELLED.items()},
+    {name: partial(write, protocol=name) for name in LABELLED},
 )
