@@ -25,7 +25,7 @@ SITES: Final = {
 }
 CLASSES: Final = 10
 SHOTS: Final = 3
-ROUNDS: Final = {"surf": 40, "googlenet": 15}
+ROUNDS: Final = {"surf": 40, "googlenet": 12}
 
 
 def rows(source: Path, kind: str, site: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -66,7 +66,7 @@ def write(source: Path, target: Path, *, seed: int, kind: str) -> World:
         "backbone": {
             "family": "mlp",
             "inputs": width,
-            "widths": [256 if kind == "surf" else 64],
+            "widths": [256],
             "activation": "tanh",
         },
     }
