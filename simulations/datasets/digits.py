@@ -215,14 +215,36 @@ def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArra
 #: One head for all, of ten digits.
 _COMMON_HEAD: Final = {"name": "fedavg-ft", "options": {"head": "shared", "outputs": 10}}
 _OWN_HEADS: Final = {"name": "fedper"}
+#: Chosen on validation rows of seeds 101 and 102.  A few dozen images are learned by heart in a few rounds; what
+#: keeps a network from it is decay fifty times the usual, and rounds enough to learn slowly.
+_TRAINING: Final = {"weight_decay": 0.005}
+#: A big department weighs no more than the others, and none moves the backbone far.
+_WARY: Final = {**_TRAINING, "weight_cap": 60, "update_clip": 1.0}
+_FAMILY: Final = {"name": "digits", "outputs": 10, "labels": list(map(str, TEN))}
+_USUAL: Final[Mapping[str, Any]] = {
+    "rounds": 50,
+    "method": _OWN_HEADS,
+    "training": _TRAINING,
+    "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [64, 32]},
+}
+_DEEPER: Final = {
+    "rounds": 60,
+    "training": {**_TRAINING, "learning_rate": 0.1},
+    "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [128, 64, 32]},
+}
+#: Each with what its charter has that is not usual.
 SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[str, Any], str]]] = MappingProxyType(
     {
-        "het": (het, _OWN_HEADS, "six departments predict six different things of a digit"),
-        "tiny": (tiny, _COMMON_HEAD, "two big departments and six tiny ones read digits"),
-        "skew": (skew, _OWN_HEADS, "eight departments meet three of ten digits each"),
-        "dom": (dom, _OWN_HEADS, "eight departments read digits from eight scanners"),
-        "bad": (bad, _OWN_HEADS, "six sound departments, one with shuffled pixels and one with random labels"),
-        "dir": (dirichlet, _COMMON_HEAD, "eight departments learned from few digits and are tested on all"),
+        "het": (het, _DEEPER, "six departments predict six different things of a digit"),
+        "tiny": (tiny, {"method": _COMMON_HEAD}, "two big departments and six tiny ones read digits"),
+        "skew": (skew, {}, "eight departments meet three of ten digits each"),
+        "dom": (dom, {}, "eight departments read digits from eight scanners"),
+        "bad": (
+            bad,
+            {"training": _WARY, "families": [_FAMILY]},
+            "six sound departments, one with shuffled pixels and one with random labels",
+        ),
+        "dir": (dirichlet, {"method": _COMMON_HEAD}, "eight departments learned from few digits and are tested on all"),
     }
 )
 
@@ -230,7 +252,7 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
 def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
     """The departments of one scenario; ``source`` is not read."""
     del source
-    made, method, about = SCENARIOS[scenario]
+    made, unusual, about = SCENARIOS[scenario]
     departments = {}
     for holding in made(np.random.default_rng([0x64656774, list(SCENARIOS).index(scenario), seed])):
         y = holding.named(holding.digits)
@@ -240,12 +262,7 @@ def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
         if holding.labels is not None:
             task = {"task": "binary" if len(holding.labels) == 2 else "classification", "labels": list(holding.labels)}
         departments[holding.name] = section(target, holding.name, target_column="y", scaling="table", seed=seed, **task)
-    charter = {
-        "rounds": 30,
-        "method": dict(method),
-        "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [64, 32]},
-    }
-    return World(departments, charter, about)
+    return World(departments, {**_USUAL, **unusual}, about)
 
 
 def _protocol(scenario: str) -> Callable[..., World]:
