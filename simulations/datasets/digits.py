@@ -220,7 +220,6 @@ _OWN_HEADS: Final = {"name": "fedper"}
 _TRAINING: Final = {"weight_decay": 0.005}
 #: A big department weighs no more than the others, and none moves the backbone far.
 _WARY: Final = {**_TRAINING, "weight_cap": 60, "update_clip": 1.0}
-_FAMILY: Final = {"name": "digits", "outputs": 10, "labels": list(map(str, TEN))}
 _USUAL: Final[Mapping[str, Any]] = {
     "rounds": 50,
     "method": _OWN_HEADS,
@@ -241,7 +240,7 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
         "dom": (dom, {}, "eight departments read digits from eight scanners"),
         "bad": (
             bad,
-            {"training": _WARY, "families": [_FAMILY]},
+            {"method": _COMMON_HEAD, "training": _WARY},
             "six sound departments, one with shuffled pixels and one with random labels",
         ),
         "dir": (dirichlet, {"method": _COMMON_HEAD}, "eight departments learned from few digits and are tested on all"),
