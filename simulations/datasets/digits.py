@@ -216,7 +216,7 @@ def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArra
 _COMMON_HEAD: Final = {"name": "fedavg-ft", "options": {"head": "shared", "outputs": 10}}
 _OWN_HEADS: Final = {"name": "fedper"}
 #: A few dozen images are learned by heart in a few rounds; what keeps a network from it is decay fifty times the usual,
-#: and rounds enough to learn slowly.  Found on validation rows of het (seeds 101, 102), where the loss of what is shared
+#: and rounds enough to learn slowly.  Found on validation rows of het (seeds 101, 102), where the shared model's loss
 #: fell from 0.16 to 0.10 of chance; it fell in tiny, skew and dom too (seed 101).
 _TRAINING: Final = {"weight_decay": 0.005}
 #: A big department weighs no more than the others, and none moves the backbone far.  With it one head for all has a
