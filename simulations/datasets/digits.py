@@ -240,15 +240,40 @@ _TWO: Final = {
     },
 }
 _OWN_HEADS: Final = {"name": "fedper"}
+#: A few dozen images are learned by heart in a few rounds; what keeps a network from it is decay fifty times the usual,
+#: and rounds enough to learn slowly.  Found on validation rows of het (seeds 101, 102), where the shared model's loss
+#: fell from 0.16 to 0.10 of chance; it fell in tiny, skew and dom too (seed 101).
+_TRAINING: Final = {"weight_decay": 0.005}
+#: A big department weighs no more than the others, and none moves the backbone far.  With it one head for all has a
+#: lower loss on validation rows of bad (seeds 101, 102) than private heads, 0.28 against 0.33.
+_WARY: Final = {**_TRAINING, "weight_cap": 60, "update_clip": 1.0}
+_USUAL: Final[Mapping[str, Any]] = {
+    "rounds": 50,
+    "method": _OWN_HEADS,
+    "training": _TRAINING,
+    "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [64, 32]},
+}
+#: One missing of the four with other names leaves three.
+_APART: Final[Mapping[str, Any]] = {"rounds": 30, "method": _TWO, "training": {}, "cohort": {"floor": 8}}
+_DEEPER: Final = {
+    "rounds": 60,
+    "training": {**_TRAINING, "learning_rate": 0.1},
+    "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [128, 64, 32]},
+}
+#: Each with what its charter has that is not usual.
 SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[str, Any], str]]] = MappingProxyType(
     {
-        "het": (het, _OWN_HEADS, "six departments predict six different things of a digit"),
-        "tiny": (tiny, _COMMON_HEAD, "two big departments and six tiny ones read digits"),
-        "skew": (skew, _OWN_HEADS, "eight departments meet three of ten digits each"),
-        "dom": (dom, _OWN_HEADS, "eight departments read digits from eight scanners"),
-        "bad": (bad, _OWN_HEADS, "six sound departments, one with shuffled pixels and one with random labels"),
-        "dir": (dirichlet, _COMMON_HEAD, "eight departments learned from few digits and are tested on all"),
-        "groups": (groups, _TWO, "nine departments read digits, and four of them call them by other names"),
+        "het": (het, _DEEPER, "six departments predict six different things of a digit"),
+        "tiny": (tiny, {"method": _COMMON_HEAD}, "two big departments and six tiny ones read digits"),
+        "skew": (skew, {}, "eight departments meet three of ten digits each"),
+        "dom": (dom, {}, "eight departments read digits from eight scanners"),
+        "bad": (
+            bad,
+            {"method": _COMMON_HEAD, "training": _WARY},
+            "six sound departments, one with shuffled pixels and one with random labels",
+        ),
+        "dir": (dirichlet, {"method": _COMMON_HEAD}, "eight departments learned from few digits and are tested on all"),
+        "groups": (groups, _APART, "nine departments read digits, and four of them call them by other names"),
     }
 )
 
@@ -256,7 +281,7 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
 def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
     """The departments of one scenario; ``source`` is not read."""
     del source
-    made, method, about = SCENARIOS[scenario]
+    made, unusual, about = SCENARIOS[scenario]
     departments = {}
     for holding in made(np.random.default_rng([0x64656774, list(SCENARIOS).index(scenario), seed])):
         y = holding.named(holding.digits)
@@ -266,14 +291,7 @@ def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
         if holding.labels is not None:
             task = {"task": "binary" if len(holding.labels) == 2 else "classification", "labels": list(holding.labels)}
         departments[holding.name] = section(target, holding.name, target_column="y", scaling="table", seed=seed, **task)
-    charter: dict[str, Any] = {
-        "rounds": 30,
-        "method": dict(method),
-        "backbone": {"family": "mlp", "inputs": SIDE * SIDE, "widths": [64, 32]},
-    }
-    if scenario == "groups":
-        charter["cohort"] = {"floor": len(departments) - 1}  # one missing of the four leaves three
-    return World(departments, charter, about)
+    return World(departments, {**_USUAL, **unusual}, about)
 
 
 def _protocol(scenario: str) -> Callable[..., World]:
