@@ -17,6 +17,7 @@ from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, Phase, Strategy
 from commonroot.strategies.booster import Boosting
+from commonroot.strategies.dann import DANN
 from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
 from commonroot.strategies.feddbe import FedDBE
@@ -26,6 +27,7 @@ from commonroot.strategies.norms import FedBN
 from commonroot.strategies.personal import FedPer, FedRep
 from commonroot.strategies.proximal import FedProx
 from commonroot.strategies.reptile import Reptile
+from commonroot.strategies.self_training import SelfTraining
 from commonroot.strategies.statistics import Statistics
 
 __all__ = [
@@ -57,6 +59,8 @@ STRATEGIES: Final = MappingProxyType(
             FedBN,
             Ditto,
             Reptile,
+            SelfTraining,
+            DANN,
             Structure,
             Local,
         )

@@ -1,7 +1,8 @@
 """Amazon product reviews in four categories (Blitzer, Dredze, Pereira, ACL 2007): was the reviewer pleased?
 
-even   each category labels 200 reviews
-uneven 1,000, 200, 50 and 50
+even        each category labels 200 reviews
+uneven      1,000, 200, 50 and 50
+unlabelled  three categories label all of their 2,000, the fourth, another for every seed, none of its 2,000
 
 Rows are 5,000 counts of words and pairs of words as published with DANN (Ganin et al., 2016, arXiv:1505.07818), here as
 log(1 + count) of unit length.  The published test files test.
@@ -69,9 +70,50 @@ def write(source: Path, target: Path, *, seed: int, labelled: tuple[int, ...]) -
     return World(departments, charter, "four product categories tell pleased reviews from displeased ones")
 
 
+def write_unlabelled(source: Path, target: Path, *, seed: int) -> World:
+    """Three categories with all their labels; the fourth has reviews to read, and labels only to be tested on."""
+    departments = {}
+    for name in CATEGORIES:
+        labelled = name != unlabelled(seed)
+        counts, y = labels(source / f"{name}_train.svmlight")
+        if labelled:
+            write_npz(target / f"{name}-learn.npz", features(counts), y)
+        else:
+            np.savez(target / f"{name}-learn.npz", X=features(counts))
+        counts, y = labels(source / f"{name}_test.svmlight")
+        _, held = stratified(y, share=TESTED / len(y), seed=seed)
+        write_npz(target / f"{name}-test.npz", features(counts[held]), y[held])
+        own: dict[str, Any] = {} if labelled else {"labelled": False}
+        departments[name] = section(
+            target,
+            name,
+            target_column="y",
+            task="binary",
+            labels=["displeased", "pleased"],
+            scaling="table",
+            seed=seed,
+            **own,
+        )
+    charter = {
+        "rounds": 12,
+        "method": {"name": "dann", "options": {"epochs": 1, "outputs": 1, "trust": 1.0, "confusion": 0.0}},
+        "training": {"learning_rate": 0.01, "weight_decay": 0.03, "batch": 32},
+        "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32], "activation": "tanh"},
+    }
+    return World(departments, charter, "three product categories with labels, and one that has none to learn from")
+
+
+def unlabelled(seed: int) -> str:
+    """The category without labels."""
+    return CATEGORIES[seed % len(CATEGORIES)]
+
+
 DATASET = Dataset(
     "sentiment",
     "amazon-mdsd",
     "sentiment of reviews in four product categories",
-    {name: partial(write, labelled=labelled) for name, labelled in LABELLED.items()},
+    {
+        **{name: partial(write, labelled=labelled) for name, labelled in LABELLED.items()},
+        "unlabelled": write_unlabelled,
+    },
 )
