@@ -25,9 +25,10 @@ from typing import Any, Final
 import numpy as np
 
 from commonroot.client import alone as solo
+from commonroot.client.alone import network
 from commonroot.client.choice import ALONE, Choice, choose
 from commonroot.client.crossing import crossed
-from commonroot.client.data import Prepared, judged
+from commonroot.client.data import Prepared, Rows, judged
 from commonroot.client.evaluated import figures
 from commonroot.client.guard import mixed
 from commonroot.client.metrics import POINTS, gain
@@ -36,7 +37,8 @@ from commonroot.client.predictor import Predictor, mix
 from commonroot.client.reliability import changed, reliability
 from commonroot.client.shared_models import Shared, shared_network
 from commonroot.client.tasks import Task, score
-from commonroot.client.trainer import Private
+from commonroot.client.trainer import Private, Trainer
+from commonroot.client.unlabelled import NO_LABELS, nothing_known
 from commonroot.common.charter import Draft
 from commonroot.strategies.base import Phase, Strategy, Tensors
 
@@ -77,6 +79,8 @@ def conclude(
     secret             the department's own seed
     version            of the broadcast
     """
+    if not prepared.labelled:
+        return _without_labels(draft, strategy, prepared, received, private, secret=secret, version=version)
     shared = shared_network(draft, strategy, prepared, received, private, secret=secret, version=version)
     return decide(
         draft,
@@ -132,14 +136,14 @@ def decide(
     arms = _arms(models, choice)
     report = _report(task, prepared, contenders, offered, choice, arms, secret)
     report["validation"] = figures(prepared.task, alone[fresh], [one[fresh] for one in said.values()], y[fresh])
-    about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")} | {
-        "federation": draft.federation,
-        "charter": draft.name,
-        "method": draft.method.name,
-        "version": version,
-    }
+    about = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")}
+    about |= _provenance(draft, version)
     predictor = Predictor(task, prepared.features, arms[choice.kept], about)
     return Conclusion(predictor, report)
+
+
+def _provenance(draft: Draft, version: int) -> dict[str, Any]:
+    return {"federation": draft.federation, "charter": draft.name, "method": draft.method.name, "version": version}
 
 
 def _arms(models: dict[str, Model], choice: Choice) -> dict[str, Members]:
@@ -149,6 +153,49 @@ def _arms(models: dict[str, Model], choice: Choice) -> dict[str, Members]:
         arms["both"] = ((0.5, models[ALONE]), (0.5, models["federated"]))
     arms.setdefault(choice.kept, tuple((weight, models[name]) for name, weight in choice.weights.items()))
     return arms
+
+
+def _without_labels(
+    draft: Draft,
+    strategy: Strategy,
+    prepared: Prepared,
+    received: Tensors,
+    private: Private,
+    *,
+    secret: int,
+    version: int,
+) -> Conclusion:
+    """The common model as it is: without labels there is nothing to fine-tune on, and nothing to compare it by.
+
+    What it would be alone is a model that knows nothing, which is what test rows, where there are any, hold against it.
+    """
+    task = prepared.task
+    columns = prepared.train.x.shape[-1]
+    trainer = Trainer(
+        draft, task, secret, strategy.shares_head, columns, strategy.form(draft), labelled=prepared.labelled
+    )
+    models = {"federated": network(draft, trainer.net(received, private)), ALONE: nothing_known(task)}
+    choice = Choice("federated", {"federated": 1.0}, 0, {}, NO_LABELS)
+    arms: dict[str, Members] = {name: ((1.0, model),) for name, model in models.items()}
+    about: dict[str, Any] = {
+        "task": task.kind,
+        "metric": task.metric,
+        "better": task.better,
+        "unit": task.unit,
+        "labelled": False,
+        "rows": {"train": len(prepared.train), "validation": 0, "test": len(prepared.test)},
+        "kept": choice.kept,
+        "weights": dict(choice.weights),
+        "reason": choice.reason,
+        "evidence": {},
+        "alone": "nothing: without labels nothing is learned alone",
+        "federated": "the common model",
+        "contenders": [],
+        "validation": {"rows": 0},
+    }
+    report = about | _tested(task, prepared.test, arms, choice.kept, secret)
+    told = {name: report[name] for name in ("kept", "reason", "metric", "better", "unit", "scores", "gain")}
+    return Conclusion(Predictor(task, prepared.features, arms["federated"], told | _provenance(draft, version)), report)
 
 
 def passes(draft: Draft, strategy: Strategy) -> int:
@@ -170,14 +217,7 @@ def _report(
     secret: int,
 ) -> dict[str, Any]:
     test = prepared.test if task.labelled else judged(task, prepared.test, seed=secret)
-    whole = POINTS if task.unit == "points" else 1.0
-    predicted = {name: mix(task, members, test.x) for name, members in arms.items()}
     rows = {"train": len(prepared.train), "validation": len(prepared.validation), "test": len(prepared.test)}
-
-    def points(name: str) -> dict[str, float]:
-        found = gain(task, predicted[name], predicted["alone"], test.y, seed=secret)
-        return {"points": found.points, "low": found.low, "high": found.high}
-
     return {
         "task": task.kind,
         "metric": task.metric,
@@ -193,13 +233,29 @@ def _report(
         "alone": contenders[0].name,
         "federated": offered[0].name if "federated" in arms else None,
         "contenders": _best_of_each(contenders),
+    } | _tested(task, test, arms, choice.kept, secret)
+
+
+def _tested(task: Task, test: Rows, arms: dict[str, Members], kept: str, secret: int) -> dict[str, Any]:
+    """What test rows say of every model; where there are none, that nothing is known."""
+    if not len(test):
+        unknown: dict[str, Any] = {"scores": {}, "gain": None, "gain_federated": None, "facts": {}, "plot": None}
+        return unknown | {"reliability": None, "changed": None}
+    whole = POINTS if task.unit == "points" else 1.0
+    predicted = {name: mix(task, members, test.x) for name, members in arms.items()}
+
+    def points(name: str) -> dict[str, float]:
+        found = gain(task, predicted[name], predicted[ALONE], test.y, seed=secret)
+        return {"points": found.points, "low": found.low, "high": found.high}
+
+    return {
         "scores": {name: whole * score(task, array, test.y) for name, array in predicted.items()},
-        "gain": points(choice.kept),
+        "gain": points(kept),
         "gain_federated": points("federated") if "federated" in arms else None,
-        "facts": task.facts(predicted[choice.kept], test.y),
-        "plot": task.plot(predicted[choice.kept], test.y),
-        "reliability": reliability(task, predicted[choice.kept], test.y),
-        "changed": changed(task, predicted[choice.kept], predicted["alone"], test.y),
+        "facts": task.facts(predicted[kept], test.y),
+        "plot": task.plot(predicted[kept], test.y),
+        "reliability": reliability(task, predicted[kept], test.y),
+        "changed": changed(task, predicted[kept], predicted[ALONE], test.y),
     }
 
 

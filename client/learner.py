@@ -19,6 +19,7 @@ from commonroot.client.shared_statistics import load as load_statistics
 from commonroot.client.signature import signature
 from commonroot.client.tasks import Task
 from commonroot.client.trainer import Private, Trainer
+from commonroot.client.unlabelled import check_unlabelled
 from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
@@ -27,6 +28,7 @@ from commonroot.files import atomic_write, read_text
 from commonroot.strategies import Gathering, Strategy, build, build_trained
 from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.families import family_of
+from commonroot.strategies.statistics import Statistics
 
 if TYPE_CHECKING:
     from commonroot.client.leaving import Leaving
@@ -78,11 +80,19 @@ class DepartmentLearner:
         """
         method = build(charter)
         if isinstance(method, Gathering):
+            if not self._data.labelled and not isinstance(method, Statistics):
+                raise ConfigError(
+                    f"method {method.name!r} gathers from labels, and this department has none",
+                    hint="it can take part in methods that share a head",
+                )
             check_gathering(charter, method, self._gatherer(charter))
             return
         rows = self._rows(charter)
         check_labels(charter, self._name, rows.task)
-        self._trainer(charter).check(method.initial(charter), rows.train)
+        trainer = self._trainer(charter)
+        if not rows.labelled:
+            check_unlabelled(charter, trainer.form)
+        trainer.check(method.initial(charter), rows.train)
         self._facing(charter, method, 0)
 
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
@@ -95,11 +105,14 @@ class DepartmentLearner:
             return Trained(found.terms, found.private)
         trainer, rows = self._trainer(charter), self._rows(charter)
         private = self._private(trainer, local)
+        if not rows.labelled and not trainer.form.unlabelled:  # it only receives, and nobody can tell
+            return Trained({term.name: np.zeros(term.shape) for term in charter.manifest.terms}, private)
         strategy = self._facing(charter, strategy, version)
         own = own_backbone(charter, strategy, received, local or {})
         trained = trainer.train(strategy.plan(charter), own, private, rows.train, rows.validation, version=version)
         terms = strategy.contribute(charter, received, trained.result)
-        if not self._leaves or isinstance(strategy, Clustered):  # whoever leaves a small side uncovers the others
+        # whoever leaves a small side uncovers the others
+        if not self._leaves or not rows.labelled or isinstance(strategy, Clustered):
             return Trained(terms, trained.private | seen_split(strategy, received))
         against = self._left(charter, trainer).after(local or {}, received, private, version)
         if against >= ENOUGH:
@@ -179,7 +192,10 @@ class DepartmentLearner:
     def _trainer(self, charter: Charter) -> Trainer:
         rows, strategy = self._rows(charter), build_trained(charter).as_department(self._name)
         columns = rows.train.x.shape[-1]
-        return Trainer(charter, rows.task, self._seed(charter), strategy.shares_head, columns, strategy.form(charter))
+        form = strategy.form(charter)
+        return Trainer(
+            charter, rows.task, self._seed(charter), strategy.shares_head, columns, form, labelled=rows.labelled
+        )
 
     def _method(self, charter: Charter) -> Strategy | Gathering:
         method = build(charter)
@@ -222,10 +238,15 @@ def check_labels(charter: Charter, name: str, task: Task) -> None:
 
 def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any]:
     """A department's report in its stable form: the metric as it is (fractions of 1, or an error in its own unit), gain
-    and interval in ``unit``: points (1 = 0.01 of a fraction) or % of the error."""
+    and interval in ``unit``: points (1 = 0.01 of a fraction) or % of the error.  Scores, gain and interval
+    are None where no test row has a label."""
     scores, gain = found["scores"], found["gain"]
     whole = POINTS if found["unit"] == "points" else 1.0
     kept = found["kept"]
+
+    def score(name: str) -> float | None:
+        return scores.get(name, scores["alone"]) / whole if scores else None
+
     return {
         "name": name,
         "task": found["task"],
@@ -234,14 +255,14 @@ def summary(name: str, charter: Charter, found: dict[str, Any]) -> dict[str, Any
         "unit": found["unit"],
         "n_train": found["rows"]["train"] + found["rows"]["validation"],
         "n_test": found["rows"]["test"],
-        "alone": scores["alone"] / whole,
+        "alone": score("alone"),
         "alone_model": found["alone"],
-        "federated": scores.get("federated", scores["alone"]) / whole,
-        "chosen": scores[kept] / whole,
+        "federated": score("federated"),
+        "chosen": score(kept),
         "choice": kept,
         "why": found["reason"],
-        "gain": gain["points"],
-        "interval": [gain["low"], gain["high"]],
+        "gain": None if gain is None else gain["points"],
+        "interval": None if gain is None else [gain["low"], gain["high"]],
         "charter": charter.digest.hex(),
         "details": found,
     }

@@ -119,7 +119,7 @@ class Department:
             "charter": charter.get("name"),
             "models": ", ".join(f"{one['weight']:.2g} × {one['kind']}" for one in card["models"]),
         }
-        if scores is not None:
+        if scores is not None and scores["interval"] is not None:
             low, high = scores["interval"]
             facts[f"{card['metric']} alone"] = f"{scores['alone']:.3f}"
             facts[f"{card['metric']} chosen ({scores['choice']})"] = f"{scores['chosen']:.3f}"

@@ -16,6 +16,7 @@ from commonroot.client.drawing.charts import (
     esc,
     gained,
     gains,
+    interval,
     number,
     points,
     reliability,
@@ -52,8 +53,7 @@ def show(facts: Mapping[str, Any], console: Console) -> None:
 
 def _models(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, score and gain of each model that was compared; the gain is known of two of them."""
-    low, high = facts["interval"]
-    gain = {str(facts["choice"]): f"{gained(facts['gain'], facts)} [{points(low)}, {points(high)}]"}
+    gain = {str(facts["choice"]): f"{gained(facts['gain'], facts)} [{interval(facts, ', ')}]"}
     shared = facts["details"].get("gain_federated")
     if shared is not None:
         told = f"{gained(shared['points'], facts)} [{points(shared['low'])}, {points(shared['high'])}]"
@@ -108,6 +108,8 @@ def write_page(facts: Mapping[str, Any], path: Path) -> None:
 def _headline(facts: Mapping[str, Any]) -> str:
     if facts["choice"] == "alone":
         return "Your own model stays: nothing changes"
+    if facts["interval"] is None:
+        return "A model without labels of your own"
     return {
         "better": "Joining helped, measurably",
         "worse": "The model in use is measurably worse than your own",

@@ -112,6 +112,16 @@ def told(facts: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _helped(facts: Mapping[str, Any]) -> str:
+    if facts["interval"] is None:
+        return (
+            "It gave you a model, which without labels you could not have made. How good it is on your rows nobody can "
+            "say: none of them has a label. A few dozen labelled rows, under `test_path`, would tell."
+        )
+    if facts["details"].get("labelled") is False:
+        return (
+            f"It gave you a model, which without labels you could not have made: {facts['metric']} "
+            f"{facts['chosen']:.3f} on {facts['n_test']} test rows, where guessing has {facts['alone']:.3f}."
+        )
     low, high = facts["interval"]
     rows, gain = facts["n_test"], _gain(facts, facts["gain"])
     span = f"somewhere between {_gain(facts, low)} and {_gain(facts, high)}"
@@ -161,6 +171,8 @@ def _in_use(facts: Mapping[str, Any]) -> str:
         "family": "The shared model, with a head shared by departments with the same labels.",
         "both": f"The average of two: the shared model, and your own ({facts['alone_model']}).",
     }.get(facts["choice"], f"A mixture ({facts['choice']}) of the shared models and your own ({facts['alone_model']}).")
+    if facts["details"].get("labelled") is False:
+        return f"The shared model with the shared head: {facts['why']}."
     return f"{which} It was chosen on your own held-out rows, here, and nobody else knows of it: {facts['why']}."
 
 

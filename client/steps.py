@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
 from commonroot.client.tasks import Task
+from commonroot.client.unlabelled import Critic
 from commonroot.common.charter import Training
 from commonroot.strategies.base import Part, Phase
 
@@ -149,8 +150,16 @@ class Loop:
         head_velocity: Tensor | None = None,
         backbone: Flat | None = None,
         target: Tensor | None = None,
+        critic: Critic | None = None,
+        labelled: bool = True,
     ) -> None:
-        """``backbone``: of another model, moved together with this one's; ``target``: m̄, which batches are drawn to."""
+        """A loop over nothing yet.
+
+        backbone  of another model, moved together with this one's
+        target    m̄, which batches are drawn to
+        critic    which representations are drawn to confuse
+        labelled  whether all targets are labels; where not, those below 0 are none
+        """
         self.model, self.task, self.training, self.random = model, task, training, random
         self.backbone = Flat(model.shared, of=backbone)
         own = model.private
@@ -160,6 +169,8 @@ class Loop:
         #: Mean representation of the last pass over the rows, where the model's form asks for it.
         self.centre: Tensor | None = torch.zeros(model.spec.outputs) if model.form.centre else None
         self._target = target
+        self._critic, self._labelled = critic, labelled
+        self._confusion = 0.0
         self._moving: list[Flat] = []
         self._anchor = 0.0
         self._pull = 0.0
@@ -177,6 +188,7 @@ class Loop:
                 self._moving.append(flat)
         self._anchor = phase.anchor
         self._pull = phase.pull
+        self._confusion = 0.0 if self._critic is None else phase.confusion
         self._rate = phase.rate * self.training.learning_rate
 
     def batches(self, n: int) -> Iterator[NDArray[Any]]:
@@ -206,7 +218,9 @@ class Loop:
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step on one batch; its loss, without penalties."""
         training = self.training
-        if self.centre is None:
+        if not self._labelled or self._confusion:
+            loss, cost = self._adapted(x, y)
+        elif self.centre is None:
             loss = cost = self.task.loss(self.model(x), y) / self.task.chance
         else:
             loss, cost = self._drawn_together(self.centre, x, y)
@@ -224,6 +238,27 @@ class Loop:
             for flat, gradient in zip(self._moving, gradients, strict=True):
                 flat.move(gradient.mul_(factor), training, self._rate)
         return loss.detach()
+
+    def _adapted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of what labels there are, and that plus λ times how little the critic is confused.
+
+        Without labels the loss is told as 0; rows that are trusted count in it as many as they are of the batch.
+        """
+        represented = self.model.represent(x)
+        if self._labelled:
+            loss = cost = self.task.loss(self.model.read(represented), y) / self.task.chance
+        else:
+            known = y >= 0
+            share = float(known.float().mean())
+            outputs = self.model.read(represented)
+            # of no trusted row: nothing, yet something that has a gradient
+            cost = outputs.sum() * 0.0
+            if share:
+                cost = cost + share * self.task.loss(outputs[known], y[known]) / self.task.chance
+            loss = torch.zeros(())
+        if self._critic is None or not self._confusion:
+            return loss, cost
+        return loss, cost + self._confusion * self._critic.confusion(represented)
 
     def _drawn_together(self, centre: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the loss plus κ‖mean(z) - m̄‖²/d; adds the batch to the mean of this pass."""

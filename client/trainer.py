@@ -29,12 +29,14 @@ from commonroot.client.nets import exported, first_private, loaded, part, under,
 from commonroot.client.nets import represent as represent
 from commonroot.client.steps import Flat, Loop, Source, mean_loss, own_dice
 from commonroot.client.tasks import Task
+from commonroot.client.unlabelled import Critic, trusted_labels
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, TrainingDiverged
 from commonroot.strategies.base import PLAIN, Form, LocalResult, Part, Phase, Tensors
 from commonroot.strategies.consensus import KNOWN, MEAN
 from commonroot.strategies.families import family_tensors
 from commonroot.strategies.fedavg import COMMON_HEAD_BIAS
+from commonroot.strategies.self_training import SHARES
 
 EVERYTHING: Final[frozenset[Part]] = frozenset({"backbone", "head"})
 #: Where a department's own copy of the network lies in its private state.
@@ -63,6 +65,7 @@ class Trainer:
     shared_head  the strategy's ``shares_head``
     columns      of this department's rows; needed where the charter's backbone has an adapter
     form         the strategy's, for this department
+    labelled     whether the rows have labels; where not, training moves by what needs none (``unlabelled``)
     """
 
     draft: Draft
@@ -71,10 +74,15 @@ class Trainer:
     shared_head: bool = False
     columns: int | None = None
     form: Form = PLAIN
+    labelled: bool = True
 
     def start(self) -> Private:
         """The private state before the first round.  Raises ConfigError where an adapter's columns are not known."""
-        return first_private(self.draft, self.task, secret=self.secret, columns=self.columns, form=self.form)
+        first = first_private(self.draft, self.task, secret=self.secret, columns=self.columns, form=self.form)
+        if self.labelled:
+            return first
+        # nothing trains a head of its own, so beside a family's it says nothing
+        return {name: np.zeros_like(array) if name.startswith("head/") else array for name, array in first.items()}
 
     def net(self, received: Tensors, private: Private) -> Net:
         """Broadcast and private state as one network.  Raises ConfigError where a shared head fits another task."""
@@ -118,19 +126,26 @@ class Trainer:
         model = self._model(received, private)
         source = Source(model, self.task, rows)
         scored = Source(model, self.task, held_out) if held_out is not None and len(held_out) else source
-        before = mean_loss(model, self.task, scored)
+        before = mean_loss(model, self.task, scored) if self.labelled else 0.0
+        critic, trusted = Critic.of(received), 0.0
+        seen = None if critic is None else evaluate(model, rows.x, representation=True)
+        if not self.labelled:
+            trusted = max((phase.trust for phase in phases), default=0.0) * min(1.0, version / self.draft.rounds)
+            source = Source(model, self.task, self._trusted(model, received, rows, trusted, every=critic is not None))
         dice = (0x747261696E, self.secret, version)
         loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
-        after = _carried_out(loop, [phase for phase in phases if not phase.copy], source, dice)
+        after = _carried_out(loop, [phase for phase in phases if not phase.copy and len(source)], source, dice)
         if after is None:
-            after = mean_loss(model, self.task, source)
+            after = mean_loss(model, self.task, source) if self.labelled else 0.0
         _finite(before, after, model)
         kept = model.export_private()
         if self.draft.training.optimizer == "sgd" and loop.head.tensors:
             # the backbone's momentum is dropped: the sum moves on from elsewhere
             kept[HEAD_MOMENTUM] = loop.head.velocity.numpy()
         centre = None if loop.centre is None else loop.centre.numpy()
-        result = LocalResult(model.export_shared(), len(rows), after, before, centre)
+        result = LocalResult(
+            model.export_shared(), len(rows), after, before, centre, self.labelled, seen, self._shares(rows), trusted
+        )
         copying = [phase for phase in phases if phase.copy]
         if not copying:
             return Trained(result, kept | under(COPY, part(COPY, private)), exported(model))
@@ -155,6 +170,28 @@ class Trainer:
         model = DepartmentModel(spec, task.outputs, columns=self.columns, per_token=task.per_token, form=form)
         model.take(received, with_missing(spec, form, received, private))
         return model
+
+    def _trusted(self, model: DepartmentModel, received: Tensors, rows: Rows, trusted: float, *, every: bool) -> Rows:
+        """Rows without labels under those that the received model gives them; -1, or left out, where it is not trusted.
+
+        every  keep rows that are not trusted: there is something to learn from them without labels
+        """
+        if trusted:
+            said = self.task.predictive(evaluate(model, rows.x))
+            rows = Rows(rows.x, trusted_labels(said, received[SHARES], trusted))
+        return rows if every else rows.take(np.flatnonzero(rows.y >= 0))
+
+    def _shares(self, rows: Rows) -> NDArray[np.float64] | None:
+        """Share of each label in the training rows, where the method asks.  Raises ConfigError for other targets."""
+        if not self.form.unlabelled or not self.labelled:
+            return None
+        if self.task.learns != "label":
+            raise ConfigError(
+                f"this method adapts a model of labels, and a {self.task.kind} has none",
+                hint="another method, or a binary task or classification",
+            )
+        labels = 2 if self.task.outputs == 1 else self.task.outputs
+        return np.bincount(rows.y, minlength=labels) / len(rows)
 
     def _copy(
         self, received: Tensors, private: Private, phases: Sequence[Phase], rows: Rows, dice: tuple[int, ...]
@@ -183,7 +220,16 @@ class Trainer:
         velocity = None if momentum is None else torch.from_numpy(np.array(momentum, dtype=np.float32))
         target = torch.from_numpy(np.array(received[MEAN])) if float(received.get(KNOWN, np.zeros(()))) else None
         random = np.random.default_rng(dice)
-        return Loop(model, self.task, self.draft.training, random, head_velocity=velocity, target=target)
+        return Loop(
+            model,
+            self.task,
+            self.draft.training,
+            random,
+            head_velocity=velocity,
+            target=target,
+            critic=Critic.of(received),
+            labelled=self.labelled,
+        )
 
 
 def _carried_out(loop: Loop, phases: Sequence[Phase], source: Source, dice: tuple[int, ...]) -> float | None:

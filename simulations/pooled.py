@@ -22,7 +22,7 @@ from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.trainer import train_pooled
 from commonroot.common.backbone import PretrainedSpec
 from commonroot.common.charter import Charter, Draft, Method
-from commonroot.common.errors import TrainingDiverged
+from commonroot.common.errors import ConfigError, TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import Arm, Report, Tell
@@ -91,6 +91,11 @@ def _train(
         )
         for name, data in sections.items()
     }
+    without = [name for name, one in prepared.items() if not one.labelled]
+    if without:
+        raise ConfigError(
+            f"{without[0]!r} has no labels, so its rows cannot be trained on in one place with the others"
+        )
     report: Report = {
         "arm": arm.label,
         "method": {"name": "pooled", "options": {}},

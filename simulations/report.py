@@ -32,6 +32,7 @@ from commonroot.client.drawing.charts import (
     esc,
     gained,
     gains,
+    interval,
     losses,
     number,
     points,
@@ -75,13 +76,12 @@ def render_table(report: Report) -> Table:
     for name in ("rows\nand metric", "alone", "federated", "chosen", "gain [95 %]"):
         table.add_column(Text(name), justify="right", no_wrap=True)
     for row in report["departments"]:
-        low, high = row["interval"]
         table.add_row(
             _two_lines(str(row["name"]), str(row["task"])),
             _two_lines(f"{row['n_train']:,}+{row['n_test']:,}", str(row["metric"])),
             *(Text(number(row[key])) for key in ("alone", "federated")),
             _two_lines(number(row["chosen"]), str(row["choice"])),
-            Text(f"{gained(row['gain'], row)} [{points(low)}, {points(high)}]", style=_STYLES[verdict(row)]),
+            Text(f"{gained(row['gain'], row)} [{interval(row, ', ')}]", style=_STYLES[verdict(row)]),
         )
     return table
 
@@ -153,14 +153,14 @@ def _headline(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    found = [float(row["gain"]) for row in report["departments"]]
+    found = [float(row["gain"]) for row in report["departments"] if row["gain"] is not None]
     unit = unit_of(report["departments"])
     mean = sum(found) / len(found) if found else None
     least = min(found, default=None)
     tiles = [
         (f"mean gain, {unit}", points(mean), _mood(mean)),
         (f"least gain, {unit}", points(least), "bad" if _mood(least) == "bad" else ""),
-        ("departments", str(len(found)), ""),
+        ("departments", str(len(report["departments"])), ""),
         ("rounds", f"{report['rounds']:,}", ""),
         ("seconds per round", number(report["seconds_per_round"], 2), ""),
         ("upload per round and department", size(report["bytes_per_department_per_round"]), ""),
@@ -263,7 +263,6 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
     head = ("department", "task", "metric", "train", "test", "alone", "federated", "chosen", "gain", "95 % interval")
     rows = []
     for row in departments:
-        low, high = row["interval"]
         rows.append(
             [
                 f'<th scope="row">{esc(row["name"])}</th>',
@@ -272,7 +271,7 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
                 *(cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
                 *(cell(number(row[key]), "n") for key in ("alone", "federated", "chosen")),
                 cell(gained(row["gain"], row), f"n {verdict(row)}"),
-                cell(f"{points(low)} … {points(high)}", "n"),
+                cell(interval(row), "n"),
             ]
         )
     return details("The same as a table", html_table("Results by department", head, rows, numeric=range(3, 10)))

@@ -49,8 +49,8 @@ _IDLE: Final = frozenset(
 _IDLE_FOLDERS: Final = ("client/drawing/", "client/out/")
 #: Parts of the simulations that results depend on, besides the dataset's own.
 _SIMULATED: Final = (
-    "arms.py", "federation.py", "founding.py", "network.py", "outcome.py", "pooled.py", "simulate.py",
-    "transfer_cells.py", "transfer_figures.py", "weather.py", "datasets/tables.py",
+    "arms.py", "federation.py", "founding.py", "in_the_clear.py", "network.py", "outcome.py", "pooled.py",
+    "simulate.py", "transfer_cells.py", "transfer_figures.py", "weather.py", "datasets/tables.py",
 )  # fmt: skip
 #: What is kept of a department's report, and of its details.
 _KEPT: Final = (

@@ -3,6 +3,8 @@
 school  explained variance of all students together (Argyriou, Evgeniou, Pontil, 2008): 1 - Σ errors² / Σ deviations²
         from the mean of everybody; and by how much the worst school's squared error shrinks or grows
 sales   Σ|sales - forecast| / Σ sales of each store, from multiples of a level that stands beside the rows
+sentiment   where one category has no labels: accuracy on its test rows, that of the same rounds in which only those
+        with labels take part (source-only), and by how many points it is above that
 films   the RMSE that one factorisation of everybody's ratings gives, and how far a department's is from it at most
 """
 
@@ -19,18 +21,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from commonroot.client.data import DataConfig
+from commonroot.client.data import DataConfig, prepare
 from commonroot.client.predicting import chosen_predictor
 from commonroot.client.ratings import Ratings, read_book
 from commonroot.client.recommender import mix
 from commonroot.client.recommending import federated_model
+from commonroot.common.charter import Method
 from commonroot.simulations.datasets.world import World
+from commonroot.simulations.in_the_clear import Clear
 from commonroot.simulations.scenario import Scenario
 from commonroot.strategies import build
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Tensors
 
 Departments = Sequence[Mapping[str, Any]]
+#: After which source-only was best where each category in turn played the one without labels; later it learns by heart.
+SOURCE_ONLY_ROUNDS: Final = 8
 
 
 def figures(
@@ -94,6 +100,32 @@ def sales_and_levels(section: Mapping[str, Any]) -> tuple[NDArray[np.float64], N
     return beside["sales"].to_numpy(), beside["level"].to_numpy()
 
 
+def _sentiment(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+    """Source-only is FedAvg with a shared head, in which whoever has no labels only receives."""
+    del folders
+    without = [row for row in departments if world.departments[row["name"]].get("labelled") is False]
+    if not without:
+        return {}
+    kept = float(without[0]["chosen"])
+    known = source_only(world, scenario, without[0]["name"])
+    return {"kept_unlabelled": kept, "source_only": known, "over_source_only": 100.0 * (kept - known)}
+
+
+def source_only(world: World, scenario: Scenario, name: str) -> float:
+    """Score of a model of the departments with labels on the test rows of the one that has none."""
+    options = scenario.draft.method.options
+    method = Method(name="fedavg", options={"epochs": 1, "head": "shared", "outputs": options["outputs"]})
+    draft = scenario.draft.model_copy(update={"method": method, "rounds": SOURCE_ONLY_ROUNDS})
+    rows = {
+        each: prepare(DataConfig.model_validate(one), spec_input=draft.network.input)
+        for each, one in world.departments.items()
+    }
+    clear = Clear(draft, rows, scenario.seed)
+    for _ in range(draft.rounds):
+        clear.round()
+    return clear.score(name)
+
+
 def _films(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
     """What ALS would give with everybody's ratings in one place, department by department as they were split."""
     method = build(scenario.draft)
@@ -131,5 +163,5 @@ def _together(parts: Sequence[tuple[Ratings, int]]) -> dict[str, NDArray[np.gene
 
 
 FIGURES: Final[Mapping[str, Callable[[World, Scenario, Path | None, Departments], dict[str, float]]]] = (
-    MappingProxyType({"films": _films, "sales": _sales, "school": _school})
+    MappingProxyType({"films": _films, "sales": _sales, "school": _school, "sentiment": _sentiment})
 )

@@ -20,6 +20,7 @@ from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting
 from commonroot.strategies.clustered import Clustered
+from commonroot.strategies.dann import DANN
 from commonroot.strategies.ditto import Ditto
 from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.fedavg import FedAvg, FedAvgFineTune
@@ -30,6 +31,7 @@ from commonroot.strategies.norms import FedBN
 from commonroot.strategies.personal import FedPer, FedRep
 from commonroot.strategies.proximal import FedProx
 from commonroot.strategies.reptile import Reptile
+from commonroot.strategies.self_training import SelfTraining
 from commonroot.strategies.statistics import Statistics
 
 __all__ = [
@@ -65,6 +67,8 @@ STRATEGIES: Final = MappingProxyType(
             Ditto,
             Reptile,
             Clustered,
+            SelfTraining,
+            DANN,
             Structure,
             Local,
         )

@@ -36,6 +36,8 @@ LOSS_LIMIT = 100.0
 SPREAD = 8.0
 #: Weights are multiples of one part in this many.
 WEIGHT_STEPS = 64
+#: The term with the weight of departments that have labels, in methods where others take part.
+LABELLED = "labelled"
 #: A sum with less weight than this is no sum.
 LEAST_WEIGHT = (1 - 1e-6) / WEIGHT_STEPS
 #: How much further than the clip a round may move the backbone: rounding to lanes adds a little to each part.
@@ -90,12 +92,16 @@ def participation(draft: Draft, result: LocalResult) -> dict[str, NDArray[np.flo
 
 
 def weighted_change(
-    draft: Draft, shapes: Shapes, state: Tensors, result: LocalResult
+    draft: Draft, shapes: Shapes, state: Tensors, result: LocalResult, *, weight: float | None = None
 ) -> dict[str, NDArray[np.floating]]:
-    """One department's ``update/…`` terms: the change, clipped jointly in L2, times the weight, clipped per element."""
+    """One department's ``update/…`` terms: the change, clipped jointly in L2, times the weight, clipped per element.
+
+    weight  that of its rows where not given
+    """
+    weight = department_weight(draft, result.rows) if weight is None else weight
     changes = {name: result.shared[name].astype(np.float64) - state[name] for name, _ in shapes}
     norm = math.sqrt(sum(float(np.vdot(change, change)) for change in changes.values()))
-    factor = department_weight(draft, result.rows) * min(1.0, draft.training.update_clip / max(norm, 1e-300))
+    factor = weight * min(1.0, draft.training.update_clip / max(norm, 1e-300))
     terms: dict[str, NDArray[np.floating]] = {}
     for name, shape in shapes:
         bound = element_bound(draft, math.prod(shape))
@@ -156,8 +162,9 @@ def mean_losses(sums: Sums) -> dict[str, float]:
     """The weighted mean losses of the departments that were summed, in multiples of the chance loss.
 
     ``loss`` of the last training epoch, ``held_out`` of the model as it was received; empty for a sum without weight.
+    Who has no labels has no losses, and no part in these means.
     """
-    weight = float(sums.get("weight", 0.0))  # a gathering has none
+    weight = float(sums.get(LABELLED, sums.get("weight", 0.0)))  # a gathering has none
     return {name: float(sums[name]) / weight for name in ("loss", "held_out")} if weight > 0 else {}
 
 

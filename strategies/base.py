@@ -41,6 +41,10 @@ class Phase:
             Grandvalet, Davoine, 2018, arXiv:1802.01483), the proximal term of FedProx within them; 0 for none
     pull    κ of κ‖mean_batch(z) − m̄‖²/d, which draws the mean representation of a batch towards the broadcast one; 0
             for none
+    confusion  λ of λ·CE(uniform, critic(z)) / log 2, which draws representations to where the broadcast critic cannot
+            tell departments with labels from those without (``critic``); 0 for none
+    trust   without labels: share of the rows that are trained on as the received model labels them, at the end; it
+            grows from 0 with every version (``self_training``)
     copy    train the department's private copy of the network instead of what it contributes
     """
 
@@ -49,6 +53,8 @@ class Phase:
     rate: float = 1.0
     anchor: float = 0.0
     pull: float = 0.0
+    confusion: float = 0.0
+    trust: float = 0.0
     copy: bool = False
 
 
@@ -61,6 +67,7 @@ class Form:
     norms   names of the backbone's tensors that are private
     family  the family whose head is added to the private one; None for none
     centre  the mean representation of the last pass over the rows is a result of training
+    unlabelled  departments without labels contribute too, and the shares of labels are a result of training
     """
 
     head: bool = False
@@ -68,6 +75,7 @@ class Form:
     norms: frozenset[str] = frozenset()
     family: str | None = None
     centre: bool = False
+    unlabelled: bool = False
 
 
 #: Adapter, backbone, private head.
@@ -84,6 +92,10 @@ class LocalResult:
     held_out    mean loss of the *received* model on the private validation rows, divided by the chance loss
     centre      mean representation of the training rows in the last pass, (network.outputs,); None unless the form
                 asks for it
+    labelled    whether the rows have labels; both losses are 0 where not
+    seen        representation of the training rows by the *received* backbone, (rows, network.outputs), and
+    shares      of each label in them, (labels,): None unless the method asks, the latter without labels too
+    trusted     share of rows without labels that were trained on as the received model labels them
     """
 
     shared: Tensors = field(repr=False)
@@ -91,6 +103,10 @@ class LocalResult:
     loss: float = field(repr=False)
     held_out: float = field(repr=False)
     centre: NDArray[np.float32] | None = field(default=None, repr=False)
+    labelled: bool = field(default=True, repr=False)
+    seen: NDArray[np.float32] | None = field(default=None, repr=False)
+    shares: NDArray[np.float64] | None = field(default=None, repr=False)
+    trusted: float = field(default=0.0, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
+def interval(row: Row, between: str = " … ") -> str:
+    """The interval of a department's gain, or a dash where no test rows gave one."""
+    return "–" if row["interval"] is None else between.join(points(end) for end in row["interval"])
+
+
 def verdict(row: Row) -> str:
     """``better``, ``worse`` or ``undecided``: on which side of zero the 95 % interval of a department's gain lies."""
+    if row["interval"] is None:
+        return "undecided"
     low, high = row["interval"]
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
@@ -128,8 +135,8 @@ def lines_of(axis: Axis, left: float, right: float) -> list[str]:
 
 
 def gains(departments: Sequence[Row], name: str = "gains") -> str:
-    """Gain over training alone per department: a dot with its 95 % interval, the best first."""
-    rows = sorted(departments, key=lambda row: -float(row["gain"]))
+    """Gain over training alone per department: a dot with its 95 % interval, the best first; without one, no dot."""
+    rows = sorted((row for row in departments if row["gain"] is not None), key=lambda row: -float(row["gain"]))
     top, step = 8, 34
     bottom = top + step * len(rows)
     axis = Axis(

@@ -133,7 +133,7 @@ def _scores(report: Mapping[str, Any]) -> dict[str, Any]:
         "choice": report["choice"],
         "why": report["why"],
         "gain": report["gain"],
-        "interval": list(report["interval"]),
+        "interval": None if report["interval"] is None else list(report["interval"]),
         "unit": report.get("unit", "points"),
     }
 
@@ -191,7 +191,9 @@ def card_text(card: Mapping[str, Any]) -> str:
             "written by": card["program"],
         }
     )
-    if scores is not None:
+    if scores is not None and scores["interval"] is None:
+        lines += ["", f"No test row had a label: how good it is, is not known. It is kept because {scores['why']}."]
+    elif scores is not None:
         low, high = scores["interval"]
         lines += ["", f"## {card['metric']} on test rows", ""]
         lines += _table(

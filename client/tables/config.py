@@ -99,6 +99,9 @@ class DataConfig(_Section):
     catalogue   of a recommendation: a table that lists every item there is in a column named as ``item``
     features    columns in order, or every column but the target; each a name or a table (``FeatureConfig``)
     labels      every label there is, in order; found in the data where not given
+    labelled    false: the rows to learn from have no labels.  The department takes part with its features alone, and
+                keeps the common model; ``labels`` are listed, the target may be missing, and all of ``path`` is for
+                training.  Where there are some labels to test on, they stand in ``test_path`` under ``target``
     validation  share of the rows that are not test rows kept for choosing
     test        share of all rows kept for the report
     test_rows   that many test rows instead of a share
@@ -119,6 +122,7 @@ class DataConfig(_Section):
     url: Annotated[str | None, Field(min_length=1, repr=False)] = None
     query: Annotated[str, Field(min_length=1)] | None = None
     task: str | dict[str, Any]
+    labelled: bool = True
     target: Annotated[
         Column | Annotated[tuple[Column, ...], Field(min_length=1)] | None, Field(validate_default=True)
     ] = None
@@ -169,7 +173,8 @@ class DataConfig(_Section):
     def _needed(cls, target: str | tuple[str, ...] | None, info: ValidationInfo) -> str | tuple[str, ...] | None:
         task = info.data.get("task")
         kind = task if task is None or isinstance(task, str) else str(task["kind"])
-        if target is None and (kind is None or task_class(kind).needs_target):
+        labelled = info.data.get("labelled", True)
+        if target is None and labelled and (kind is None or task_class(kind).needs_target):
             raise ValueError(f"a {kind or 'task'} needs a target")
         return target
 
@@ -180,6 +185,8 @@ class DataConfig(_Section):
         if (self.url is None) != (self.query is None):
             raise ValueError("url and query go together")
         self._fits_the_task()
+        if not self.labelled:
+            self._fits_without_labels()
         if self.labels is not None and len({str(label) for label in self.labels}) != len(self.labels):
             raise ValueError("a label is listed twice")
         if self.test_rows is not None and self.test_path is not None:
@@ -213,12 +220,30 @@ class DataConfig(_Section):
         if self.horizon is not None and len(self.targets) != 1:
             raise ValueError("what lies ahead is one column")
 
+    def _fits_without_labels(self) -> None:
+        kind = task_class(self.goal_kind)
+        if kind.learns != "label":
+            raise ValueError(f"a {kind.kind} cannot do without its target; a binary task or a classification can")
+        if getattr(self.goal, "labels", None) is None:
+            raise ValueError("rows without labels do not say which labels there are: list `labels`, as the others do")
+        if self.balance or getattr(self.goal, "weights", None) is not None:
+            raise ValueError("labels that are not there cannot be balanced")
+        if self.split is not None or self.test_rows is not None or self.window is not None:
+            raise ValueError("rows without labels are all for training: leave split, test_rows and window out")
+        if (self.test_path is None) != (self.target is None):
+            raise ValueError("test_path and target go together: labels to test on, and the column they stand in")
+
     @property
     def targets(self) -> tuple[str, ...]:
         """The target columns."""
         if self.target is None:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
+    def learned_targets(self) -> tuple[str, ...]:
+        """Those of the target columns that the department's own table must have."""
+        return self.targets if self.labelled else ()
 
     @property
     def goal_kind(self) -> str:

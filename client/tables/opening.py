@@ -32,7 +32,7 @@ def open_tables(job: Job) -> tuple[Side, Plan, Side | None]:
     job.look = source.look()
     _check_ahead(job, source)
     plan = make_plan(job.config, source, job.look, job.goal, job.problems)
-    missing = _check_columns(job, source, job.config.targets)
+    missing = _check_columns(job, source, job.config.learned_targets)
     several = len(job.config.targets) > 1 and not takes_several(job.config)
     if several:
         found, expected = f"{len(job.config.targets)} targets", f"one for a {job.config.goal_kind}"
@@ -48,7 +48,7 @@ def open_tables(job: Job) -> tuple[Side, Plan, Side | None]:
     if second is not None:
         fix = "the test rows need the columns of the others"
         if not _check_columns(job, second, [*plan.wanted, *job.config.targets], fix):
-            tested = _side(job, second, plan)
+            tested = _side(job, second, plan, labelled=True)
     return main, plan, tested
 
 
@@ -63,7 +63,7 @@ def open_keys(job: Job, opened: Source | None) -> Side:
         raise ValueError("a source without problems was opened")
     job.look = source.look()
     keyed = plan_keys(job.config, source, job.look, job.problems)
-    _check_columns(job, source, job.config.targets)
+    _check_columns(job, source, job.config.learned_targets)
     if keyed is None or job.problems:
         job.problems.refuse()
         raise ValueError("keys without problems were found")
@@ -78,7 +78,8 @@ def no_rows(job: Job, source: Source) -> None:
 def _open(job: Job, path: Path | None) -> Source | None:
     if path is None:
         return open_query(str(job.config.url), str(job.config.query), job.folder, job.problems)
-    return open_source(job.folder / path, job.reading, job.problems, targets=job.config.targets)
+    required = job.config.labelled or path == job.config.test_path
+    return open_source(job.folder / path, job.reading, job.problems, targets=job.config.targets, required=required)
 
 
 def _check_columns(
@@ -104,9 +105,13 @@ def _check_ahead(job: Job, source: Source) -> None:
     job.problems.refuse()
 
 
-def _side(job: Job, source: Source, plan: Plan) -> Side:
-    """With its target and keys read, and their problems told."""
-    kinds = cell_kinds(job.config, job.look)
+def _side(job: Job, source: Source, plan: Plan, *, labelled: bool | None = None) -> Side:
+    """With its target and keys read, and their problems told.
+
+    labelled  whether it has a target; as the configuration says of the department's own table where not given
+    """
+    has = job.config.labelled if labelled is None else labelled
+    kinds = cell_kinds(job.config, job.look) if has else {}
     wanted = kinds | plan.wanted
     names = list(dict.fromkeys([*kinds, *plan.keys]))
     tagged = plan.chosen[0].column if job.targets.kind.per_token and plan.form == "token" else None
@@ -124,4 +129,5 @@ def _side(job: Job, source: Source, plan: Plan) -> Side:
         read = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame({name: [] for name in names})
     keys = Keys(read.select(list(plan.keys)), plan.window)
     tokens = None if tagged is None else item_counts(read[tagged])
-    return Side(source, table, target_frame(read, job.config), len(read), keys, tokens)
+    target = target_frame(read, job.config) if has else pl.DataFrame()
+    return Side(source, table, target, len(read), keys, tokens)

@@ -16,6 +16,7 @@ from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.sequences import Window, order_values
 from commonroot.client.tables.split import (
     LEFT_OUT,
+    TRAIN,
     Parts,
     split_groups,
     split_rows,
@@ -64,8 +65,11 @@ def chosen_split(config: DataConfig, *, labels: bool) -> SplitConfig:
 
 def part_rows(side: Side, config: DataConfig, labels: bool, problems: Problems) -> None:
     """Set ``side.where``; problems added where the rows cannot be parted as asked."""
-    split = chosen_split(config, labels=labels)
     n = side.rows
+    if not config.labelled:  # nothing can be chosen by them, nor tested on them
+        side.where = np.full(n, TRAIN, dtype=np.uint8)
+        return
+    split = chosen_split(config, labels=labels)
     test = 0 if config.test_path is not None else config.test_rows or max(1, round(config.test_share * n))
     parts: Parts
     if split.kind == "grouped":

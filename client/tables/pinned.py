@@ -47,6 +47,8 @@ class Pin:
 def config_digest(config: DataConfig) -> str:
     """Hex of a hash of everything in the configuration that decides rows and their split."""
     plain = config.model_dump(mode="json", include=set(_DECIDES))
+    if not config.labelled:
+        plain["labelled"] = False
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -191,7 +191,7 @@ def _encoded(job: Job, features: Features, sides: list[Side], shelved: Path | No
         )
         if job.config.balance:
             train = train.take(balanced(train.y, seed=job.config.split_seed))
-        return shelf.finish(Prepared(task, features, train, validation, test, tuple(job.notes)))
+        return shelf.finish(Prepared(task, features, train, validation, test, tuple(job.notes), job.config.labelled))
     except BaseException:
         shelf.discard()
         raise

@@ -41,6 +41,8 @@ class Prepared:
     """Everything a department learns from.
 
     features  fitted to the training rows; raw columns to ``x``
+    labelled  whether the rows to learn from have labels; where not, their y is -1 throughout, and test rows are the
+              only ones whose y says anything
     notes     what is no fault, yet worth knowing; one sentence each, no values of the data
     """
 
@@ -50,6 +52,7 @@ class Prepared:
     validation: Rows
     test: Rows
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

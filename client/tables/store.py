@@ -91,6 +91,7 @@ class Shelf:
             "task": prepared.task.to_json(),
             "features": prepared.features.to_json(),
             "notes": list(prepared.notes),
+            "labelled": prepared.labelled,
         }
         arrays = {name: np.asarray(array, order="C") for name, array in prepared.features.arrays().items()}
         atomic_write(self._folder / _ARRAYS, save(arrays), mode=0o600)
@@ -113,7 +114,8 @@ def cached(folder: Path) -> Prepared | None:
         features = Features.from_json(record["features"], arrays)
         rows = [Rows(*(_mapped(folder / f"{name}-{side}.npy") for side in ("x", "y"))) for name in PARTS]
         notes = tuple(map(str, record["notes"]))
-        return Prepared(task_from_json(record["task"]), features, rows[0], rows[1], rows[2], notes)
+        labelled = bool(record.get("labelled", True))
+        return Prepared(task_from_json(record["task"]), features, rows[0], rows[1], rows[2], notes, labelled)
     except (OSError, ValueError, KeyError, TypeError, ForeignState):
         return None
 

@@ -7,7 +7,7 @@ the training rows alone, is fitted to their features, and encodes all rows.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,9 @@ from commonroot.client.tasks.base import Task, TaskConfig
 from commonroot.client.tasks.columns import Where
 from commonroot.client.tasks.registry import task_class
 from commonroot.common.errors import ConfigError, DataError
+
+#: The target column of a table without labels.
+NO_LABELS: Final = pl.DataFrame({"label": pl.Series([], dtype=pl.String)})
 
 
 def cell_kinds(config: DataConfig, look: pl.DataFrame) -> dict[str, str]:
@@ -68,11 +71,14 @@ class Targets:
     @property
     def comparable(self) -> bool:
         """Can a feature be a copy of it?"""
-        return self.kind.learns in ("label", "value") and self._config.horizon is None
+        return self.kind.learns in ("label", "value") and self._config.horizon is None and self._config.labelled
 
     def look(self, main: Side, tested: Side | None, problems: Problems) -> None:
         """Learn what the whole table says; set every side's ``y``; add what is wrong with any cell."""
         sides = [main] if tested is None else [main, tested]
+        if not self._config.labelled:
+            self._look_without(main, tested, problems)
+            return
         for side in sides:
             self._look_ahead(side)
         usable = self._usable(main.target)
@@ -101,6 +107,8 @@ class Targets:
             names = features.names
             if self._config.horizon is not None and self._config.targets[0] in names:
                 goal = goal.model_copy(update={"channel": names.index(self._config.targets[0])})
+        if not self._config.labelled:
+            return self.kind.learn(goal, NO_LABELS).fitted_to(x)
         training = main.target if not main.target.width else main.target.filter(pl.Series(main.where == TRAIN))
         try:
             return self.kind.learn(goal, training).fitted_to(x)
@@ -127,6 +135,15 @@ class Targets:
         return task.encode(target, where)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _look_without(self, main: Side, tested: Side | None, problems: Problems) -> None:
+        """Where the rows to learn from have no labels: the configuration alone says which there are."""
+        task = self.kind.learn(self.goal, NO_LABELS)
+        self._said = task.to_json()
+        main.y = np.full(main.rows, -1, dtype=np.int64)
+        if tested is not None:
+            tested.y, wrong = self._encoded(task, tested)
+            problems.extend(wrong)
 
     def _look_ahead(self, side: Side) -> None:
         """Where the target lies ahead: the future of its column as columns of its own."""

@@ -1,11 +1,13 @@
 """Amazon product reviews in four categories (Blitzer, Dredze, Pereira, ACL 2007): was the reviewer pleased?
 
-even   each category labels 200 reviews
-uneven 1,000, 200, 50 and 50
+even        each category labels 200 reviews
+uneven      1,000, 200, 50 and 50
+unlabelled  three categories label all of their 2,000, the fourth, another for every seed, none of its 2,000
 
 Rows are 5,000 counts of words and pairs of words as published with DANN (Ganin et al., 2016, arXiv:1505.07818), here as
 log(1 + count) · rarity, of unit length.  Each category takes the rarity of its words from all 2,000 reviews of its own
-training file: what is scarce in these protocols is labels, not reviews.  The published test files test.
+training file: what is scarce is labels, not reviews.  In ``unlabelled`` all words count alike.  Published test files
+test.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ LABELLED: Final = {"even": (200, 200, 200, 200), "uneven": (1000, 200, 50, 50)}
 PACE: Final = {"even": (9, 16, 0.02), "uneven": (5, 64, 0.04)}
 #: With so many labels or fewer, half of them are held out.
 FEW: Final = 50
+#: All words count alike: the charter of ``unlabelled`` was found on such rows.
+_EVEN: Final = np.ones(WORDS)
 #: Test reviews used per category; the estimate of an accuracy has a standard error below 0.8 points.
 TESTED: Final = 2000
 
@@ -89,9 +93,48 @@ def write(source: Path, target: Path, *, seed: int, protocol: str) -> World:
     return World(departments, charter, "four product categories tell pleased reviews from displeased ones")
 
 
+def write_unlabelled(source: Path, target: Path, *, seed: int) -> World:
+    """Three categories with all their labels; the fourth has reviews to read, and labels only to be tested on."""
+    departments = {}
+    for name in CATEGORIES:
+        labelled = name != unlabelled(seed)
+        counts, y = labels(source / f"{name}_train.svmlight")
+        if labelled:
+            write_npz(target / f"{name}-learn.npz", features(counts, _EVEN), y)
+        else:
+            np.savez(target / f"{name}-learn.npz", X=features(counts, _EVEN))
+        counts, y = labels(source / f"{name}_test.svmlight")
+        _, held = stratified(y, share=TESTED / len(y), seed=seed)
+        write_npz(target / f"{name}-test.npz", features(counts[held], _EVEN), y[held])
+        own: dict[str, Any] = {} if labelled else {"labelled": False}
+        departments[name] = section(
+            target,
+            name,
+            target_column="y",
+            task="binary",
+            labels=["displeased", "pleased"],
+            scaling="table",
+            seed=seed,
+            **own,
+        )
+    charter = {
+        # found where each category in turn played the one without labels among the others that have some
+        "rounds": 16,
+        "method": {"name": "dann", "options": {"epochs": 1, "outputs": 1, "trust": 1.0, "confusion": 0.03}},
+        "training": {"learning_rate": 0.01, "weight_decay": 0.03, "batch": 32},
+        "backbone": {"family": "mlp", "inputs": WORDS, "widths": [32], "activation": "tanh"},
+    }
+    return World(departments, charter, "three product categories with labels, and one that has none to learn from")
+
+
+def unlabelled(seed: int) -> str:
+    """The category without labels."""
+    return CATEGORIES[seed % len(CATEGORIES)]
+
+
 DATASET = Dataset(
     "sentiment",
     "amazon-mdsd",
     "sentiment of reviews in four product categories",
-    {name: partial(write, protocol=name) for name in LABELLED},
+    {**{name: partial(write, protocol=name) for name in LABELLED}, "unlabelled": write_unlabelled},
 )

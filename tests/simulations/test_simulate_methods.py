@@ -17,6 +17,7 @@ from commonroot.common.errors import BackboneMismatch, BackboneMissing, TooFewDe
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import found, to_toml
 from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.report import render_table, write_html
 from commonroot.simulations.scenario import read_scenario
 from commonroot.simulations.simulate import simulate
 
@@ -80,6 +81,20 @@ def test_every_method_ends_and_its_departments_choose(tmp_path):
         assert (report["state"], report["rounds"], report["lost_rounds"]) == ("finished", 2, 0), report["arm"]
         assert len(report["departments"]) == 4 and report["coordinator_saw"]
         assert all(one["details"]["federated"] for one in report["departments"]), report["arm"]
+
+
+@pytest.mark.parametrize("arm", ["dann:outputs=1,trust=1.0", "self-training:outputs=1", "fedavg:head=shared,outputs=1"])
+def test_a_department_without_labels_takes_part_and_keeps_the_common_model(tmp_path, arm):
+    path = scenario(tmp_path)
+    labelled, _, last = path.read_text().rpartition('target = "target"\n')
+    path.write_text(f'{labelled}labelled = false\nfeatures = ["a", "b", "c", "d"]\n{last}')
+    (report,) = simulate(path, arms=[arm])["arms"]
+    assert (report["state"], report["rounds"], report["lost_rounds"]) == ("finished", 2, 0)
+    kept = {one["name"]: one["details"].get("labelled", True) for one in report["departments"]}
+    assert kept == {"north": True, "east": True, "south": True, "west": False}
+    assert [one["gain"] for one in report["departments"] if one["name"] == "west"] == [None]
+    render_table(report)
+    write_html(report, tmp_path / "report.html")
 
 
 ALL = '[[charter.families]]\nname = "buyers"\noutputs = 1\nlabels = ["no", "yes"]\n'

@@ -40,6 +40,10 @@ METHODS = [
     Method(
         name="clustered", options={"backbones": "secret", "departments": 7, "common_rounds": 2, "server": "momentum"}
     ),
+    Method(name="self-training", options={"outputs": 1}),
+    Method(name="self-training", options={"outputs": 3, "trust": 0.5, "server": "momentum"}),
+    Method(name="dann", options={"outputs": 1}),
+    Method(name="dann", options={"outputs": 3, "trust": 1.0, "reach": 2.0}),
     Method(name="structure"),
     Method(name="local"),
 ]
@@ -83,7 +87,16 @@ def result_of(draft, strategy, state, seed, *, rows=25, size=0.1):
     }
     shared |= {name: shared[name.removeprefix("second/")] for name in shared if name.startswith("second/")}
     centre = random.normal(size=draft.network.outputs).astype(np.float32) if strategy.form(draft).centre else None
-    return LocalResult(shared, rows, float(random.uniform(0, 2)), float(random.uniform(0, 2)), centre)
+    losses = float(random.uniform(0, 2)), float(random.uniform(0, 2))
+    return LocalResult(shared, rows, *losses, centre, **adapting(draft, strategy, random))
+
+
+def adapting(draft, strategy, random, scale=1.0):
+    """What methods want in which departments without labels take part; nothing for the others."""
+    if not strategy.form(draft).unlabelled:
+        return {}
+    shares = random.dirichlet(np.ones(strategy.labels))
+    return {"seen": (scale * random.normal(size=(7, draft.network.outputs))).astype(np.float32), "shares": shares}
 
 
 def averaged(draft, strategy):
@@ -164,6 +177,9 @@ def test_it_equals_the_weighted_mean_written_out(draft):
     if results[0].centre is not None:
         expected["consensus/mean"] = sum(w * r.centre for w, r in zip(weights, results, strict=True)) * 64 / 167
         expected["consensus/known"] = np.ones(())
+    if strategy.form(draft).unlabelled:
+        shares = sum(w * r.shares for w, r in zip(weights, results, strict=True)) * 64 / 167
+        expected["labels/share"] = shares  # and no critic: all of them have labels
     for name in state:
         np.testing.assert_allclose(following[name], expected[name], atol=1e-6)
 
@@ -174,7 +190,8 @@ def test_losses_are_weighted_means(draft):
     state = strategy.initial(draft)
     shared = {name: state[name] for name, _ in strategy.broadcast(draft)}
     centre = np.zeros(draft.network.outputs, np.float32)
-    results = [LocalResult(shared, 4, 1.0, 3.0, centre), LocalResult(shared, 36, 2.0, 1.0, centre)]
+    more = adapting(draft, strategy, np.random.default_rng(1))
+    results = [LocalResult(shared, 4, 1.0, 3.0, centre, **more), LocalResult(shared, 36, 2.0, 1.0, centre, **more)]
     sums = add([strategy.contribute(draft, state, result) for result in results])
     assert mean_losses(sums) == pytest.approx({"loss": 1.75, "held_out": 1.5})
 
@@ -204,7 +221,8 @@ def test_every_term_is_within_its_bound_whatever_training_did(which, size, rows,
     state = strategy.initial(draft)
     found = result_of(draft, strategy, state, seed, size=size)
     centre = None if found.centre is None else found.centre * np.float32(size)
-    terms = strategy.contribute(draft, state, LocalResult(found.shared, rows, loss, loss, centre))
+    more = adapting(draft, strategy, np.random.default_rng(seed), min(size, 1e30))
+    terms = strategy.contribute(draft, state, LocalResult(found.shared, rows, loss, loss, centre, **more))
     manifest = Manifest(strategy.terms(draft))
     for lane in ("fixed16", "fixed64"):
         manifest.pack(terms, lane)  # names, shapes, finite
@@ -246,7 +264,8 @@ def test_a_department_refuses_no_step_of_honest_rounds(draft):
         state = states[-1]
         shared = {name: state[name] + np.float32(40.0) for name, _ in strategy.broadcast(draft)}
         centre = np.full(draft.network.outputs, 1e9, np.float32)
-        terms = strategy.contribute(draft, state, LocalResult(shared, 1 + 30 * seed, 1.0, 1.0, centre))
+        more = adapting(draft, strategy, np.random.default_rng(seed))
+        terms = strategy.contribute(draft, state, LocalResult(shared, 1 + 30 * seed, 1.0, 1.0, centre, **more))
         states.append(strategy.combine(draft, state, terms))
     shapes = strategy.broadcast(draft)
     seen = [unflatten(flatten(state, shapes), shapes) for state in states]

@@ -40,6 +40,7 @@ DEPARTMENTS = {
     ("school", "network"): 139,
     ("sentiment", "even"): 4,
     ("sentiment", "uneven"): 4,
+    ("sentiment", "unlabelled"): 4,
     ("stars", "raw"): 4,
     ("tags", "templates"): 3,
     ("valves", "benchmark"): 3,
@@ -90,6 +91,15 @@ def test_the_same_seed_gives_the_same_rows_and_another_one_others(name, tmp_path
 def test_no_row_both_learns_and_tests(name, tmp_path):
     for section in write(name, tmp_path).departments.values():
         assert not set(rows(section["path"])) & set(rows(section["test_path"]))
+
+
+@pytest.mark.parametrize(("seed", "name"), [(0, "books"), (1, "dvd"), (2, "electronics"), (7, "kitchen")])
+def test_every_category_in_turn_has_no_labels_to_learn_from(seed, name, tmp_path):
+    world = write("sentiment", tmp_path, seed=seed, protocol="unlabelled")
+    assert [one for one, section in world.departments.items() if section.get("labelled") is False] == [name]
+    for department, section in world.departments.items():
+        with np.load(section["path"]) as arrays:
+            assert ("y" in arrays.files) == (department != name) and arrays["X"].shape == (2000, 5000)
 
 
 def test_an_engine_is_on_one_side_alone(tmp_path):
@@ -245,5 +255,6 @@ def test_a_worlds_sections_are_rows_for_its_charters_backbone(name, protocol, tm
         network.check_heads(per_token=found.task.per_token)
         assert network.adapter or found.train.x.shape[1:] == network.input.shape
         for rows_of in (found.train, found.validation, found.test):
-            assert len(rows_of) and np.isfinite(rows_of.x).all() and len(rows_of.x) == len(rows_of.y)
+            assert len(rows_of) or (rows_of is found.validation and not found.labelled)
+            assert np.isfinite(rows_of.x).all() and len(rows_of.x) == len(rows_of.y)
         assert found.task.learnable(found.train.y).any()
