@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +35,8 @@ from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
 from commonroot.client.predictor import Predictor, mix
 from commonroot.client.reliability import changed, reliability
-from commonroot.client.shared_models import Shared, shared_network
-from commonroot.client.tasks import Task, score
+from commonroot.client.shared_models import Shared, shared_networks
+from commonroot.client.tasks import Floats, Task, score
 from commonroot.client.trainer import Private, Trainer
 from commonroot.client.unlabelled import NO_LABELS, nothing_known
 from commonroot.common.charter import Draft
@@ -44,8 +44,6 @@ from commonroot.strategies.base import Phase, Strategy, Tensors
 
 #: Models whose predictions are averaged, with their weights.
 Members = tuple[tuple[float, Model], ...]
-#: What candidates that came from the others are called, in the order in which ``decide`` takes them.
-NAMES: Final = ("federated", "family")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def conclude(
     """
     if not prepared.labelled:
         return _without_labels(draft, strategy, prepared, received, private, secret=secret, version=version)
-    shared = shared_network(draft, strategy, prepared, received, private, secret=secret, version=version)
+    shared = shared_networks(draft, strategy, prepared, received, private, secret=secret, version=version)
     return decide(
         draft,
         prepared,
@@ -105,7 +103,7 @@ def decide(
 ) -> Conclusion:
     """Compare what came from the others with the best model trained alone, and keep what the guard chooses.
 
-    shared  the federated model, and after it the one with a family's head where there is one; None where nothing came
+    shared  the federated model, and the one with a family's head where there is one; None or empty where nothing came
     epochs  of the local twin; 0 where the charter has no network to be trained alone
     refits  whether what is kept is fitted again to training and validation rows together
     """
@@ -119,20 +117,18 @@ def decide(
     seen = np.concatenate([part.seen for part in parts])
     y = np.concatenate([part.held.y for part in parts])
     alone = solo.chosen_elsewhere(task, contenders, parts)
-    others = {
-        name: found
-        for name, one in zip(NAMES, offered, strict=False)
-        if (found := crossed(task, one, parts, refits=refits)) is not None
-    }
-    said = {name: one.said for name, one in others.items()}
+    others = {one.kind: found for one in offered if (found := crossed(task, one, parts, refits=refits)) is not None}
+    said: dict[str, Floats] = {name: one.said for name, one in others.items()}
     # without a fit of its own for every fold, a federated model is no witness on rows that it learned by heart
     heard = np.ones(len(y), dtype=np.bool_) if refits else ~seen
     choice = choose(task, alone[heard], {name: one[heard] for name, one in said.items()}, y[heard], seen[heard])
     fresh = ~seen
-    kept = mixed([{ALONE: alone, **said}[name] for name in choice.weights], tuple(choice.weights.values()))
+    everything: dict[str, Floats] = {ALONE: alone} | said
+    kept = mixed([everything[name] for name in choice.weights], tuple(choice.weights.values()))
     task = task.calibrated(kept[fresh], y[fresh])
     rows = prepared.train.join(prepared.validation) if refits else prepared.train
-    models = {ALONE: best.fit(rows)} | {name: one.model(rows) for name, one in others.items()}
+    models: dict[str, Model] = {ALONE: best.fit(rows)}
+    models |= {name: one.model(rows) for name, one in others.items()}
     arms = _arms(models, choice)
     report = _report(task, prepared, contenders, offered, choice, arms, secret)
     report["validation"] = figures(prepared.task, alone[fresh], [one[fresh] for one in said.values()], y[fresh])

@@ -7,8 +7,8 @@ Methods that gather build theirs from what was opened.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from commonroot.client.alone import network
 from commonroot.client.baselines import bounded
@@ -44,9 +44,10 @@ class Shared:
     model: Model = field(repr=False)
     fit: Callable[[Rows], Model] = field(repr=False)
     anew: Callable[[Rows], Model] | None = field(default=None, repr=False)
+    kind: Literal["federated", "family"] = "federated"
 
 
-def shared_network(
+def shared_networks(
     draft: Draft,
     strategy: Strategy,
     prepared: Prepared,
@@ -55,11 +56,16 @@ def shared_network(
     *,
     secret: int,
     version: int,
-) -> Shared | None:
-    """The best federated model on validation rows; None where the method shares nothing or nothing converges."""
+) -> tuple[Shared, ...]:
+    """What the guard compares: the federated model and, for a member of a family, the one with the family's head.
+
+    The first is the best on validation rows of the head that the rounds left and fresh ones, which say nothing of a
+    family; with few validation rows a fresh one.  The second keeps the heads of the rounds, the family's and the
+    private one together.  Empty where the method shares nothing or nothing converges.
+    """
     phases = strategy.finish(draft)
     if not strategy.plan(draft) and not phases:
-        return None
+        return ()
     task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
     columns = prepared.train.x.shape[-1]
     trainer = Trainer(draft, task, secret, strategy.shares_head, columns, strategy.form(draft))
@@ -77,17 +83,25 @@ def shared_network(
         after = [phase for phase in phases if "backbone" in phase.parts]
         return network(draft, trainer.train(after, received, fresh, rows, None, version=version).net)
 
-    strengths: tuple[float | None, ...] = (None,)
-    if phases and not strategy.shares_head and not any(phase.copy for phase in phases):
-        strengths = (None, *STRENGTHS) if len(prepared.validation) >= FEWEST_TO_DECIDE else (USUAL_STRENGTH,)
-    found: list[Shared] = []
-    for strength in strengths:
-        try:
-            model = tuned(strength, prepared.train)
-        except TrainingDiverged:
-            continue
-        found.append(_calibrated(task, strength, model, held, tuned))
-    return min(found, key=lambda candidate: candidate.loss) if found else None
+    def best_of(strengths: tuple[float | None, ...]) -> list[Shared]:
+        found: list[Shared] = []
+        for strength in strengths:
+            try:
+                model = tuned(strength, prepared.train)
+            except TrainingDiverged:
+                continue
+            found.append(_calibrated(task, strength, model, held, tuned))
+        return sorted(found, key=lambda candidate: candidate.loss)[:1]
+
+    if not phases or strategy.shares_head or any(phase.copy for phase in phases):
+        return tuple(best_of((None,)))
+    enough = len(prepared.validation) >= FEWEST_TO_DECIDE
+    if trainer.in_family(received):
+        return (
+            *best_of(STRENGTHS if enough else (USUAL_STRENGTH,)),
+            *(replace(one, kind="family") for one in best_of((None,))),
+        )
+    return tuple(best_of((None, *STRENGTHS) if enough else (USUAL_STRENGTH,)))
 
 
 def _calibrated(

@@ -96,6 +96,10 @@ class Trainer:
         check_rows(self.draft.network, rows.x)
         self._model(received, self.start())
 
+    def in_family(self, received: Tensors) -> bool:
+        """Does the broadcast hold a head of this department's family?"""
+        return self._family(received) is not None
+
     def own_head(self, received: Tensors, head: Mapping[str, NDArray[np.float32]]) -> Private:
         """The private head under which all heads together are ``head``: what a family's head says is taken off it."""
         family = self._family(received)

@@ -29,7 +29,7 @@ from commonroot.client.baselines import GRID
 from commonroot.client.data import Prepared, Rows, folds, prepare
 from commonroot.client.finish import passes
 from commonroot.client.models import Model
-from commonroot.client.shared_models import shared_network
+from commonroot.client.shared_models import shared_networks
 from commonroot.client.tasks import Task, task_from_json
 from commonroot.client.trainer import Private, Trainer
 from commonroot.common.backbone import BackboneSpec
@@ -191,7 +191,7 @@ def _case(world: str, seed: int, name: str, at: int, runs: Sequence[Run]) -> Cas
         held.append(kept)
         test.append(tested)
     for run in runs:
-        shared = shared_network(
+        several = shared_networks(
             run.draft,
             run.strategy,
             rows,
@@ -200,8 +200,9 @@ def _case(world: str, seed: int, name: str, at: int, runs: Sequence[Run]) -> Cas
             secret=secret,
             version=run.draft.rounds,
         )
-        if shared is None:
+        if not several:
             continue
+        shared = several[0]
         names.append("family" if run.strategy.shares_head else "federated")
         again = [_plain(shared.fit(part.fit)).outputs(task, part.held.x) for part in crossing]
         cross.append(np.concatenate(again)[back])

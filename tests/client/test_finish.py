@@ -10,7 +10,7 @@ from commonroot.client import alone, finish
 from commonroot.client.choice import Calibration
 from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
-from commonroot.client.shared_models import Shared, shared_network
+from commonroot.client.shared_models import Shared, shared_networks
 from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer
 from commonroot.common.backbone import BackboneSpec
@@ -88,13 +88,13 @@ def test_the_predictor_is_the_mixture_that_the_guard_weighed(few_recipes):
 
 
 def test_two_federated_models_are_told_apart(few_recipes):
-    """the second is the family's; a sequence of one is the same as that one"""
+    """by their kind; a sequence of one is the same as that one"""
     draft, prepared = draft_of(), prepared_of()
     strategy = build(draft)
     trainer = Trainer(draft, prepared.task, 7, strategy.shares_head)
-    one = shared_network(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=7, version=2)
+    (one,) = shared_networks(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=7, version=2)
     options = {"secret": 7, "version": 2, "epochs": 0, "refits": True}
-    found = finish.decide(draft, prepared, (one, one), **options).report
+    found = finish.decide(draft, prepared, (one, dataclasses.replace(one, kind="family")), **options).report
     assert {"alone", "federated", "family", "both"} <= set(found["scores"])
     assert found["scores"]["family"] == found["scores"]["federated"]
     single, listed = (finish.decide(draft, prepared, which, **options) for which in (one, [one]))

@@ -6,7 +6,7 @@ import torch
 
 from commonroot.client.data import Rows
 from commonroot.client.model import SHIFT, DepartmentModel, initial_head
-from commonroot.client.shared_models import shared_network
+from commonroot.client.shared_models import shared_networks
 from commonroot.client.steps import Loop
 from commonroot.client.tasks import Classification, Regression
 from commonroot.client.trainer import Trainer, represent
@@ -260,7 +260,25 @@ def test_structure_has_a_candidate_and_local_has_none():
         strategy, trainer = trainer_of(draft)
         rows = rows_of()
         prepared = Prepared(THREE, None, rows, rows, rows)
-        return shared_network(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=5, version=2)
+        return shared_networks(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=5, version=2)
 
-    assert candidate("local") is None
-    assert candidate("structure").model.kind == "network"
+    assert candidate("local") == ()
+    assert [one.model.kind for one in candidate("structure")] == ["network"]
+
+
+@pytest.mark.parametrize("rows", [9, 40])
+def test_a_member_of_a_family_has_the_familys_head_as_a_candidate_too(rows):
+    """however few its validation rows are, and the private head by itself beside it"""
+    from commonroot.client.data import Prepared
+
+    family = Family(name="three", outputs=3, departments=())
+    draft = draft_of(Method(name="fedper", options={"fine_tune_head_epochs": 0, "fine_tune_epochs": 1}))
+    draft = draft.model_copy(update={"families": (family,)})
+    strategy = build(draft).as_department("north")
+    state = strategy.initial(draft)
+    trainer = Trainer(draft, THREE, 5, strategy.shares_head, None, strategy.form(draft))
+    part = rows_of().take(np.arange(rows) % len(rows_of()))
+    prepared = Prepared(THREE, None, part, part, part)
+    found = shared_networks(draft, strategy, prepared, state, trainer.start(), secret=5, version=2)
+    assert [one.kind for one in found] == ["federated", "family"]
+    assert found[0].name.startswith("refitted head")
