@@ -90,7 +90,7 @@ def test_departments_choose_and_score_the_same_model_deployed_and_simulated(both
 @pytest.mark.slow
 def test_another_seed_makes_other_backbones(both, tmp_path, monkeypatch):
     monkeypatch.setattr("commonroot.client.alone.GRID", ())
-    monkeypatch.setattr("commonroot.client.finish.STRENGTHS", (1.0,))
+    monkeypatch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
     _, found = both
     simulate(scenario(tmp_path / "tables", seed=2), folder=tmp_path / "run")
     (arm,) = (tmp_path / "run" / "arms").iterdir()
@@ -138,8 +138,8 @@ def test_the_row_says_that_somebody_was_late_where_scores_differ(monkeypatch):
 
 
 def test_only_data_is_deployed_and_only_what_has_a_benchmark():
-    with pytest.raises(ConfigError, match="school has no benchmark"):
-        bench_data_deployed.run(Console(quiet=True), ["school"])
+    with pytest.raises(ConfigError, match="digits has no benchmark"):
+        bench_data_deployed.run(Console(quiet=True), ["digits"])
     program = group(help="")
     add_commands(program)
     ended = CliRunner().invoke(program, ["bench", "latency", "--deployed"])
