@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from commonroot.common.errors import ConfigError
@@ -224,9 +225,18 @@ def _places(names: Sequence[str]) -> list[tuple[str, str]]:
 def _methods(place: tuple[str, str], methods: Sequence[str]) -> list[str]:
     named = [method for method in methods if method not in (OWN, POOLED)]
     if not methods and place in COMPARED:
-        named = [name for name in STRATEGIES if name != "local"]
+        named = [name for name, kind in STRATEGIES.items() if name != "local" and _needs_no_options(kind)]
     pooled = [POOLED] if place not in UNLABELLED and (POOLED in methods or place[0] not in NOT_POOLED) else []
     return [OWN, *pooled, *named]
+
+
+def _needs_no_options(kind: type[BaseModel]) -> bool:
+    """Some methods must be told how many outputs a common head has; ``--method`` can say so."""
+    try:
+        kind.model_validate({})
+    except ValidationError:
+        return False
+    return True
 
 
 def installed(method: str) -> bool:
