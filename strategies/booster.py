@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from commonroot.common.backbone.factors import Shapes
 from commonroot.common.charter import Draft
@@ -39,6 +39,7 @@ from commonroot.common.errors import ConfigError, DataError, OutsideCharter, Sum
 from commonroot.common.manifest import Term
 from commonroot.common.roster import Roster
 from commonroot.strategies.base import Gathered, Sums, Tensors
+from commonroot.strategies.common_target import CommonTarget
 from commonroot.strategies.histogram_trees import Doubles, Ints, Rule, Slots, choose_splits, histogram, walk
 from commonroot.strategies.whole_roster import require_everybody
 
@@ -60,7 +61,7 @@ GROWN, OFFSET, SPLIT, LEAF = "grown", "offset", "split", "leaf"
 SCORES, THROUGH, WHICH = "scores", "through", "which"
 
 
-class Boosting(BaseModel):
+class Boosting(CommonTarget):
     """Histogram gradient boosting over the charter's ``[[columns]]``.
 
     loss          ``logistic`` for labels, ``squared`` for a value
@@ -86,51 +87,15 @@ class Boosting(BaseModel):
     * trees once broadcast do not change: a department refuses other ones (``check_received``)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     name: ClassVar[str] = "boosting"
 
     loss: Literal["logistic", "squared"] = "logistic"
-    labels: str = ""
-    low: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    high: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     depth: Annotated[int, Field(ge=1, le=8)] = 3
     rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     least_rows: Annotated[int, Field(ge=1)] = 20
     least_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     own_levels: bool = True
-    most_rows: Annotated[int, Field(ge=1, le=1 << 30)] = 100_000
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.loss == "logistic":
-            named = self.named
-            if len(named) < 2 or len(set(named)) != len(named) or not all(named):
-                raise ValueError("name two labels or more, all different, as in labels = 'no|yes'")
-        elif not self.low < self.high:
-            raise ValueError("low must be below high")
-        return self
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The labels."""
-        return tuple(label.strip() for label in self.labels.split("|"))
-
-    @property
-    def outputs(self) -> int:
-        """Trees per round: one, or one per label where there are more than two."""
-        return len(self.named) if self.loss == "logistic" and len(self.named) > 2 else 1
-
-    @property
-    def middle(self) -> float:
-        """Values are told as distances from here …"""
-        return (self.low + self.high) / 2
-
-    @property
-    def half(self) -> float:
-        """… in these."""
-        return (self.high - self.low) / 2
 
     def trees(self, draft: Draft) -> int:
         """Of each output.  Raises ConfigError where the rounds are no whole number of trees."""

@@ -30,7 +30,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from commonroot.common.backbone.factors import Shapes, joined, split, triangle
 from commonroot.common.charter import Draft
@@ -39,6 +39,7 @@ from commonroot.common.manifest import Term
 from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Roster
 from commonroot.common.schema import CategoryColumn, Column, NumberColumn
 from commonroot.strategies.base import Gathered, Sums, Tensors
+from commonroot.strategies.common_target import CommonTarget
 from commonroot.strategies.whole_roster import fewest_summed, require_everybody
 
 Doubles = NDArray[np.float64]
@@ -61,7 +62,7 @@ HIGH, LOW, HELD, DONE = "weights/high", "weights/low", "held", "done"
 CURVED_HIGH, CURVED_LOW = "curvature/high", "curvature/low"
 
 
-class SharedLinear(BaseModel):
+class SharedLinear(CommonTarget):
     """Shared and private linear parts over the charter's ``[[columns]]``.
 
     loss        ``squared`` for a value, ``logistic`` for labels; with more than two labels, each against the rest
@@ -86,41 +87,19 @@ class SharedLinear(BaseModel):
     * logistic loss: every round is an exact Newton step of the joint problem
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     name: ClassVar[str] = "shared-linear"
 
     loss: Literal["squared", "logistic"] = "squared"
-    labels: str = ""
-    low: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    high: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     strengths: str = "1 3 10 30 100 300"
     constant: Annotated[float, Field(gt=0, le=1e3)] = 1.0
     ridge: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    most_rows: Annotated[int, Field(ge=1, le=1 << 30)] = 100_000
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.loss == "logistic":
-            named = self.named
-            if len(named) < 2 or len(set(named)) != len(named) or not all(named):
-                raise ValueError("name two labels or more, all different, as in labels = 'no|yes'")
-        elif not self.low < self.high:
-            raise ValueError("low must be below high")
         tried = self.tried
         if not tried or any(not 1e-6 <= one <= 1e9 for one in tried) or list(tried) != sorted(set(tried)):
             raise ValueError("strengths are numbers from 1e-6 to 1e9, ascending, as in '1 10 100'")
         return self
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The labels."""
-        return tuple(label.strip() for label in self.labels.split("|"))
-
-    @property
-    def outputs(self) -> int:
-        """Weight vectors: one, or one per label where there are more than two."""
-        return len(self.named) if self.loss == "logistic" and len(self.named) > 2 else 1
 
     @property
     def tried(self) -> tuple[float, ...]:
@@ -129,16 +108,6 @@ class SharedLinear(BaseModel):
             return tuple(float(one) for one in self.strengths.split())
         except ValueError:
             return ()
-
-    @property
-    def middle(self) -> float:
-        """Values are told as distances from here …"""
-        return (self.low + self.high) / 2
-
-    @property
-    def half(self) -> float:
-        """… in these."""
-        return (self.high - self.low) / 2
 
     # -- what travels ------------------------------------------------------------------------------------------------
 
