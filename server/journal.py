@@ -25,6 +25,7 @@ from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import atomic_write, read_bytes
+from commonroot.server import journal_tables as tables
 from commonroot.server import states
 
 RunState = Literal["queued", "running", "finished", "stopped"]
@@ -32,94 +33,6 @@ RoundState = Literal["open", "fixed", "closed", "lost"]
 
 LAYOUT = "1"
 
-_meta = sa.MetaData()
-_about = sa.Table(
-    "about", _meta, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
-_runs = sa.Table(
-    "runs",
-    _meta,
-    sa.Column("run", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("charter", sa.LargeBinary, nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_rounds = sa.Table(
-    "rounds",
-    _meta,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("opening", sa.LargeBinary, nullable=False),
-    sa.Column("snapshot", sa.LargeBinary),  # the hash of the file
-    sa.Column("opened", sa.LargeBinary),
-    sa.Column("aggregate", sa.LargeBinary),
-    sa.Column("report", sa.Text, nullable=False, default="{}"),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("began", sa.Float, nullable=False),
-    sa.Column("ended", sa.Float),
-)
-_versions = sa.Table(
-    "versions",
-    _meta,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("file", sa.Text, nullable=False),
-    sa.Column("digest", sa.LargeBinary, nullable=False),
-    sa.Column("bounds", sa.LargeBinary, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_faults = sa.Table(
-    "faults",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("run", sa.Integer),
-    sa.Column("round", sa.Integer),
-    sa.Column("department", sa.String(64), nullable=False),
-    sa.Column("code", sa.String(8), nullable=False),
-    sa.Column("what", sa.Text, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_received = sa.Table(
-    "received",
-    _meta,
-    sa.Column("kind", sa.String(32), primary_key=True),
-    sa.Column("parcels", sa.Integer, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-)
-_closings = sa.Table(
-    "closings",
-    _meta,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.run"), primary_key=True),
-    sa.Column("department", sa.String(64), primary_key=True),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_greetings = sa.Table(
-    "greetings",
-    _meta,
-    sa.Column("roster", sa.String(64), primary_key=True),
-    sa.Column("department", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("head", sa.LargeBinary, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-)
-#: Faulty messages under the department's own signature.
-_evidence = sa.Table(
-    "evidence",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("run", sa.Integer),
-    sa.Column("round", sa.Integer),
-    sa.Column("department", sa.String(64), nullable=False),
-    sa.Column("code", sa.String(8), nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("signer", sa.String(64), nullable=False),
-    sa.Column("head", sa.LargeBinary, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
 #: Faulty messages kept per department, the first ones: later ones cannot push them out.
 EXHIBITS_KEPT = 64
 
@@ -178,7 +91,7 @@ class Journal:
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable_sqlite)
             with self._writing():
-                _meta.create_all(self._engine)
+                tables.meta.create_all(self._engine)
         except (OperationalError, sa.exc.ArgumentError) as error:
             raise ConfigError(f"the journal cannot be opened: {error}") from error
         try:
@@ -207,7 +120,7 @@ class Journal:
             )
         with self._writing() as db:
             row = db.execute(
-                _runs.insert().values(
+                tables.runs.insert().values(
                     charter=charter.to_json(),
                     digest=charter.charter.digest.hex(),
                     state="queued",
@@ -221,10 +134,10 @@ class Journal:
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
         """Move a run on, as ``states.RUNS`` permits; UsageError otherwise."""
         with self._writing() as db:
-            found = db.execute(sa.select(_runs.c.state).where(_runs.c.run == run)).scalar_one()
+            found = db.execute(sa.select(tables.runs.c.state).where(tables.runs.c.run == run)).scalar_one()
             after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
             if after == state:  # what fails after the end of a run does not change how it ended
-                db.execute(_runs.update().where(_runs.c.run == run).values(state=state, reason=reason))
+                db.execute(tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=reason))
 
     def resume(self, run: int) -> None:
         """Queue a stopped run again; it goes on where it stood.  ConfigError where there is no such run to resume."""
@@ -238,7 +151,7 @@ class Journal:
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
         with self._engine.connect() as db:
-            rows = db.execute(sa.select(_runs).order_by(_runs.c.run)).all()
+            rows = db.execute(sa.select(tables.runs).order_by(tables.runs.c.run)).all()
         return [Run(r.run, SignedCharter.from_json(r.charter), r.digest, r.state, r.reason, r.at) for r in rows]
 
     def next_run(self) -> Run | None:
@@ -252,7 +165,7 @@ class Journal:
         """A round is about to open: written before its first message leaves."""
         with self._writing() as db:
             db.execute(
-                _rounds.insert().values(
+                tables.rounds.insert().values(
                     round=number,
                     run=run,
                     version=version,
@@ -278,7 +191,7 @@ class Journal:
         Raises ConfigError where the file is gone, ForeignState where it is another
         """
         with self._engine.connect() as db:
-            digest = db.execute(sa.select(_rounds.c.snapshot).where(_rounds.c.round == number)).scalar()
+            digest = db.execute(sa.select(tables.rounds.c.snapshot).where(tables.rounds.c.round == number)).scalar()
         if digest is None:
             return None
         found = read_bytes(self._snapshot(number), what="the masked sum of the open round")
@@ -319,9 +232,9 @@ class Journal:
 
     def rounds(self, run: int | None = None) -> list[Round]:
         """Rounds in order, of one run or of all."""
-        query = sa.select(_rounds).order_by(_rounds.c.round)
+        query = sa.select(tables.rounds).order_by(tables.rounds.c.round)
         if run is not None:
-            query = query.where(_rounds.c.run == run)
+            query = query.where(tables.rounds.c.run == run)
         with self._engine.connect() as db:
             rows = db.execute(query).all()
         return [
@@ -344,7 +257,7 @@ class Journal:
     def last_round(self) -> int:
         """The highest round number ever used, in any epoch; 0 before the first."""
         with self._engine.connect() as db:
-            return int(db.execute(sa.select(sa.func.max(_rounds.c.round))).scalar() or 0)
+            return int(db.execute(sa.select(sa.func.max(tables.rounds.c.round))).scalar() or 0)
 
     # -- versions --------------------------------------------------------------------------------------------------
 
@@ -355,7 +268,7 @@ class Journal:
 
     def versions(self, run: int) -> list[Version]:
         """Versions of a run's backbone, oldest first."""
-        query = sa.select(_versions).where(_versions.c.run == run).order_by(_versions.c.version)
+        query = sa.select(tables.versions).where(tables.versions.c.run == run).order_by(tables.versions.c.version)
         with self._engine.connect() as db:
             rows = db.execute(query).all()
         return [Version(r.run, r.version, r.file, r.digest, r.bounds, r.at) for r in rows]
@@ -364,15 +277,17 @@ class Journal:
 
     def greetings(self, roster: bytes) -> dict[int, tuple[bytes, bytes]]:
         """Head and body of every greeting under a roster, by department's number."""
-        query = sa.select(_greetings).where(_greetings.c.roster == roster.hex())
+        query = sa.select(tables.greetings).where(tables.greetings.c.roster == roster.hex())
         with self._engine.connect() as db:
             return {r.department: (r.head, r.body) for r in db.execute(query).all()}
 
     def keep_greeting(self, roster: bytes, department: int, head: bytes, body: bytes) -> None:
         """A department's greeting, checked; the first one stands.  Those of other rosters are forgotten."""
         with self._writing() as db:
-            db.execute(_greetings.delete().where(_greetings.c.roster != roster.hex()))
-            db.execute(_greetings.insert().values(roster=roster.hex(), department=department, head=head, body=body))
+            db.execute(tables.greetings.delete().where(tables.greetings.c.roster != roster.hex()))
+            db.execute(
+                tables.greetings.insert().values(roster=roster.hex(), department=department, head=head, body=body)
+            )
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -380,7 +295,7 @@ class Journal:
         """Something a department did, or that happened to it."""
         with self._writing() as db:
             db.execute(
-                _faults.insert().values(
+                tables.faults.insert().values(
                     run=run, round=round, department=department, code=code, what=what, at=time.time()
                 )
             )
@@ -394,10 +309,14 @@ class Journal:
         """
         e = exhibit
         with self._writing() as db:
-            theirs = db.execute(sa.select(_evidence.c.head).where(_evidence.c.signer == e.signer)).scalars().all()
+            theirs = (
+                db.execute(sa.select(tables.evidence.c.head).where(tables.evidence.c.signer == e.signer))
+                .scalars()
+                .all()
+            )
             if len(theirs) < EXHIBITS_KEPT and len(e.head) <= LARGEST_HEAD and e.head not in theirs:
                 db.execute(
-                    _evidence.insert().values(
+                    tables.evidence.insert().values(
                         run=run,
                         round=round,
                         department=department,
@@ -413,50 +332,54 @@ class Journal:
     def evidence(self) -> list[tuple[str, Exhibit]]:
         """Every kept message with the name of the department that signed it, oldest first."""
         with self._engine.connect() as db:
-            rows = db.execute(sa.select(_evidence).order_by(_evidence.c.id)).all()
+            rows = db.execute(sa.select(tables.evidence).order_by(tables.evidence.c.id)).all()
         return [(r.department, Exhibit(r.at, r.kind, r.code, r.signer, r.head, r.body, r.kind, b"")) for r in rows]
 
     def faults(self) -> list[dict[str, Any]]:
         """All faults, oldest first."""
         with self._engine.connect() as db:
-            return [dict(r._mapping) for r in db.execute(sa.select(_faults).order_by(_faults.c.id)).all()]
+            return [dict(r._mapping) for r in db.execute(sa.select(tables.faults).order_by(tables.faults.c.id)).all()]
 
     def count_received(self, counts: dict[str, tuple[int, int]]) -> None:
         """Add to the account of what the coordinator received: kind → (parcels, bytes)."""
         with self._writing() as db:
             for kind, (parcels, size) in sorted(counts.items()):
                 changed = db.execute(
-                    _received.update()
-                    .where(_received.c.kind == kind)
-                    .values(parcels=_received.c.parcels + parcels, bytes=_received.c.bytes + size)
+                    tables.received.update()
+                    .where(tables.received.c.kind == kind)
+                    .values(parcels=tables.received.c.parcels + parcels, bytes=tables.received.c.bytes + size)
                 )
                 if changed.rowcount == 0:
-                    db.execute(_received.insert().values(kind=kind, parcels=parcels, bytes=size))
+                    db.execute(tables.received.insert().values(kind=kind, parcels=parcels, bytes=size))
 
     def received(self) -> list[dict[str, Any]]:
         """Every kind of byte the coordinator ever received from departments."""
         with self._engine.connect() as db:
-            return [dict(r._mapping) for r in db.execute(sa.select(_received).order_by(_received.c.kind)).all()]
+            return [
+                dict(r._mapping) for r in db.execute(sa.select(tables.received).order_by(tables.received.c.kind)).all()
+            ]
 
     def department_closed(self, run: int, department: str) -> None:
         """A department has taken over the final backbone of a run."""
         if department not in self.closed_departments(run):
             with self._writing() as db:
-                db.execute(_closings.insert().values(run=run, department=department, at=time.time()))
+                db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
 
     def closed_departments(self, run: int) -> set[str]:
         """Departments that have taken over the final backbone of a run."""
         with self._engine.connect() as db:
-            return set(db.execute(sa.select(_closings.c.department).where(_closings.c.run == run)).scalars())
+            return set(
+                db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
+            )
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @staticmethod
     def _move_round(db: sa.Connection, number: int, event: states.RoundEvent, **values: Any) -> None:
         """Change a round's state together with what belongs to it; UsageError for a step not in ``states.ROUNDS``."""
-        found = db.execute(sa.select(_rounds.c.state).where(_rounds.c.round == number)).scalar_one()
+        found = db.execute(sa.select(tables.rounds.c.state).where(tables.rounds.c.round == number)).scalar_one()
         after = states.ROUNDS.after(states.RoundState(found), event)
-        db.execute(_rounds.update().where(_rounds.c.round == number).values(state=after.value, **values))
+        db.execute(tables.rounds.update().where(tables.rounds.c.round == number).values(state=after.value, **values))
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -470,10 +393,10 @@ class Journal:
 
     def _claim(self, federation: str) -> None:
         with self._writing() as db:
-            about = {r.name: r.value for r in db.execute(sa.select(_about)).all()}
+            about = {r.name: r.value for r in db.execute(sa.select(tables.about)).all()}
             if not about:
-                db.execute(_about.insert(), [{"name": "federation", "value": federation}])
-                db.execute(_about.insert(), [{"name": "layout", "value": LAYOUT}])
+                db.execute(tables.about.insert(), [{"name": "federation", "value": federation}])
+                db.execute(tables.about.insert(), [{"name": "layout", "value": LAYOUT}])
                 return
         if about.get("federation") != federation:
             raise ForeignState(f"this journal belongs to federation {about.get('federation')!r}, not {federation!r}")
@@ -483,7 +406,7 @@ class Journal:
     @staticmethod
     def _insert_version(db: sa.Connection, version: Version) -> None:
         db.execute(
-            _versions.insert().values(
+            tables.versions.insert().values(
                 run=version.run,
                 version=version.version,
                 file=version.file,
