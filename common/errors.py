@@ -203,6 +203,55 @@ class BackboneMismatch(UsageError):
     hint = "every department needs the very same package or checkpoint: get it again from where the charter's came from"
 
 
+class DatabaseUnreachable(UsageError):
+    """The journal's database does not answer, is locked, or went away for longer than it is waited for."""
+
+    code = "CR120"
+    hint = "see that the database runs and can be reached, and start again: the journal says how far it came"
+
+
+class DatabaseRefused(UsageError):
+    """The journal's database answers, and will not have us: password, name, rights or encoding."""
+
+    code = "CR121"
+    hint = "mend `database` in coordinator.toml or the variable that it names"
+
+
+class AnotherCoordinator(UsageError):
+    """Two coordinators on one journal: the second is refused, and one that was superseded stops."""
+
+    code = "CR122"
+    hint = "one coordinator a journal: stop the other; the lock of a host that died falls within half a minute"
+
+
+class BackupDamaged(UsageError):
+    """A backup is none, was cut short or changed, or holds what no backup holds; nothing of it was restored."""
+
+    code = "CR123"
+    hint = "take another backup"
+
+
+class NewerLayout(ForeignState):
+    """A database was written by a newer version of this program."""
+
+    code = "CR124"
+    hint = "install that version again, or restore a backup made before it"
+
+
+class OlderLayout(ForeignState):
+    """A database of an earlier version must be brought up to date, and a program of that version may be using it."""
+
+    code = "CR125"
+    hint = "stop whatever runs on it, then start this version's `up`, or `migrate`"
+
+
+class RestoredFolder(UsageError):
+    """This department's folder came from a backup, which holds no keys of an epoch: it needs those of the next."""
+
+    code = "CR126"
+    hint = "`commonroot department renew DIR`, have the request enrolled, and `join` the next roster"
+
+
 # -- theirs --------------------------------------------------------------------------------------------------------
 
 

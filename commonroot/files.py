@@ -137,12 +137,38 @@ def keep_backbone(root: Path, digest: str, file: Path) -> None:
     atomic_write(root / BACKBONES / f"{digest}.safetensors", data, mode=0o600)
 
 
-def take_ownership(folder: Path) -> IO[bytes]:
-    """A daemon's lock on its folder; the operating system lets go of it when the process ends, however it ends."""
-    lock = (folder / "daemon.lock").open("ab")
+def private_file(path: Path, *, make: bool = True) -> None:
+    """Let a file be its owner's alone, whatever the umask; made empty where it is missing and ``make`` says so.
+
+    Raises ConfigError where it is somebody else's, StorageFull where it cannot be made
+    """
+    with storage_errors(path):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+        except FileNotFoundError:
+            return
+        try:
+            if os.fstat(handle).st_mode & 0o077:
+                os.fchmod(handle, 0o600)
+        finally:
+            os.close(handle)
+
+
+def lock_file(path: Path) -> IO[bytes] | None:
+    """A lock on a file, or None where somebody has it; the operating system lets go of it when the process ends."""
+    private_file(path)
+    lock = path.open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except BlockingIOError:
         lock.close()
-        raise ConfigError(f"a daemon already runs on {folder}", hint="one daemon a folder: stop the other") from error
+        return None
+    return lock
+
+
+def take_ownership(folder: Path) -> IO[bytes]:
+    """A daemon's lock on its folder; ConfigError where another has it."""
+    lock = lock_file(folder / "daemon.lock")
+    if lock is None:
+        raise ConfigError(f"a daemon already runs on {folder}", hint="one daemon a folder: stop the other")
     return lock

@@ -219,7 +219,5 @@ class CoordinatorFolder:
 
     def journal(self) -> Journal:
         """The coordinator's journal."""
-        if not self.config.database:
-            (self.root / "journal.db").touch(mode=0o600)  # SQLite gives its log files the same permissions
         url = self.config.database or sqlite_url(self.root / "journal.db")
         return Journal(url, federation=self.config.federation, folder=self.root)

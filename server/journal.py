@@ -1,6 +1,6 @@
 """What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
 
-One SQL database (SQLite by default, any SQLAlchemy URL), and beside it the masked sum of the round that is opened,
+One SQL database (SQLite by default, PostgreSQL by URL; ``journal_database``), and beside it the masked sum of the round that is opened,
 in a file: a database takes many times as long for so much.  Every change of a round's state is one committed
 transaction, made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the
 survivor set and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version)
@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
 from commonroot.common.charter import SignedCharter
-from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+from commonroot.common.errors import ConfigError, ForeignState
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import atomic_write, read_bytes
 from commonroot.server import journal_tables as tables
 from commonroot.server import states
+from commonroot.server.journal_database import PATIENCE, Database, outlasting
+from commonroot.server.migrations import migrate
 
 RunState = Literal["queued", "running", "finished", "stopped"]
 RoundState = Literal["open", "fixed", "closed", "lost"]
-
-LAYOUT = "1"
 
 #: Faulty messages kept per department, the first ones: later ones cannot push them out.
 EXHIBITS_KEPT = 64
@@ -78,31 +77,44 @@ class Version:
     at: float
 
 
+@outlasting
 class Journal:
-    """The coordinator's memory.  Raises ForeignState for another federation's, StorageFull for a full disk.
+    """The coordinator's memory, on which ``database`` says what outlasts what.
 
-    Parameters  url: of the database; federation: its name; folder: where the masked sum of an open round is kept
+    Parameters  url: of the database; federation: its name; folder: where the masked sum of an open round is kept;
+                owner: token of the one coordinator that carries out runs, empty for commands beside it;
+                patience: seconds for which a lost database is waited for; say: told of a change of layout
+    Raises      ForeignState: another federation's, or damaged; NewerLayout; OlderLayout: where it is in use by an
+                earlier version; AnotherCoordinator; DatabaseUnreachable; DatabaseRefused; StorageFull
     """
 
-    def __init__(self, url: str, *, federation: str, folder: Path) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        federation: str,
+        folder: Path,
+        owner: str = "",
+        patience: float = PATIENCE,
+        say: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+    ) -> None:
         self._folder = folder
+        self.database = Database(url, patience=patience)
+        self._engine = self.database.engine
+        self.database.on_link = lambda state: say("database", {"state": state})
         try:
-            self._engine = sa.create_engine(url)
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _durable_sqlite)
-            with self._writing():
-                tables.meta.create_all(self._engine)
-        except (OperationalError, sa.exc.ArgumentError) as error:
-            raise ConfigError(f"the journal cannot be opened: {error}") from error
-        try:
-            self._claim(federation)
+            moved = self.database.outlast(lambda: migrate(self.database, federation=federation, folder=folder, owner=owner))
+            if moved:
+                say("migrated", {"from": moved[0], "to": moved[1]})
+            if owner:
+                self.database.outlast(lambda: self.database.own(owner))
         except BaseException:
-            self.close()
+            self.database.close()
             raise
 
     def close(self) -> None:
         """Release the database."""
-        self._engine.dispose()
+        self.database.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -112,23 +124,16 @@ class Journal:
         Raises ConfigError for a charter that was queued before: departments open each of its backbones for one survivor
         set only, so it can be resumed but not begun again.
         """
-        earlier = [r.run for r in self.runs() if r.digest == charter.charter.digest.hex()]
-        if earlier:
-            raise ConfigError(
-                f"this charter is run {earlier[0]} already",
-                hint="resume that run, or sign a charter with another name or seed",
-            )
+        digest = charter.charter.digest.hex()
         with self._writing() as db:
-            row = db.execute(
-                tables.runs.insert().values(
-                    charter=charter.to_json(),
-                    digest=charter.charter.digest.hex(),
-                    state="queued",
-                    reason="",
-                    at=time.time(),
+            earlier = db.execute(sa.select(tables.runs.c.run).where(tables.runs.c.digest == digest)).scalar()
+            if earlier is not None:
+                raise ConfigError(
+                    f"this charter is run {earlier} already",
+                    hint="resume that run, or sign a charter with another name or seed",
                 )
-            )
-            assigned = row.inserted_primary_key
+            values = {"charter": charter.to_json(), "digest": digest, "state": "queued", "reason": "", "at": time.time()}
+            assigned = db.execute(tables.runs.insert().values(**values)).inserted_primary_key
         return int(assigned[0]) if assigned else 0
 
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
@@ -150,7 +155,7 @@ class Journal:
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             rows = db.execute(sa.select(tables.runs).order_by(tables.runs.c.run)).all()
         return [Run(r.run, SignedCharter.from_json(r.charter), r.digest, r.state, r.reason, r.at) for r in rows]
 
@@ -190,7 +195,7 @@ class Journal:
 
         Raises ConfigError where the file is gone, ForeignState where it is another
         """
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             digest = db.execute(sa.select(tables.rounds.c.snapshot).where(tables.rounds.c.round == number)).scalar()
         if digest is None:
             return None
@@ -235,7 +240,7 @@ class Journal:
         query = sa.select(tables.rounds).order_by(tables.rounds.c.round)
         if run is not None:
             query = query.where(tables.rounds.c.run == run)
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             rows = db.execute(query).all()
         return [
             Round(
@@ -256,7 +261,7 @@ class Journal:
 
     def last_round(self) -> int:
         """The highest round number ever used, in any epoch; 0 before the first."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             return int(db.execute(sa.select(sa.func.max(tables.rounds.c.round))).scalar() or 0)
 
     # -- versions --------------------------------------------------------------------------------------------------
@@ -269,7 +274,7 @@ class Journal:
     def versions(self, run: int) -> list[Version]:
         """Versions of a run's backbone, oldest first."""
         query = sa.select(tables.versions).where(tables.versions.c.run == run).order_by(tables.versions.c.version)
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             rows = db.execute(query).all()
         return [Version(r.run, r.version, r.file, r.digest, r.bounds, r.at) for r in rows]
 
@@ -278,7 +283,7 @@ class Journal:
     def greetings(self, roster: bytes) -> dict[int, tuple[bytes, bytes]]:
         """Head and body of every greeting under a roster, by department's number."""
         query = sa.select(tables.greetings).where(tables.greetings.c.roster == roster.hex())
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             return {r.department: (r.head, r.body) for r in db.execute(query).all()}
 
     def keep_greeting(self, roster: bytes, department: int, head: bytes, body: bytes) -> None:
@@ -331,13 +336,13 @@ class Journal:
 
     def evidence(self) -> list[tuple[str, Exhibit]]:
         """Every kept message with the name of the department that signed it, oldest first."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             rows = db.execute(sa.select(tables.evidence).order_by(tables.evidence.c.id)).all()
         return [(r.department, Exhibit(r.at, r.kind, r.code, r.signer, r.head, r.body, r.kind, b"")) for r in rows]
 
     def faults(self) -> list[dict[str, Any]]:
         """All faults, oldest first."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             return [dict(r._mapping) for r in db.execute(sa.select(tables.faults).order_by(tables.faults.c.id)).all()]
 
     def count_received(self, counts: dict[str, tuple[int, int]]) -> None:
@@ -354,20 +359,21 @@ class Journal:
 
     def received(self) -> list[dict[str, Any]]:
         """Every kind of byte the coordinator ever received from departments."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             return [
                 dict(r._mapping) for r in db.execute(sa.select(tables.received).order_by(tables.received.c.kind)).all()
             ]
 
     def department_closed(self, run: int, department: str) -> None:
         """A department has taken over the final backbone of a run."""
-        if department not in self.closed_departments(run):
-            with self._writing() as db:
+        found = sa.select(tables.closings.c.run).filter_by(run=run, department=department)
+        with self._writing() as db:
+            if db.execute(found).first() is None:
                 db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
 
     def closed_departments(self, run: int) -> set[str]:
         """Departments that have taken over the final backbone of a run."""
-        with self._engine.connect() as db:
+        with self.database.reading() as db:
             return set(
                 db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
             )
@@ -381,27 +387,8 @@ class Journal:
         after = states.ROUNDS.after(states.RoundState(found), event)
         db.execute(tables.rounds.update().where(tables.rounds.c.round == number).values(state=after.value, **values))
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except OperationalError as error:
-            if "full" in str(error.orig) or "disk I/O" in str(error.orig):
-                raise StorageFull("no room to write the coordinator's journal") from error
-            raise
-
-    def _claim(self, federation: str) -> None:
-        with self._writing() as db:
-            about = {r.name: r.value for r in db.execute(sa.select(tables.about)).all()}
-            if not about:
-                db.execute(tables.about.insert(), [{"name": "federation", "value": federation}])
-                db.execute(tables.about.insert(), [{"name": "layout", "value": LAYOUT}])
-                return
-        if about.get("federation") != federation:
-            raise ForeignState(f"this journal belongs to federation {about.get('federation')!r}, not {federation!r}")
-        if about.get("layout") != LAYOUT:
-            raise ForeignState(f"this journal has layout {about.get('layout')}, this version writes {LAYOUT}")
+    def _writing(self) -> AbstractContextManager[sa.Connection]:
+        return self.database.writing()
 
     @staticmethod
     def _insert_version(db: sa.Connection, version: Version) -> None:
@@ -420,12 +407,3 @@ class Journal:
 def sqlite_url(path: Path) -> str:
     """The SQLAlchemy URL of an SQLite file."""
     return f"sqlite:///{path}"
-
-
-def _durable_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()

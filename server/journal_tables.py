@@ -1,4 +1,7 @@
-"""The layout of the coordinator's journal: its tables, of whichever database."""
+"""The newest layout of the coordinator's journal: its tables, of whichever database.
+
+What is added here is added to the newest step of ``migrations`` too; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -91,4 +94,13 @@ evidence = sa.Table(
     sa.Column("head", sa.LargeBinary, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+)
+#: What was done to the journal itself: moved to another layout, backed up, restored, pruned.  ``facts`` is JSON.
+keeping = sa.Table(
+    "keeping",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.String(32), nullable=False),
+    sa.Column("facts", sa.Text, nullable=False),
 )

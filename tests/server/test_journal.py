@@ -27,13 +27,19 @@ def charters(charter):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    with closing(opened(tmp_path)) as made:
+def opened(database, tmp_path):
+    """Opens the journal of this test: in SQLite, and again in PostgreSQL."""
+
+    def once(federation="grove", **options):
+        return Journal(database, federation=federation, folder=tmp_path, **options)
+
+    return once
+
+
+@pytest.fixture
+def journal(opened):
+    with closing(opened()) as made:
         yield made
-
-
-def opened(folder, federation="grove"):
-    return Journal(sqlite_url(folder / "journal.db"), federation=federation, folder=folder)
 
 
 def version(number, run=1):
@@ -49,18 +55,18 @@ def ended(journal, run):
     journal.set_run(run, "finished")
 
 
-def test_a_rounds_whole_life_is_there_after_a_restart(tmp_path, charter):
-    with closing(opened(tmp_path)) as journal:
+def test_a_rounds_whole_life_is_there_after_a_restart(opened, tmp_path, charter):
+    with closing(opened()) as journal:
         run = journal.queue(charter)
         journal.add_version(version(0))
         journal.open_round(1, run, 0, b"opening")
         journal.fix_round(1, b"snapshot")
-    with closing(opened(tmp_path)) as again:
+    with closing(opened()) as again:
         (one,) = again.rounds(run)
         assert (one.round, one.version, one.state, one.opening) == (1, 0, "fixed", b"opening")
         assert again.snapshot(1) == b"snapshot"
         closed(again, 1, version(1))
-    with closing(opened(tmp_path)) as again:
+    with closing(opened()) as again:
         (one,) = again.rounds()
         assert (one.state, one.opened, one.aggregate) == ("closed", b"o" * 32, b"a" * 32)
         assert again.snapshot(1) is None
@@ -218,27 +224,28 @@ def test_faults_keep_their_order_and_where_they_belong(journal):
     assert told == [("ash", "CR21", "first", 1, 2), ("", "CR30", "second", None, None)]
 
 
-def test_another_federations_journal_is_refused_and_stays_usable(tmp_path):
-    opened(tmp_path).close()
+def test_another_federations_journal_is_refused_and_stays_usable(opened):
+    opened().close()
     with pytest.raises(ForeignState, match="grove"):
-        opened(tmp_path, "desert")
-    opened(tmp_path).close()
+        opened("desert")
+    opened().close()
 
 
-def test_another_layout_is_refused(tmp_path):
-    with closing(opened(tmp_path)) as journal, journal._writing() as db:
+def test_another_layout_is_refused(opened):
+    with closing(opened()) as journal, journal._writing() as db:
         db.execute(sa.text("UPDATE about SET value = '99' WHERE name = 'layout'"))
     with pytest.raises(ForeignState, match="layout 99"):
-        opened(tmp_path)
+        opened()
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/journal.db"])
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/journal.db", "mysql://me:pw@db/x"])
 def test_a_database_that_cannot_be_opened_is_a_configuration_error(url, tmp_path):
     with pytest.raises(ConfigError, match="cannot be opened"):
         Journal(url, federation="grove", folder=tmp_path)
 
 
-def test_a_full_disk_is_named_and_keeps_what_was_there(journal, charter):
+def test_a_full_disk_is_named_and_keeps_what_was_there(tmp_path, charter):
+    journal = Journal(sqlite_url(tmp_path / "journal.db"), federation="grove", folder=tmp_path)
     run = journal.queue(charter)
     journal.open_round(1, run, 0, b"opening")
     with journal._engine.connect() as db:
@@ -247,6 +254,7 @@ def test_a_full_disk_is_named_and_keeps_what_was_there(journal, charter):
     with pytest.raises(StorageFull):
         journal.open_round(2, run, 0, bytes(1_000_000))
     assert [round.round for round in journal.rounds()] == [1]
+    journal.close()
 
 
 def test_a_full_disk_leaves_the_survivor_set_open(journal, charter, monkeypatch):
@@ -263,6 +271,10 @@ def test_a_full_disk_leaves_the_survivor_set_open(journal, charter, monkeypatch)
 
 def test_the_database_syncs_at_every_commit(journal):
     with journal._engine.connect() as db:
-        assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2  # FULL
-        assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
-        assert db.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
+        if journal.database.is_sqlite:
+            assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2  # FULL
+            assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+            assert db.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
+        else:
+            assert db.execute(sa.text("SHOW synchronous_commit")).scalar() == "on"
+            assert db.execute(sa.text("SHOW transaction_isolation")).scalar() == "read committed"
