@@ -21,40 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from commonroot.client import store_layout
 from commonroot.common import ledger, parcel
-from commonroot.common.errors import ForeignState, StorageFull
+from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.ledger import Entry, Fact
-from commonroot.files import atomic_write, read_bytes, take_ownership
+from commonroot.files import atomic_write, private_file, read_bytes, take_ownership
 
 Tensors = dict[str, NDArray[np.generic]]
 
-LAYOUT = "1"
 #: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
 HEADS_KEPT = 3
 #: Exhibits kept per code of refusal, the first ones: later ones cannot push them out.
 EXHIBITS_KEPT = 16
 #: Bytes of accepted requests kept to be shown beside a refused one, newest first.
 ACCEPTED_BYTES = 8 << 20
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS memory (epoch INTEGER PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY, roster BLOB NOT NULL, setup BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS accepted (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL,
-                                     head BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS evidence (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, code TEXT NOT NULL,
-                                     signer TEXT NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
-                                     against TEXT NOT NULL, accepted BLOB NOT NULL, UNIQUE (code, head));
-CREATE TABLE IF NOT EXISTS uploads (epoch INTEGER, round INTEGER, head BLOB NOT NULL, blob TEXT NOT NULL,
-                                    PRIMARY KEY (epoch, round));
-CREATE TABLE IF NOT EXISTS heads (charter TEXT, version INTEGER, blob TEXT NOT NULL, PRIMARY KEY (charter, version));
-CREATE TABLE IF NOT EXISTS closed (charter TEXT, version INTEGER, predictor TEXT NOT NULL, at REAL NOT NULL,
-                                   PRIMARY KEY (charter, version));
-CREATE TABLE IF NOT EXISTS ledger (sequence INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL,
-                                   facts TEXT NOT NULL, hash BLOB NOT NULL);
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredUpload:
@@ -82,6 +63,8 @@ class DepartmentStore:
             if self._owner_lock is not None:
                 undo.callback(self._owner_lock.close)
             with self._storage_errors():
+                for each in ("", "-wal", "-shm"):  # SQLite makes its other files with the first one's permissions
+                    private_file(folder / f"state.db{each}", make=not each)
                 self._db = sqlite3.connect(
                     folder / "state.db", isolation_level=None, check_same_thread=False, timeout=30
                 )
@@ -89,8 +72,9 @@ class DepartmentStore:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._db.execute("PRAGMA secure_delete=ON")  # what is deleted or replaced is overwritten: keys
-                self._db.executescript(_SCHEMA)
-            self._claim({"federation": federation, "department": department, "layout": LAYOUT})
+                #: (from, to) where an earlier version's layout was brought up to date just now.
+                self.migrated = store_layout.migrate(self._db, folder / "state.db", alone=owner)
+            self._claim({"federation": federation, "department": department})
             if owner:
                 self._sweep()
             undo.pop_all()
@@ -352,16 +336,22 @@ class DepartmentStore:
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "disk I/O" in str(error):
                 raise StorageFull(f"no room to write {path}") from error
+            if "locked" in str(error):
+                raise ConfigError(f"{path} is locked", hint="another program holds it open: close it") from error
+            if "readonly" in str(error) or "unable to open" in str(error):
+                hint = "check who owns the folder, and how it is mounted"
+                raise ConfigError(f"{path} cannot be written", hint=hint) from error
             raise
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:
                 raise
-            raise ForeignState(f"{path} is damaged or no database: {error}") from error
+            hint = "restore the newest backup: `commonroot department restore`"
+            raise ForeignState(f"{path} is damaged or no database: {error}", hint=hint) from error
 
     def _claim(self, facts: dict[str, str]) -> None:
         with self._transaction() as db:
             about = dict(db.execute("SELECT name, value FROM about").fetchall())
-            if not about:
+            if not set(about) - {"layout"}:
                 db.executemany("INSERT INTO about VALUES (?, ?)", facts.items())
                 return
         for name, value in facts.items():

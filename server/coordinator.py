@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, ConfigError
+from commonroot.common.errors import (
+    AnotherCoordinator,
+    CommonrootError,
+    ConfigError,
+    DatabaseRefused,
+    DatabaseUnreachable,
+)
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
 from commonroot.common.secure_sum.codec import SumCodec
@@ -29,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 #: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5
+#: After these the journal cannot be written any more.
+JOURNAL_GONE = (AnotherCoordinator, DatabaseRefused, DatabaseUnreachable)
 
 
 def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: threading.Event | None = None) -> None:
@@ -39,12 +48,12 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     roster = _valid_roster(folder)
     identity = folder.identity()
     lock = take_ownership(root)
+    tell = event_printer(as_json)
     try:
-        journal = folder.journal()
+        journal = folder.journal(owner=secrets.token_hex(16), say=tell)
     except BaseException:
         lock.close()
         raise
-    tell = event_printer(as_json)
     try:
         backbones = BackboneStore(root / "backbones")
         with SuperLink(
@@ -80,6 +89,8 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     if run is not None:
                         try:
                             driver_of(run)[0].drive()
+                        except JOURNAL_GONE:
+                            raise  # there is nowhere to write it down; the run goes on from the journal's last line
                         except CommonrootError as error:
                             journal.set_run(run.run, "stopped", f"{error} ({error.code})")
                             tell("stopped", error.describe())

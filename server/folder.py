@@ -7,7 +7,8 @@ authority/              the enrolment authority: signs rosters.  Move it to a ma
 tls/                    the federation's CA and the listener's certificate
 roster.json             the current signed roster
 charters/               sealed and signed charters
-journal.db              runs, rounds, survivor sets, versions, faults
+journal.db              runs, rounds, survivor sets, versions, faults, unless `database` says that they are elsewhere
+journal.db.layout-N     as it was before a newer version took it over
 round-N.masked          the masked sum of the round that is being opened
 backbones/              versions of the shared state; SHA256.safetensors: what a charter starts from
 links/                  Flower's own database
@@ -16,9 +17,10 @@ links/                  Flower's own database
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,6 +37,7 @@ from commonroot.files import (
     read_text,
     write_secret,
 )
+from commonroot.server import keeping
 from commonroot.server.journal import Journal, sqlite_url
 
 ROSTER_DAYS = 366
@@ -51,8 +54,6 @@ port = {port}
 # Names and addresses that departments may use for it; they are written into its certificate.
 names = [{names}]
 
-# Where the journal lives: empty for journal.db in this folder, or any SQLAlchemy URL.
-database = ""
 """
 
 
@@ -65,7 +66,9 @@ class CoordinatorConfig(BaseModel):
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65535)] = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
-    database: str = ""
+    database: Annotated[str, Field(repr=False)] = ""
+    waits: keeping.WaitsConfig = keeping.WaitsConfig()
+    retention: keeping.RetentionConfig = keeping.RetentionConfig()
 
 
 class CoordinatorFolder:
@@ -94,6 +97,7 @@ class CoordinatorFolder:
         text = _TEMPLATE.format(
             federation=federation, host=host, port=port, names=", ".join(f'"{name}"' for name in names)
         )
+        text += keeping.TEMPLATE
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
         for name in ("keys", "authority", "charters", "backbones", "links"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -217,7 +221,23 @@ class CoordinatorFolder:
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def journal(self) -> Journal:
-        """The coordinator's journal."""
-        url = self.config.database or sqlite_url(self.root / "journal.db")
-        return Journal(url, federation=self.config.federation, folder=self.root)
+    @property
+    def database(self) -> str:
+        """The URL of the journal's database, with its password if it has one; ConfigError where that is missing."""
+        if not self.config.database:
+            return sqlite_url(self.root / "journal.db")
+        return keeping.database_url(self.config.database, self.root / "coordinator.toml")
+
+    def journal(
+        self, *, owner: str = "", say: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None
+    ) -> Journal:
+        """The coordinator's journal; with ``owner``, that of the one process which carries out runs."""
+        patience = self.config.waits.database if owner else min(5.0, self.config.waits.database)
+        return Journal(
+            self.database,
+            federation=self.config.federation,
+            folder=self.root,
+            owner=owner,
+            patience=patience,
+            say=say,
+        )

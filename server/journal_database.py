@@ -50,6 +50,14 @@ _OWNER: Final = 0x434F4D02
 #: SQLSTATEs after which the same thing may succeed: connections, resources, being shut down, deadlocks, waiting for locks.
 _PASSING: Final = ("08", "53300", "57P", "40001", "40P01", "55P03", "25P03")
 _NO_ROOM: Final = ("53100", "58030", "54000")
+_REFUSED: Final = {
+    "25006": "it can only be read",
+    "28000": "it lets nobody in under that name",
+    "28P01": "the password is wrong or missing",
+    "3D000": "there is no such database",
+    "3F000": "there is no schema that this user may use",
+    "42501": "this user may not do that",
+}
 #: What libpq says when nobody is there, or not yet; it has no codes for it, and the rest of its words hold names.
 _REFUSING: Final = {
     "password": "the password is wrong or missing",
@@ -82,7 +90,11 @@ class Database:
         self.on_link: Callable[[str], None] = lambda state: None
         self._engine, self.file = _engine(url)
         if not self.is_sqlite:
-            self.outlast(self._require_encoding)
+            try:
+                self.outlast(self._require_encoding)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def is_sqlite(self) -> bool:
@@ -263,10 +275,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError | sa.exc.DataError):
-                told = None if str(getattr(error.orig, "sqlstate", None) or "") != "42501" else _explained(error)
-            else:
-                told = self._sqlite_error(error) if self.is_sqlite else _explained(error)
+            told = self._sqlite_error(error) if self.is_sqlite else _explained(error)
             if told is None:
                 raise
             if isinstance(told, _Lost):
@@ -278,6 +287,8 @@ class Database:
             raise DatabaseUnreachable("every connection to the database is in use") from None
 
     def _sqlite_error(self, error: DBAPIError) -> CommonrootError | None:
+        if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError):
+            return None
         text, file = str(error.orig), self.file or "the journal"
         if "full" in text or "disk I/O" in text:
             return StorageFull(f"no room to write {file}")
@@ -389,9 +400,8 @@ def _explained(error: DBAPIError) -> CommonrootError | _Lost | None:
         return StorageFull("the database has no room to write the coordinator's journal")
     if state.startswith(_PASSING):
         return _Lost("the database's connection was lost")
-    if state in ("42501", "28P01", "28000", "3D000", "3F000", "25006"):
-        why = {"42501": "this user may not do that", "25006": "it can only be read"}.get(state, "it lets nobody in")
-        return DatabaseRefused(f"the journal's database refuses: {why}")
+    if state in _REFUSED:
+        return DatabaseRefused(f"the journal's database refuses: {_REFUSED[state]}")
     if state:
         return None
     for words, why in () if any(word in text for word in _NOT_YET) else _REFUSING.items():
