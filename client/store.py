@@ -37,6 +37,7 @@ EXHIBITS_KEPT = 16
 #: Bytes of accepted requests kept to be shown beside a refused one, newest first.
 ACCEPTED_BYTES = 8 << 20
 
+
 @dataclass(frozen=True, slots=True)
 class StoredUpload:
     """The masked upload of a round, kept so that a repeated request gets the identical bytes."""

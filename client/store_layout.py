@@ -1,8 +1,8 @@
 """The layout of a department's ``state.db``, in numbered steps.
 
-A new database goes through every step, an old one through those it lacks, all of them in one transaction: a process that
-is killed in the middle leaves the old layout, and the next one begins again.  The file is copied first, and the copy is
-erased as soon as the new layout stands: it holds the epoch's keys, and those must lie in one place only.
+A new database goes through every step, an old one through those it lacks, all of them in one transaction: a process
+that is killed in the middle leaves the old layout, and the next one begins again.  The file is copied first, and the
+copy is erased as soon as the new layout stands: it holds the epoch's keys, and those must lie in one place only.
 
 To add a step, append to ``STEPS``.  A step is never changed once a version with it was published.
 """
@@ -20,33 +20,30 @@ from typing import Final
 from commonroot.common.errors import ForeignState, NewerLayout, OlderLayout
 from commonroot.files import erase, lock_file, storage_errors
 
-#: What leads to layout 1, 2, …, and what it is for.
-STEPS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
-    (
-        (
-            "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-            "CREATE TABLE IF NOT EXISTS memory (epoch INTEGER PRIMARY KEY, value BLOB NOT NULL)",
-            "CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY, roster BLOB NOT NULL, setup BLOB NOT NULL)",
-            "CREATE TABLE IF NOT EXISTS accepted (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
-            "head BLOB NOT NULL)",
-            "CREATE TABLE IF NOT EXISTS evidence (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, "
-            "code TEXT NOT NULL, signer TEXT NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL, against TEXT NOT NULL, "
-            "accepted BLOB NOT NULL, UNIQUE (code, head))",
-            "CREATE TABLE IF NOT EXISTS uploads (epoch INTEGER, round INTEGER, head BLOB NOT NULL, blob TEXT NOT NULL, "
-            "PRIMARY KEY (epoch, round))",
-            "CREATE TABLE IF NOT EXISTS heads (charter TEXT, version INTEGER, blob TEXT NOT NULL, "
-            "PRIMARY KEY (charter, version))",
-            "CREATE TABLE IF NOT EXISTS closed (charter TEXT, version INTEGER, predictor TEXT NOT NULL, "
-            "at REAL NOT NULL, PRIMARY KEY (charter, version))",
-            "CREATE TABLE IF NOT EXISTS ledger (sequence INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, "
-            "facts TEXT NOT NULL, hash BLOB NOT NULL)",
-        ),
-        "memory, epochs, heads, answers, ledger, evidence",
-    ),
-    (
-        ("CREATE TABLE forgotten (charter TEXT PRIMARY KEY)",),
-        "charters of which a folder from a backup does not know how far it had come",
-    ),
+_FIRST: Final = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS memory (epoch INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY, roster BLOB NOT NULL, setup BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS accepted (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL,
+                                     head BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS evidence (id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, code TEXT NOT NULL,
+                                     signer TEXT NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
+                                     against TEXT NOT NULL, accepted BLOB NOT NULL, UNIQUE (code, head));
+CREATE TABLE IF NOT EXISTS uploads (epoch INTEGER, round INTEGER, head BLOB NOT NULL, blob TEXT NOT NULL,
+                                    PRIMARY KEY (epoch, round));
+CREATE TABLE IF NOT EXISTS heads (charter TEXT, version INTEGER, blob TEXT NOT NULL, PRIMARY KEY (charter, version));
+CREATE TABLE IF NOT EXISTS closed (charter TEXT, version INTEGER, predictor TEXT NOT NULL, at REAL NOT NULL,
+                                   PRIMARY KEY (charter, version));
+CREATE TABLE IF NOT EXISTS ledger (sequence INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL,
+                                   facts TEXT NOT NULL, hash BLOB NOT NULL);
+"""
+_SECOND: Final = """
+CREATE TABLE forgotten (charter TEXT PRIMARY KEY);
+"""
+#: What leads to layout 1, 2, …: statements, and what they are for.
+STEPS: Final[tuple[tuple[str, str], ...]] = (
+    (_FIRST, "memory, epochs, heads, answers, ledger, evidence"),
+    (_SECOND, "charters of which a folder from a backup does not know how far it had come"),
 )
 NEWEST: Final = len(STEPS)
 
@@ -89,7 +86,7 @@ def _run_steps(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         for statements, _ in STEPS[layout_of(db) :]:
-            for statement in statements:
+            for statement in statements.split(";"):
                 db.execute(statement)
         db.execute("INSERT OR REPLACE INTO about VALUES ('layout', ?)", (str(NEWEST),))
         db.execute("COMMIT")

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
+from commonroot.server import cli_keeping
 
 app = group("For central IT: keys, roster, charters, runs.")
+app.add_typer(cli_keeping.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 

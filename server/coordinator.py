@@ -29,6 +29,7 @@ from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
+from commonroot.server.retention import Keeper
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 
@@ -78,7 +79,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                         newest_roster=lambda: folder.roster().digest,
                     ), exchange
 
-                late = LateClosings(journal, driver_of)
+                late, keeper = LateClosings(journal, driver_of), Keeper(folder, journal)
                 while not stop.is_set():
                     latest = _valid_roster(folder)
                     if latest.digest != roster.digest:
@@ -106,6 +107,9 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     else:
                         try:
                             late.look()
+                            let_go = keeper.look(time.monotonic())
+                            if let_go:
+                                tell("pruned", let_go)
                         except (CommonrootError, Stopped):
                             raise
                         except Exception as error:

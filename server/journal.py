@@ -1,10 +1,10 @@
 """What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
 
-One SQL database (SQLite by default, PostgreSQL by URL; ``journal_database``), and beside it the masked sum of the round that is opened,
-in a file: a database takes many times as long for so much.  Every change of a round's state is one committed
-transaction, made before the step it announces: ``open`` before the first message of a round leaves, ``fixed`` (with the
-survivor set and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with the new version)
-before the next round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
+One SQL database (SQLite by default, PostgreSQL by URL; see ``journal_database``), and beside it the masked sum of the
+round that is opened, in a file: a database takes many times as long for so much.  Every change of a round's state is
+one committed transaction, made before the step it announces: ``open`` before the first message of a round leaves,
+``fixed`` (with the survivor set and the accumulated masked sum) before anybody is asked to open it, ``closed`` (with
+the new version) before the next round.  So a coordinator that is killed anywhere goes on from the last line it wrote.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Journal:
         self._engine = self.database.engine
         self.database.on_link = lambda state: say("database", {"state": state})
         try:
-            moved = self.database.outlast(lambda: migrate(self.database, federation=federation, folder=folder, owner=owner))
+            moved = self.database.outlast(
+                lambda: migrate(self.database, federation=federation, folder=folder, owner=owner)
+            )
             if moved:
                 say("migrated", {"from": moved[0], "to": moved[1]})
             if owner:
@@ -132,7 +134,13 @@ class Journal:
                     f"this charter is run {earlier} already",
                     hint="resume that run, or sign a charter with another name or seed",
                 )
-            values = {"charter": charter.to_json(), "digest": digest, "state": "queued", "reason": "", "at": time.time()}
+            values = {
+                "charter": charter.to_json(),
+                "digest": digest,
+                "state": "queued",
+                "reason": "",
+                "at": time.time(),
+            }
             assigned = db.execute(tables.runs.insert().values(**values)).inserted_primary_key
         return int(assigned[0]) if assigned else 0
 
@@ -260,9 +268,23 @@ class Journal:
         ]
 
     def last_round(self) -> int:
-        """The highest round number ever used, in any epoch; 0 before the first."""
+        """The highest round number that may have been used, in any epoch; 0 before the first.
+
+        In a journal from a backup it is further on than the backup's: departments may have gone on meanwhile.
+        """
         with self.database.reading() as db:
-            return int(db.execute(sa.select(sa.func.max(tables.rounds.c.round))).scalar() or 0)
+            used = int(db.execute(sa.select(sa.func.max(tables.rounds.c.round))).scalar() or 0)
+        return max(used, int(self._about("rounds_from") or 0))
+
+    def restored_at(self) -> float | None:
+        """When the backup was made that this journal comes from, in seconds since 1970; None where from none."""
+        told = self._about("restored")
+        return None if told is None else float(told)
+
+    def _about(self, name: str) -> str | None:
+        with self.database.reading() as db:
+            found = db.execute(sa.select(tables.about.c.value).where(tables.about.c.name == name)).scalar()
+        return None if found is None else str(found)
 
     # -- versions --------------------------------------------------------------------------------------------------
 
@@ -377,6 +399,19 @@ class Journal:
             return set(
                 db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
             )
+
+    # -- the journal itself ----------------------------------------------------------------------------------------
+
+    def note(self, what: str, facts: dict[str, Any]) -> None:
+        """Write down what was done to the journal itself, such as ``backed-up``."""
+        with self._writing() as db:
+            db.execute(tables.keeping.insert().values(at=time.time(), what=what, facts=json.dumps(facts)))
+
+    def notes(self) -> list[dict[str, Any]]:
+        """All of that, oldest first."""
+        with self.database.reading() as db:
+            rows = db.execute(sa.select(tables.keeping).order_by(tables.keeping.c.id)).all()
+        return [{"at": r.at, "what": r.what} | json.loads(r.facts) for r in rows]
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

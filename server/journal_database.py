@@ -47,7 +47,7 @@ _TAKING_OVER: Final = 2.0
 _WRITER: Final = 0x434F4D01
 _OWNER: Final = 0x434F4D02
 
-#: SQLSTATEs after which the same thing may succeed: connections, resources, being shut down, deadlocks, waiting for locks.
+#: SQLSTATEs after which the same thing may succeed: lost connections, a server that is shut down, deadlocks, locks.
 _PASSING: Final = ("08", "53300", "57P", "40001", "40P01", "55P03", "25P03")
 _NO_ROOM: Final = ("53100", "58030", "54000")
 _REFUSED: Final = {
@@ -137,7 +137,9 @@ class Database:
             with self._in_our_words(), self._engine.connect() as db:
                 db.execution_options(commonroot_writing=True)
                 if not self.is_sqlite:
-                    db.execute(sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(current_schema()))"), {"key": _WRITER})
+                    db.execute(
+                        sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(current_schema()))"), {"key": _WRITER}
+                    )
                     number = int(db.execute(sa.text("SELECT txid_current()")).scalar_one())
                 if self._token:
                     self._require_token(db)

@@ -1,4 +1,4 @@
-"""Sections of ``coordinator.toml`` that are about keeping: where the journal lives, what is waited for, what is let go."""
+"""What ``coordinator.toml`` says about keeping: where the journal lives, what is waited for, what is let go of."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ database = ""
 #[waits]
 #database = 30
 
-# What is let go of by itself while no run is going on; 0 keeps it for ever.  Never what is needed to resume or to prove.
+# What is let go of by itself while no run is going on; 0 keeps it for ever. Never what is needed to go on or to prove.
 #[retention]
 #versions = 0          # backbones kept of a finished run, newest first; hashes of all stay in the journal
 #rounds_days = 0       # requests of rounds of finished runs; who took part, hashes and results stay

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.common import parcel
-from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
+from commonroot.common.errors import (
+    NotEnoughShares,
+    NotEnoughUploads,
+    PeerError,
+    Refused,
+    RoundLost,
+    StaleRound,
+    UnknownRound,
+)
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
@@ -74,6 +82,8 @@ class RunDriver:
         self._refused: dict[int, str] = {}
         #: What each of them said, for the reason that a run gives when it stops.
         self._refusals: dict[int, str] = {}
+        #: Departments that refused a round because they had gone on to a later round or version.
+        self._stale: set[str] = set()
         #: Departments that left the charter unanswered: asked again in every round, but hardly waited for.
         self._silent: dict[int, str] = {}
         self._newest_roster = newest_roster or (lambda: roster.digest)
@@ -108,6 +118,7 @@ class RunDriver:
                 self._on_event("lost", {"code": lost.code, "why": str(lost)})
                 if lost_in_a_row >= self._charter.timing.attempts:
                     reason = f"{lost_in_a_row} rounds in a row came to nothing; the last: {lost} ({lost.code})"
+                    reason += self._behind(version)
                     self._journal.set_run(self.run.run, "stopped", reason)
                     self._on_event("stopped", {"why": reason})
                     return
@@ -135,6 +146,16 @@ class RunDriver:
             if left.state in ("open", "fixed") and RoundOpen.decode(left.opening).roster != self._roster.digest:
                 self._journal.lose_round(left.round, "its epoch ended before it was over")
                 self._on_event("lost", {"round": left.round, "why": "its epoch ended before it was over"})
+
+    def _behind(self, version: Version) -> str:
+        """Why a run from a backup may come to nothing: departments never go back to an earlier version."""
+        if not self._stale or self._journal.restored_at() is None:
+            return ""
+        names = ", ".join(sorted(self._stale))
+        return (
+            f"; this journal comes from a backup, and {names} have gone on since: they take no version before theirs. "
+            f"A new charter can begin where the backup ends, with warm_start = {version.digest.hex()!r}"
+        )
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
@@ -416,6 +437,8 @@ class RunDriver:
         self._fault(self._names([who])[0], "link", reason, None)
 
     def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
+        if code == Refused.code and StaleRound.code in what:
+            self._stale.add(who)
         self._journal.fault(who, code, what, run=self.run.run, round=number)
         self._on_event("fault", {"department": who, "code": code, "what": what})
 

@@ -28,6 +28,7 @@ ROOMS = {
 #: What both sides may take from the face, which otherwise only simulations and the command line import.
 FACE = {
     "__version__": "a word",
+    "archive": "backups as one file, which both sides write and read",
     "console": "how every command prints, and ends in one clear error",
     "files": "atomic writes and file modes for the two sides that have files",
     "flower": "how a parcel becomes a Flower message, which both ends must do alike and common may not know",
@@ -174,7 +175,8 @@ def _import_faults(found: list[Import], room: str, path: str) -> Iterator[tuple[
             yield one.line, "relative import; write it out"
         if one.module in ROOMS and one.module != "commonroot":
             yield one.line, f"bare name {one.module!r}; write commonroot.{one.module}"
-        if one.room and one.room not in allowed_rooms(path) and not (room in FACE_ROOMS and one.of_shared_face):
+        shares = room in FACE_ROOMS or path.removeprefix("commonroot/").removesuffix(".py") in FACE
+        if one.room and one.room not in allowed_rooms(path) and not (shares and one.of_shared_face):
             yield one.line, f"{room} may not import {one.room}"
         if one.package in FORBIDDEN.get(room, ()) and not (one.module == "os" and one.name in OS_ALLOWED):
             if one.module == "os" and not one.name:

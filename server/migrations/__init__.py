@@ -64,7 +64,7 @@ def pending(database: Database, *, federation: str) -> dict[str, Any]:
 def migrate(database: Database, *, federation: str, folder: Path, owner: str = "") -> tuple[int, int] | None:
     """Bring a database to the newest layout; (from, to) where that was an older one.
 
-    Parameters  folder: the coordinator's, whose daemon must not run meanwhile; owner: not empty where this is the daemon
+    Parameters  folder: the coordinator's, whose daemon must not run meanwhile; owner: not empty in the daemon itself
     Raises      as ``layout_of``; OlderLayout: somebody uses it in the old layout; StorageFull: nothing was changed
     """
     with database.reading() as db:

@@ -108,7 +108,9 @@ def test_two_who_ask_at_once_queue_one_run_of_a_charter(opened, charter):
 
 def test_a_connection_that_was_cut_is_made_again_and_the_step_done_once(schema, tmp_path, charter):
     url, said = schema(), []
-    with closing(Journal(url, federation="grove", folder=tmp_path, owner="me", say=lambda *a: said.append(a))) as journal:
+    with closing(
+        Journal(url, federation="grove", folder=tmp_path, owner="me", say=lambda *a: said.append(a))
+    ) as journal:
         journal.queue(charter)
         cut(url)
         journal.open_round(1, 1, 0, b"opening")
@@ -297,7 +299,9 @@ def test_the_journals_files_are_their_owners_alone_whatever_the_umask(tmp_path, 
             files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:
         os.umask(before)
-    assert {"elsewhere.db", "elsewhere.db-wal", "elsewhere.db-shm", "elsewhere.db.owner", "round-1.masked"} == set(files)
+    assert {"elsewhere.db", "elsewhere.db-wal", "elsewhere.db-shm", "elsewhere.db.owner", "round-1.masked"} == set(
+        files
+    )
     assert set(files.values()) == {0o600}
 
 
