@@ -12,6 +12,7 @@ from typing import Any
 from commonroot.client.checking import describe
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner import DepartmentLearner
+from commonroot.client.retention import prune
 from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import ConfigError
@@ -66,7 +67,12 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
         raise ConfigError("the roster has expired", hint="ask central IT for a new one and `department join` it")
     store = DepartmentStore(root, federation=folder.config.federation, department=folder.config.name, owner=True)
     tell = event_printer(as_json)
+    if store.migrated:
+        tell("migrated", {"from": store.migrated[0], "to": store.migrated[1]})
     try:
+        let_go = prune(root, folder.config.retention, store.chosen(), dry_run=False, owner=True)
+        if let_go["paths"]:
+            tell("pruned", {"paths": len(let_go["paths"]), "bytes": let_go["bytes"]})
         session = open_session(folder, roster, store, tell)
         describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})

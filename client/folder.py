@@ -22,6 +22,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from commonroot.client.retention import RetentionConfig
 from commonroot.client.tables.config import DataConfig
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
@@ -58,6 +59,7 @@ class DepartmentConfig(BaseModel):
     authority: Hex32
     data: DataConfig | None = None
     guard: GuardConfig = GuardConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 class DepartmentFolder:

@@ -29,6 +29,7 @@ from commonroot.common.errors import (
     Malformed,
     ManifestError,
     NotApproved,
+    RestoredFolder,
     ResultMismatch,
     SecondSurvivorSet,
     StaleRound,
@@ -204,6 +205,7 @@ class Session:
         head = bytes(request.head)
         charter = self._require_approved(Train.decode(head).charter)
         self._setup.require_begun(self._roster)
+        self._pass_over_what_was_forgotten(head, charter, training=True)
         asked = self._machine.review_train(head, request.body, charter=charter)
         if self._ahead is None or not self._ahead.serves(asked):
             received = self._received(charter, request.body, asked.version)
@@ -230,6 +232,7 @@ class Session:
         opening = RoundOpen.decode(bytes(request.head))
         charter = self._require_approved(opening.charter)
         self._setup.require_begun(self._roster)
+        self._pass_over_what_was_forgotten(bytes(request.head), charter)
         trained_ahead = self._ahead if self._ahead is not None and self._ahead.serves(opening) else None
         broadcast = request.body
         left_out = charter.trains_first(self._roster) and not memoryview(broadcast).nbytes
@@ -280,6 +283,22 @@ class Session:
             )
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
         return Parcel(parcel.MASKED, head, body, self._machine.pieces)
+
+    def _pass_over_what_was_forgotten(self, head: bytes, charter: Charter, *, training: bool = False) -> None:
+        """After a restore: the first backbone shown of a charter may have been opened before; it is closed for good."""
+        name = charter.digest.hex()
+        if not self._store.is_forgotten(name):
+            return
+        with self._write_ahead():
+            memory = self._machine.pass_over(head, charter=charter, training=training)
+            version = memory.newest_version(charter.digest)[0]
+            self._store.commit_passed_over(
+                epoch=self._roster.epoch,
+                memory=memory.to_bytes(),
+                charter=name,
+                facts={"charter": name, "version": version},
+            )
+        self._on_event("passed-over", {"version": version})
 
     def _confirm(self, request: Parcel) -> Parcel:
         asked = Confirm.decode(bytes(request.head))
@@ -422,6 +441,8 @@ class Session:
 
     def _stored_setup(self) -> EpochSetup:
         setup = self._store.setup(self._roster.epoch)
+        if self._store.restored or setup == b"":
+            raise RestoredFolder(f"this folder comes from a backup and has no keys of epoch {self._roster.epoch}")
         if setup is None:
             raise ConfigError(
                 f"epoch {self._roster.epoch} was never set up in this folder", hint="`commonroot department join`"

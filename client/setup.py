@@ -22,6 +22,7 @@ from commonroot.common.errors import (
     ConfigError,
     EpochRollback,
     NotApproved,
+    RestoredFolder,
     SplitRoster,
     StatisticsMissing,
     WrongFederation,
@@ -65,6 +66,12 @@ _DATA_TEMPLATE = """
 #[guard]
 #early_exit = false
 #tell_choice = true              # may be counted in an evaluation that asks, with a random answer half the time
+
+# What is let go of by itself; 0 keeps it for ever. Never heads, the model in use, the ledger or evidence.
+#[retention]
+#predictors = 0                  # chosen models kept, the newest ones
+#tables_days = 0                 # encoded tables that nobody has read for so long; they are made again when needed
+#logs_days = 0                   # files in logs/
 """
 
 
@@ -137,6 +144,8 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
         if member.name != folder.config.name or member.node_key != public_line(load_node_key(folder.node_key)):
             raise WrongFederation("the roster lists this department's identity with another name or node key")
         key = folder.root / "keys" / "agreement.key"
+        if store.restored and roster.epoch == (store.newest_epoch() or (0,))[0]:
+            raise RestoredFolder(f"this folder comes from a backup and has no keys of epoch {roster.epoch}")
         if store.setup(roster.epoch) is None:
             agreement = AgreementKey.from_bytes(read_secret(key, length=PRIVATE_BYTES))
             if agreement.public != (bytes.fromhex(member.agreement), bytes.fromhex(member.kem)):
@@ -156,6 +165,7 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
                     "greeting": sha256(setup.greeting, setup.ciphertexts).hex(),
                     "bytes": len(setup.greeting) + len(setup.ciphertexts),
                 },
+                forgotten=_charters(folder) if store.restored else (),
             )
         atomic_write(folder.root / "roster.json", data)
         if _belongs_to(key, roster, me):
@@ -207,8 +217,15 @@ def _first_memory(
     if stored is None:
         return memory
     before = DepartmentMemory.from_bytes(stored)
-    left = folder.roster() if (folder.root / "roster.json").is_file() else None
+    # A folder from a backup does not know what else was opened under the roster it left: as if that were lost.
+    known = (folder.root / "roster.json").is_file() and not store.restored
+    left = folder.roster() if known else None
     return memory.follow(before, left=left if left and left.digest == before.roster else None, roster=roster)
+
+
+def _charters(folder: DepartmentFolder) -> list[str]:
+    """Hashes of every charter that was ever approved in this folder."""
+    return sorted(path.stem for path in (folder.root / "charters").glob("*.json"))
 
 
 def _belongs_to(key: Path, roster: Roster, me: int) -> bool:

@@ -104,9 +104,24 @@ class DepartmentStore:
         row = self._one("SELECT setup FROM epochs WHERE epoch = ?", epoch)
         return None if row is None else row[0]
 
-    def begin_epoch(self, epoch: int, *, roster: bytes, setup: bytes, memory: bytes, facts: dict[str, Fact]) -> None:
-        """Begin an epoch, once; every earlier epoch's keys, uploads and half-finished setup are erased with it."""
+    def begin_epoch(
+        self,
+        epoch: int,
+        *,
+        roster: bytes,
+        setup: bytes,
+        memory: bytes,
+        facts: dict[str, Fact],
+        forgotten: Sequence[str] = (),
+    ) -> None:
+        """Begin an epoch, once; every earlier epoch's keys, uploads and half-finished setup are erased with it.
+
+        ``forgotten``: charters of which a folder from a backup does not know what it opened; from now on it is no
+        longer ``restored``.
+        """
         with self._transaction() as db:
+            db.execute("DELETE FROM about WHERE name = 'restored'")
+            db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(charter,) for charter in forgotten])
             for table in ("memory", "epochs", "uploads"):
                 db.execute(f"DELETE FROM {table}")
             db.execute("INSERT INTO memory VALUES (?, ?)", (epoch, memory))
@@ -114,6 +129,23 @@ class DepartmentStore:
             self._append(db, "joined", facts)
         self._forget_replaced()
         self._sweep()
+
+    @property
+    def restored(self) -> bool:
+        """Does this folder come from a backup, and has it not joined an epoch since?"""
+        return self._one("SELECT 1 FROM about WHERE name = 'restored'") is not None
+
+    def is_forgotten(self, charter: str) -> bool:
+        """May this department have opened backbones of a charter that it does not remember?"""
+        return self._one("SELECT 1 FROM forgotten WHERE charter = ?", charter) is not None
+
+    def commit_passed_over(self, *, epoch: int, memory: bytes, charter: str, facts: dict[str, Fact]) -> None:
+        """The backbone that was shown is closed for good; what comes after it is remembered as always."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
+            db.execute("DELETE FROM forgotten WHERE charter = ?", (charter,))
+            self._append(db, "passed-over", facts)
+        self._forget_replaced()
 
     def commit_introduction(self, *, epoch: int, setup: bytes, memory: bytes, facts: dict[str, Fact]) -> None:
         """Departments were met: the secrets they were met with and the chains that came of it, in one transaction."""
@@ -220,6 +252,12 @@ class DepartmentStore:
         """The predictor folder's name made from a final backbone, or None."""
         row = self._one("SELECT predictor FROM closed WHERE charter = ? AND version = ?", charter, version)
         return None if row is None else str(row[0])
+
+    def chosen(self) -> list[str]:
+        """Folders of every model that was ever chosen, the newest last."""
+        with self._lock:
+            rows = self._db.execute("SELECT predictor FROM closed WHERE predictor != '' ORDER BY at").fetchall()
+        return [str(row[0]) for row in rows]
 
     def latest_predictor(self) -> Path | None:
         """Where the newest chosen model lies."""

@@ -159,6 +159,20 @@ class DepartmentMemory:
             newest=before.newest,
         )
 
+    def passed_over(self, request: RoundOpen | Train) -> DepartmentMemory:
+        """With a backbone, and all of its charter before it, closed for good: it may have been opened, and forgotten.
+
+        Parameters  request: whose signature was checked
+        """
+        closed = Opening(request.charter, request.version, request.broadcast, ())
+        newest, _ = self.newest_version(request.charter)
+        others = tuple(known for known in self.newest if known[0] != request.charter)
+        return replace(
+            self,
+            openings=(*self.openings, closed)[-OPENINGS_KEPT:],
+            newest=tuple(sorted((*others, (request.charter, max(newest, request.version), bytes(32))))),
+        )
+
     @property
     def round(self) -> int:
         """The last round masked for; 0 before the first."""

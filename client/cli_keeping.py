@@ -1,0 +1,114 @@
+"""``commonroot department backup | restore | prune | disk``: what is kept, where, and for how long."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commonroot.console import Json, emit, group, say
+
+commands = group("The department's own memory.")
+
+Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar="DIR")]
+
+
+@commands.command()
+def backup(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", metavar="FILE")],
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Identity, node and training keys too. Whoever reads it can be you.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write heads, models, ledger and approvals into one file.  The daemon may be up.
+
+    An epoch's keys never go in, nor do your tables.  The file is readable by its owner alone: heads are private.
+    """
+    from commonroot.client.backup import backup as write_backup
+    from commonroot.client.folder import DepartmentFolder
+
+    facts = write_backup(DepartmentFolder(folder), file, with_keys=with_keys)
+
+    def text() -> None:
+        keys = "with keys: keep it like the keys themselves" if with_keys else "without keys: keep those apart"
+        say(f"{file}: {facts['files']} files, {facts['size']:,} bytes, {keys}")
+
+    emit(facts, json, text)
+
+
+@commands.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup of a department.", metavar="FILE")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.", metavar="DIR")],
+    json: Json = False,
+) -> None:
+    """Make a department's folder from a backup.  It predicts at once, and takes part again from the next epoch on.
+
+    Its keys of the backup's epoch are gone for good: renew, have the request enrolled, join the next roster.
+    """
+    from commonroot.client.backup import restore as read_backup
+
+    facts = read_backup(file, folder)
+
+    def text() -> None:
+        made = datetime.datetime.fromtimestamp(facts["made_at"]).astimezone()
+        say(f"department {facts['department']!r} restored to {folder}, as it was on {made:%Y-%m-%d %H:%M:%S}")
+        for name in facts["missing_keys"]:
+            say(f"  missing: {name}, which the backup was made without: put it there, chmod 600")
+        say(f"now `commonroot department renew {folder}`, have request.json enrolled, and `join` the next roster")
+        say("approve again, before you join, every charter that was approved after the backup was made")
+
+    emit(facts, json, text)
+
+
+@commands.command()
+def prune(
+    folder: Folder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be let go of.")] = False,
+    json: Json = False,
+) -> None:
+    """Let go of what `[retention]` in department.toml says.  `up` does it by itself when it starts.
+
+    Never of the model in use, of heads, approvals, evidence or the ledger.
+    """
+    from commonroot.client.folder import DepartmentFolder
+    from commonroot.client.retention import prune as let_go
+    from commonroot.client.store import DepartmentStore
+
+    config = DepartmentFolder(folder).config
+    store = DepartmentStore(folder, federation=config.federation, department=config.name)
+    try:
+        chosen = store.chosen()
+    finally:
+        store.close()
+    facts = let_go(folder, config.retention, chosen, dry_run=dry_run, owner=False)
+
+    def text() -> None:
+        if not facts["asked"]:
+            say("[retention] in department.toml keeps everything for ever")
+        for path in facts["paths"]:
+            say(f"  {path}")
+        would = "would let go of" if dry_run else "let go of"
+        say(f"{would} {len(facts['paths'])} files and folders ({facts['bytes']:,} bytes)")
+
+    emit(facts, json, text)
+
+
+@commands.command()
+def disk(folder: Folder, json: Json = False) -> None:
+    """How much room the department's folder takes, by what it is for, and how much is left."""
+    from commonroot.client.folder import DepartmentFolder
+    from commonroot.client.retention import disk_use
+
+    facts = disk_use(DepartmentFolder(folder).root)
+
+    def text() -> None:
+        for name, size in facts["uses"].items():
+            say(f"{size:>16,}  {name}")
+        say(f"{facts['free']:>16,}  free")
+
+    emit(facts, json, text)
