@@ -103,4 +103,6 @@ def without_password(told: str) -> str:
     except (ArgumentError, ValueError):
         return ""
     kept = {key: value for key, value in parsed.query.items() if key != "password"}
-    return parsed.set(password=None).set(query=kept).render_as_string(hide_password=False)
+    return sa.URL.create(
+        parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, kept
+    ).render_as_string(hide_password=False)

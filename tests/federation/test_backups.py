@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -397,7 +399,7 @@ def test_a_backup_of_a_department_holds_no_key_of_an_epoch(tmp_path):
         with pytest.raises(Interrupted):
             at_work.run(stop_at("uploaded", 4))
         folder = at_work.federation.departments["ash"]
-        renew(folder, lambda n: bytes(range(n % 251)) * 99)
+        renew(folder, os.urandom)
         agreement = (folder.root / "keys" / "agreement.key").read_bytes().strip()
         with small.store_of(folder) as store:
             memory, setup = DepartmentMemory.from_bytes(store.memory(1)), json.loads(store.setup(1))
@@ -436,11 +438,11 @@ def test_a_restored_department_comes_back_in_the_next_epoch_with_its_head_and_pa
             assert verify(store.ledger()) > 3
         coordinator = at_work.federation.coordinator
         for each in at_work.federation.departments.values():
-            renew(DepartmentFolder(each.root), lambda n: __import__("os").urandom(n))
+            renew(DepartmentFolder(each.root), os.urandom)
         requests = [each.root / "request.json" for each in at_work.federation.departments.values()]
         coordinator.sign_roster(requests, colluders=None, survivors_min=None)
         for each in at_work.federation.departments.values():
-            join(DepartmentFolder(each.root), coordinator.root / "roster.json", lambda n: __import__("os").urandom(n))
+            join(DepartmentFolder(each.root), coordinator.root / "roster.json", os.urandom)
     with small.ToyFederation(small.opened(tmp_path), MemoryNetwork()) as again:
         again.start_all()
         with small.journal_of(again.federation) as journal:
@@ -477,8 +479,6 @@ def test_a_state_that_was_not_prepared_for_a_backup_is_refused(tmp_path):
     with sqlite3.connect(folder.root / "state.db") as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     state = (folder.root / "state.db").read_bytes()
-    import hashlib
-
     def change(name: str, data: bytes) -> list[tuple[str, bytes]]:
         if name == "backup.json":
             about = json.loads(data)
