@@ -35,6 +35,29 @@ def somebody() -> str | None:
     return None
 
 
+def restart(url: str) -> None:
+    """End the server that has this URL as a machine that loses its power would, and start it again."""
+    place, user = binaries(), somebody()
+    root = Path(url.partition("host=")[2].partition("&")[0])
+    as_user = {} if os.getuid() else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    command = [
+        place / "pg_ctl",
+        "-D",
+        root / "data",
+        "-l",
+        root / "log",
+        "-m",
+        "immediate",
+        "-w",
+        "-t",
+        "60",
+        "restart",
+    ]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(root)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, "restart"], check=True, cwd=root, env=environment, **quiet, **as_user)
+
+
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """URL of a server that runs until the block ends; the test is skipped where none can run here."""

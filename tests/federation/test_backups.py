@@ -479,6 +479,7 @@ def test_a_state_that_was_not_prepared_for_a_backup_is_refused(tmp_path):
     with sqlite3.connect(folder.root / "state.db") as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     state = (folder.root / "state.db").read_bytes()
+
     def change(name: str, data: bytes) -> list[tuple[str, bytes]]:
         if name == "backup.json":
             about = json.loads(data)
