@@ -486,6 +486,8 @@ class Session:
         public = bytes.fromhex(self._roster.coordinator)
         if not signed_by(public, kind, head) or self._store.was_accepted(kind, head):
             return False
+        if code == AnotherSurvivorSet.code and kind in (parcel.ROUND_OPEN, parcel.TRAIN):
+            return False  # closed for good, by an epoch or a restore: the coordinator may ask in good faith
         subjects = [f"round {number}" for number in [round_of(kind, head)] if number is not None]
         kinds = [kind]
         if code == AnotherSurvivorSet.code:

@@ -136,8 +136,8 @@ def prune(
         would = "would let go of" if dry_run else "let go of"
         for path in facts["files"]:
             say(f"  {path}")
-        say(f"{would} {len(facts['files'])} files ({facts['bytes']:,} bytes), {facts['rounds']} requests of rounds, ")
-        say(f"{facts['faults']} faults")
+        rows = f"{facts['rounds']} requests of rounds, {facts['faults']} faults"
+        say(f"{would} {len(facts['files'])} files ({facts['bytes']:,} bytes), {rows}")
 
     emit(facts, json, text)
 

@@ -150,7 +150,9 @@ class Journal:
             found = db.execute(sa.select(tables.runs.c.state).where(tables.runs.c.run == run)).scalar_one()
             after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
             if after == state:  # what fails after the end of a run does not change how it ended
-                db.execute(tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=reason))
+                db.execute(
+                    tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=_plain(reason))
+                )
 
     def resume(self, run: int) -> None:
         """Queue a stopped run again; it goes on where it stood.  ConfigError where there is no such run to resume."""
@@ -240,7 +242,9 @@ class Journal:
     def lose_round(self, number: int, reason: str) -> None:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
-            self._move_round(db, number, states.RoundEvent.LOSE, snapshot=None, reason=reason, ended=time.time())
+            self._move_round(
+                db, number, states.RoundEvent.LOSE, snapshot=None, reason=_plain(reason), ended=time.time()
+            )
         self._forget_snapshots()
 
     def rounds(self, run: int | None = None) -> list[Round]:
@@ -320,12 +324,9 @@ class Journal:
 
     def fault(self, department: str, code: str, what: str, *, run: int | None = None, round: int | None = None) -> None:
         """Something a department did, or that happened to it."""
+        told = {"run": run, "round": round, "department": _plain(department), "code": code, "what": _plain(what)}
         with self._writing() as db:
-            db.execute(
-                tables.faults.insert().values(
-                    run=run, round=round, department=department, code=code, what=what, at=time.time()
-                )
-            )
+            db.execute(tables.faults.insert().values(**told, at=time.time()))
 
     def keep_exhibit(
         self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
@@ -437,6 +438,11 @@ class Journal:
                 at=version.at,
             )
         )
+
+
+def _plain(text: str) -> str:
+    """Text as both databases take it: PostgreSQL has no NUL in text, and neither takes half a character."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def sqlite_url(path: Path) -> str:

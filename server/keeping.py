@@ -83,7 +83,8 @@ def database_url(told: str, config: Path) -> str:
             )
         return found
     try:
-        secret = sa.make_url(told).password is not None
+        parsed = sa.make_url(told)
+        secret = parsed.password is not None or "password" in parsed.query
     except (ArgumentError, ValueError):
         return told  # which will be said where it is opened
     if secret and config.stat().st_mode & 0o077:

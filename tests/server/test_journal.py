@@ -224,6 +224,11 @@ def test_faults_keep_their_order_and_where_they_belong(journal):
     assert told == [("ash", "CR21", "first", 1, 2), ("", "CR30", "second", None, None)]
 
 
+def test_whatever_a_text_holds_is_kept_in_a_form_that_both_databases_take(journal):
+    journal.fault("ash", "CR21", "nul \0, half a character \udc80, snow ☃")
+    assert journal.faults()[0]["what"] == "nul \\0, half a character \\udc80, snow ☃"
+
+
 def test_another_federations_journal_is_refused_and_stays_usable(opened):
     opened().close()
     with pytest.raises(ForeignState, match="grove"):
