@@ -205,8 +205,8 @@ class Session:
         head = bytes(request.head)
         charter = self._require_approved(Train.decode(head).charter)
         self._setup.require_begun(self._roster)
-        self._pass_over_what_was_forgotten(head, charter, training=True)
         asked = self._machine.review_train(head, request.body, charter=charter)
+        self._pass_over_what_was_forgotten(asked, charter)
         if self._ahead is None or not self._ahead.serves(asked):
             received = self._received(charter, request.body, asked.version)
             self._on_event("training", {"round": asked.round, "version": asked.version})
@@ -232,7 +232,6 @@ class Session:
         opening = RoundOpen.decode(bytes(request.head))
         charter = self._require_approved(opening.charter)
         self._setup.require_begun(self._roster)
-        self._pass_over_what_was_forgotten(bytes(request.head), charter)
         trained_ahead = self._ahead if self._ahead is not None and self._ahead.serves(opening) else None
         broadcast = request.body
         left_out = charter.trains_first(self._roster) and not memoryview(broadcast).nbytes
@@ -247,6 +246,7 @@ class Session:
                 raise StaleRound(f"round {opening.round} was answered, but its upload is gone")
             self._on_event("repeated", {"round": opening.round})
             return Parcel(parcel.MASKED, done.head, done.body)
+        self._pass_over_what_was_forgotten(opening, charter)
         name = charter.digest.hex()
         if trained_ahead is not None:
             trained, prepared = trained_ahead.trained, self._machine.prepare(opening, self._random)
@@ -284,21 +284,23 @@ class Session:
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
         return Parcel(parcel.MASKED, head, body, self._machine.pieces)
 
-    def _pass_over_what_was_forgotten(self, head: bytes, charter: Charter, *, training: bool = False) -> None:
-        """After a restore: the first backbone shown of a charter may have been opened before; it is closed for good."""
+    def _pass_over_what_was_forgotten(self, asked: RoundOpen | Train, charter: Charter) -> None:
+        """After a restore: the first backbone shown of a charter may have been opened before; it is closed for good.
+
+        Raises AnotherSurvivorSet, once for each charter; from then on the memory does.
+        """
         name = charter.digest.hex()
         if not self._store.is_forgotten(name):
             return
         with self._write_ahead():
-            memory = self._machine.pass_over(head, charter=charter, training=training)
-            version = memory.newest_version(charter.digest)[0]
             self._store.commit_passed_over(
                 epoch=self._roster.epoch,
-                memory=memory.to_bytes(),
+                memory=self._machine.pass_over(asked).to_bytes(),
                 charter=name,
-                facts={"charter": name, "version": version},
+                facts={"charter": name, "version": asked.version},
             )
-        self._on_event("passed-over", {"version": version})
+        self._on_event("passed-over", {"version": asked.version})
+        raise AnotherSurvivorSet(f"version {asked.version} may have been opened before this folder was restored")
 
     def _confirm(self, request: Parcel) -> Parcel:
         asked = Confirm.decode(bytes(request.head))

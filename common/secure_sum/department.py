@@ -120,15 +120,11 @@ class DepartmentMachine:
             raise UsageError("an introduction adds chains and changes nothing else")
         self._memory = memory
 
-    def pass_over(self, head: bytes, *, charter: Charter, training: bool = False) -> DepartmentMemory:
-        """Close the backbone that a request is about, and all before it, to this department for good; store the memory.
+    def pass_over(self, asked: RoundOpen | Train) -> DepartmentMemory:
+        """Close the backbone of a reviewed request, and all before it, to this department for good; store the memory.
 
         For a department that was restored from a backup and does not know what it opened after that was made.
-        Parameters  head: of a round-open, or with ``training`` of a request to train
-        Raises      Malformed, WrongVersion, BadSignature; WrongFederation
         """
-        asked = Train.decode(head) if training else RoundOpen.decode(head)
-        self._check_origin(asked, charter)
         self._memory = self._memory.passed_over(asked)
         return self._memory
 

@@ -24,9 +24,21 @@ from commonroot.client.backup import restore as restore_department
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.setup import join, renew
 from commonroot.common import parcel
-from commonroot.common.errors import BackupDamaged, ConfigError, ForeignState, KeyFileError, RestoredFolder, StorageFull
+from commonroot.common.errors import (
+    BackupDamaged,
+    ConfigError,
+    ForeignState,
+    KeyFileError,
+    RestoredFolder,
+    StaleRound,
+    StorageFull,
+)
 from commonroot.common.ledger import verify
+from commonroot.common.manifest import flatten
+from commonroot.common.messages import Refusal, RoundOpen
+from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.server.backbones import BackboneStore
 from commonroot.server.backup import backup, restore, with_database
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal_dump import SKIPPED
@@ -380,6 +392,16 @@ def lost_and_restored(at_work: small.ToyFederation, tmp_path: Path, name: str) -
     return DepartmentFolder(folder.root)
 
 
+def enter_next_epoch(federation: Federation) -> None:
+    """Everybody renews, is enrolled again and joins."""
+    for each in federation.departments.values():
+        renew(DepartmentFolder(each.root), os.urandom)
+    requests = [each.root / "request.json" for each in federation.departments.values()]
+    federation.coordinator.sign_roster(requests, colluders=None, survivors_min=None)
+    for each in federation.departments.values():
+        join(DepartmentFolder(each.root), federation.coordinator.root / "roster.json", os.urandom)
+
+
 def test_a_restored_department_takes_no_part_before_the_next_epoch(tmp_path):
     with small.running(tmp_path) as at_work:
         with pytest.raises(Interrupted):
@@ -436,13 +458,7 @@ def test_a_restored_department_comes_back_in_the_next_epoch_with_its_head_and_pa
             assert store.head_versions(charter) == [0]
             assert [entry.kind for entry in store.ledger()][-1] == "restored"
             assert verify(store.ledger()) > 3
-        coordinator = at_work.federation.coordinator
-        for each in at_work.federation.departments.values():
-            renew(DepartmentFolder(each.root), os.urandom)
-        requests = [each.root / "request.json" for each in at_work.federation.departments.values()]
-        coordinator.sign_roster(requests, colluders=None, survivors_min=None)
-        for each in at_work.federation.departments.values():
-            join(DepartmentFolder(each.root), coordinator.root / "roster.json", os.urandom)
+        enter_next_epoch(at_work.federation)
     with small.ToyFederation(small.opened(tmp_path), MemoryNetwork()) as again:
         again.start_all()
         with small.journal_of(again.federation) as journal:
@@ -529,3 +545,34 @@ def _rows(root: Path) -> dict[str, list[tuple[Any, ...]]]:
         found = {name: sorted(map(tuple, db.execute(sa.text(f"SELECT * FROM {name}")))) for name in names}
     engine.dispose()
     return found
+
+
+def test_an_older_version_than_the_backups_does_not_count_as_the_one_that_is_passed_over(tmp_path):
+    """A coordinator that shows version 0 first gets a refusal, and the department stays on its guard."""
+    with small.running(tmp_path, departments=4, rounds=5) as at_work:
+        with pytest.raises(Interrupted):
+            at_work.run(stop_at("closed", 3))
+        backup_department(at_work.federation.departments["ash"], tmp_path / "ash.tar", with_keys=True)
+        for name in list(at_work.sessions):
+            at_work.kill(name)
+        lost_and_restored(at_work, tmp_path, "ash")
+        enter_next_epoch(at_work.federation)
+    with small.ToyFederation(small.opened(tmp_path), MemoryNetwork()) as again:
+        again.start_all()
+        small.introduce(again)
+        root = again.federation.coordinator.root
+        with small.journal_of(again.federation) as journal:
+            first, asked = journal.versions(1)[0], RoundOpen.decode(journal.rounds()[0].opening)
+        charter, roster = again.federation.charter.charter, again.federation.coordinator.roster()
+        state = BackboneStore(root / "backbones").read(first.file, first.digest)
+        body = flatten(state, charter.broadcast)
+        fields = {"charter": charter.digest, "roster": roster.digest, "epoch": roster.epoch, "round": 50, "version": 0}
+        fields |= {name: getattr(asked, name) for name in ("cohort", "broadcast", "manifest", "bounds", "previous")}
+        opening = RoundOpen.signed(
+            again.federation.coordinator.identity(), **fields, upload_seconds=asked.upload_seconds
+        )
+        reply = again.sessions["ash"].handle(Parcel(parcel.ROUND_OPEN, opening.encode(), body))
+        assert Refusal.decode(reply.head).code == StaleRound.code
+        assert again.told("passed-over") == []
+        with small.store_of(again.federation.departments["ash"]) as store:
+            assert store.is_forgotten(charter.digest.hex())
