@@ -34,9 +34,9 @@ CREATE TABLE IF NOT EXISTS traffic (kind TEXT PRIMARY KEY, requests INTEGER NOT 
 MOST_BYTES: Final[Mapping[str, int]] = {parcel.ROUND_OPEN: 64 << 20, parcel.OPEN: 16 << 20}
 MOST_BYTES_OF_OTHERS: Final = 8 << 20
 #: Refused statements kept of each kind, the first ones: later ones cannot push them out.
-MOST_REFUSED: Final = 64
+MOST_REFUSED: Final = 32
 #: A body is kept where the statement signs it and it is itself a proof; a longer one is kept by its hash alone.
-LARGEST_BODY: Final = 4 << 20
+LARGEST_BODY: Final = 1 << 20
 #: Charters that were offered and not yet decided on; more are refused unread.
 MOST_OFFERED: Final = 64
 
@@ -81,7 +81,8 @@ def keep(db: sqlite3.Connection, kind: str, head: bytes, *, body: bytes = b"", a
 
 def _has_opening(db: sqlite3.Connection, head: bytes) -> bool:
     row = db.execute(
-        "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND accepted = 1", (parcel.OPEN, round_of(parcel.OPEN, head))
+        "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND accepted = 1",
+        (parcel.OPEN, round_of(parcel.OPEN, head)),
     ).fetchone()
     return row is not None
 
@@ -117,6 +118,12 @@ def set_consent(db: sqlite3.Connection, charter: str, state: str, *, at: float, 
 def consents(db: sqlite3.Connection) -> dict[str, Consent]:
     """The newest decision on each charter, oldest first."""
     return {row[0]: Consent(*row) for row in db.execute("SELECT * FROM consents ORDER BY at")}
+
+
+def is_revoked(db: sqlite3.Connection, charter: str) -> bool:
+    """Does the newest decision on a charter say no?"""
+    row = db.execute("SELECT state FROM consents WHERE charter = ?", (charter,)).fetchone()
+    return row is not None and row[0] in ("refused", "withdrawn")
 
 
 # -- what stays here ---------------------------------------------------------------------------------------------------

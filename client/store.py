@@ -24,9 +24,9 @@ from safetensors.numpy import load, save
 from commonroot.client import statements
 from commonroot.client.statements import Consent, Statement
 from commonroot.common import ledger, parcel
-from commonroot.common.errors import ForeignState, HasLeft, Malformed, StorageFull
+from commonroot.common.errors import ForeignState, HasLeft, Malformed, NotApproved, Paused, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
-from commonroot.common.ledger import Entry, Fact
+from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, read_bytes, take_ownership
 
@@ -177,6 +177,7 @@ class DepartmentStore:
             atomic_write(self._blobs / upload_blob, body, mode=0o600)
             atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
             with self._transaction() as db:
+                self._require_consent(db, charter)
                 db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
                 db.execute("DELETE FROM uploads")  # only the newest round can be asked for again
                 db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (epoch, round, head, upload_blob))
@@ -302,7 +303,7 @@ class DepartmentStore:
             rows = self._db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence").fetchall()
         return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
 
-    def checkpoint(self, owner: str, identity: Identity) -> ledger.Head:
+    def checkpoint(self, owner: str, identity: Identity) -> Head:
         """Sign the ledger as it stands; the account of the link goes in first.  Returns the new newest head.
 
         The head lies beside the database as well, so that a database put back to an older state does not go unseen.
@@ -313,12 +314,12 @@ class DepartmentStore:
                 totals = {kind: size for kind, (_, size) in sent.items()}
                 self._append(db, "link", {**totals, "requests": sum(count for count, _ in sent.values())})
             last = self._last(db)
-            head = ledger.Head.sign(owner, last, identity)
+            head = Head.sign(owner, last, identity)
             self._append(db, ledger.CHECKPOINT, head.facts())
         atomic_write(self.folder / "ledger.head", json.dumps(head.facts()).encode(), mode=0o600)
         return head
 
-    def newest_head(self, owner: str) -> ledger.Head | None:
+    def newest_head(self, owner: str) -> Head | None:
         """The head that lies beside the database; None before the first.  Malformed where it is none."""
         path = self.folder / "ledger.head"
         if not path.is_file():
@@ -327,7 +328,7 @@ class DepartmentStore:
             facts = json.loads(path.read_bytes())
         except ValueError as error:
             raise Malformed(f"{path} is not a signed head") from error
-        return ledger.Head.of(Entry(0, 0.0, ledger.CHECKPOINT, facts if isinstance(facts, dict) else {}, b""), owner)
+        return Head.of(Entry(0, 0.0, ledger.CHECKPOINT, facts if isinstance(facts, dict) else {}, b""), owner)
 
     def statements(self) -> list[Statement]:
         """What the coordinator signed and sent here, as far as it is kept, oldest first."""
@@ -383,11 +384,15 @@ class DepartmentStore:
         with self._lock:
             return statements.consents(self._db)
 
+    def is_revoked(self, charter: str) -> bool:
+        """Was this charter refused or withdrawn, and not approved since?"""
+        return statements.is_revoked(self._db, charter)
+
     def decide(self, charter: str, state: str, *, reason: str, facts: dict[str, Fact]) -> None:
         """A decision on a charter, with its ledger entry, in one commit."""
         with self._transaction() as db:
             statements.set_consent(db, charter, state, at=time.time(), reason=reason)
-            self._append(db, state, {"charter": charter} | facts)
+            self._append(db, state, {"charter": charter, **facts})
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -422,6 +427,20 @@ class DepartmentStore:
             return [Exhibit(*row) for row in self._db.execute(query)]
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _require_consent(db: sqlite3.Connection, charter: str) -> None:
+        """Nothing is contributed by who was paused or took the charter back while it trained: in the same commit.
+
+        Raises  Paused, HasLeft, NotApproved
+        """
+        row = db.execute("SELECT value FROM about WHERE name = 'standing'").fetchone()
+        if row is not None and row[0] in (LEAVING, LEFT):
+            raise HasLeft("this department began to leave while it trained")
+        if row is not None and row[0] == PAUSED:
+            raise Paused("this department was paused while it trained")
+        if statements.is_revoked(db, charter):
+            raise NotApproved(f"charter {charter[:16]}… was withdrawn while this department trained")
 
     def _accept(self, db: sqlite3.Connection, kind: str, subjects: Sequence[str], head: bytes) -> None:
         """Remember an accepted request under each of its subjects, and forget the oldest beyond ``ACCEPTED_BYTES``."""

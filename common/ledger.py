@@ -176,5 +176,3 @@ def _signed_text(owner: str, entries: int, digest: bytes) -> bytes:
 
 def _hash(previous: bytes, sequence: int, at: float, kind: str, facts: dict[str, Fact]) -> bytes:
     return tagged_hash("ledger", previous, canonical.dumps([sequence, at, kind, facts]))
-
-

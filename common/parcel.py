@@ -31,7 +31,9 @@ INTRODUCED: Final = "introduced"  # head: greetings.Introduced
 GOODBYE: Final = "goodbye"  # head: messages.Goodbye; in the place of any other reply
 
 TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, TRAIN, ROUND_OPEN, CONFIRM, OPEN, RUN_CLOSE})
-TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED, CONFIRMED, SHARES, CLOSED, REFUSAL, GOODBYE})
+TO_COORDINATOR: Final = frozenset(
+    {READY, GREETING, INTRODUCED, TRAINED, MASKED, CONFIRMED, SHARES, CLOSED, REFUSAL, GOODBYE}
+)
 
 
 @dataclass(frozen=True, slots=True)

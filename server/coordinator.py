@@ -22,6 +22,7 @@ from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
+from commonroot.server.offers import Offers
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5
+#: A department that the hub has not seen for this long is not waited for when a charter is shown, in seconds.
+_ABSENCE = 5.0
 
 
 def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: threading.Event | None = None) -> None:
@@ -69,7 +72,12 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                         newest_roster=lambda: folder.roster().digest,
                     ), exchange
 
-                late = LateClosings(journal, driver_of)
+                late, offers = LateClosings(journal, driver_of), Offers(journal, identity, tell)
+
+                def show_offers() -> None:
+                    hub.allow(MAX_HEAD + CIPHERTEXT_BYTES * len(roster.departments))  # a greeting is the longest reply
+                    offers.look(roster, Exchange(links, roster, time.monotonic, absence=_ABSENCE, stop=stop))
+
                 while not stop.is_set():
                     latest = _valid_roster(folder)
                     if latest.digest != roster.digest:
@@ -95,6 +103,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     else:
                         try:
                             late.look()
+                            show_offers()
                         except (CommonrootError, Stopped):
                             raise
                         except Exception as error:

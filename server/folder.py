@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.common.ledger import Fact
 from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import (
@@ -175,6 +176,7 @@ class CoordinatorFolder:
             told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
             raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
         signed = SignedRoster.sign(roster, self.authority())
+        self._note("roster", {"epoch": epoch, "roster": roster.digest.hex()})
         atomic_write(self.root / "roster.json", signed.to_json())
         return signed
 
@@ -206,6 +208,8 @@ class CoordinatorFolder:
         first_state(build(draft), draft, partial(read_backbone, self.root))
         signed = SignedCharter.sign(seal(draft), self.identity())
         path = self.root / "charters" / f"{signed.charter.digest.hex()}.json"
+        if not path.is_file():
+            self._note("charter", {"charter": signed.charter.digest.hex(), "name": signed.charter.name})
         atomic_write(path, signed.to_json())
         return signed, path
 
@@ -216,6 +220,14 @@ class CoordinatorFolder:
         return signed
 
     # -- state -----------------------------------------------------------------------------------------------------
+
+    def _note(self, kind: str, facts: dict[str, Fact]) -> None:
+        """Into the audit log, before it is done: what was signed there stands there."""
+        journal = self.journal()
+        try:
+            journal.note(kind, facts)
+        finally:
+            journal.close()
 
     def journal(self) -> Journal:
         """The coordinator's journal."""

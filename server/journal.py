@@ -23,10 +23,11 @@ from sqlalchemy.exc import OperationalError
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
-from commonroot.common.secure_sum.primitives import sha256
+from commonroot.common.ledger import Entry, Fact, Head, owner_of_audit
+from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.files import atomic_write, read_bytes
+from commonroot.server import audit, states
 from commonroot.server import journal_tables as tables
-from commonroot.server import states
 
 RunState = Literal["queued", "running", "finished", "stopped"]
 RoundState = Literal["open", "fixed", "closed", "lost"]
@@ -86,6 +87,7 @@ class Journal:
 
     def __init__(self, url: str, *, federation: str, folder: Path) -> None:
         self._folder = folder
+        self._federation = federation
         try:
             self._engine = sa.create_engine(url)
             if self._engine.dialect.name == "sqlite":
@@ -129,14 +131,18 @@ class Journal:
                 )
             )
             assigned = row.inserted_primary_key
-        return int(assigned[0]) if assigned else 0
+            number = int(assigned[0]) if assigned else 0
+            audit.append(db, "queued", {"run": number, "charter": charter.charter.digest.hex()})
+        return number
 
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
         """Move a run on, as ``states.RUNS`` permits; UsageError otherwise."""
         with self._writing() as db:
-            found = db.execute(sa.select(tables.runs.c.state).where(tables.runs.c.run == run)).scalar_one()
+            row = db.execute(sa.select(tables.runs.c.state, tables.runs.c.digest).where(tables.runs.c.run == run)).one()
+            found, digest = row.state, row.digest
             after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
             if after == state:  # what fails after the end of a run does not change how it ended
+                audit.append(db, "run", {"run": run, "charter": digest, "state": state})
                 db.execute(tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=reason))
 
     def resume(self, run: int) -> None:
@@ -164,6 +170,7 @@ class Journal:
     def open_round(self, number: int, run: int, version: int, opening: bytes) -> None:
         """A round is about to open: written before its first message leaves."""
         with self._writing() as db:
+            audit.append(db, "round-open", audit.of_opening(run, opening))
             db.execute(
                 tables.rounds.insert().values(
                     round=number,
@@ -177,13 +184,18 @@ class Journal:
                 )
             )
 
-    def fix_round(self, number: int, snapshot: bytes) -> None:
-        """The survivor set is fixed, for ever: written before anybody is asked to open it."""
+    def fix_round(self, number: int, snapshot: bytes, *, survivors: tuple[int, ...] = (), opened: bytes = b"") -> None:
+        """The survivor set is fixed, for ever: written before anybody is asked to open it.
+
+        ``survivors`` and ``opened``, H(T, U), are for the audit log; the snapshot holds them too.
+        """
         self._forget_snapshots()  # of a round whose end was recorded by a process that then ended
         atomic_write(self._snapshot(number), snapshot, mode=0o600)
         digest = sha256(snapshot)
         with self._writing() as db:
             self._move_round(db, number, states.RoundEvent.FIX, snapshot=digest)
+            told: dict[str, Fact] = {"round": number, "survivors": list(survivors), "opened": opened.hex()}
+            audit.append(db, "survivors", told)
 
     def snapshot(self, number: int) -> bytes | None:
         """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, or the round is over.
@@ -222,12 +234,16 @@ class Journal:
                 ended=time.time(),
             )
             self._insert_version(db, version)
+            result: dict[str, Fact] = {"round": number, "opened": opened.hex(), "aggregate": aggregate.hex()}
+            made: dict[str, Fact] = {"version": version.version, "backbone": version.digest.hex()}
+            audit.append(db, "round-closed", result | made)
         self._forget_snapshots()
 
     def lose_round(self, number: int, reason: str) -> None:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
             self._move_round(db, number, states.RoundEvent.LOSE, snapshot=None, reason=reason, ended=time.time())
+            audit.append(db, "round-lost", {"round": number})
         self._forget_snapshots()
 
     def rounds(self, run: int | None = None) -> list[Round]:
@@ -265,6 +281,8 @@ class Journal:
         """Record a version that no round made: the seed's."""
         with self._writing() as db:
             self._insert_version(db, version)
+            told: dict[str, Fact] = {"run": version.run, "version": version.version, "backbone": version.digest.hex()}
+            audit.append(db, "version", told)
 
     def versions(self, run: int) -> list[Version]:
         """Versions of a run's backbone, oldest first."""
@@ -288,6 +306,9 @@ class Journal:
             db.execute(
                 tables.greetings.insert().values(roster=roster.hex(), department=department, head=head, body=body)
             )
+            audit.append(
+                db, "greeted", {"roster": roster.hex(), "department": department, "greeting": sha256(head).hex()}
+            )
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -299,6 +320,7 @@ class Journal:
                     run=run, round=round, department=department, code=code, what=what, at=time.time()
                 )
             )
+            audit.append(db, "fault", {"department": department, "code": code, "run": run, "round": round})
 
     def keep_exhibit(
         self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
@@ -364,6 +386,7 @@ class Journal:
         if department not in self.closed_departments(run):
             with self._writing() as db:
                 db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
+                audit.append(db, "taken-over", {"run": run, "department": department})
 
     def closed_departments(self, run: int) -> set[str]:
         """Departments that have taken over the final backbone of a run."""
@@ -371,6 +394,77 @@ class Journal:
             return set(
                 db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
             )
+
+    # -- consent -----------------------------------------------------------------------------------------------------
+
+    def offer(self, charter: SignedCharter) -> None:
+        """Show this charter to departments from now on, whether or not a run of it is queued."""
+        name = charter.charter.digest.hex()
+        with self._writing() as db:
+            if not db.execute(sa.select(tables.offers.c.charter).where(tables.offers.c.charter == name)).first():
+                db.execute(tables.offers.insert().values(charter=name, signed=charter.to_json(), at=time.time()))
+
+    def retract(self, charter: str) -> bool:
+        """Show it no more; False where it was not offered."""
+        with self._writing() as db:
+            return db.execute(tables.offers.delete().where(tables.offers.c.charter == charter)).rowcount == 1
+
+    def offers(self) -> list[SignedCharter]:
+        """Charters that are shown to departments beside runs, oldest first."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(tables.offers.c.signed).order_by(tables.offers.c.at)).scalars().all()
+        return [SignedCharter.from_json(signed) for signed in rows]
+
+    def answered(self, charter: str, department: str, answer: str) -> None:
+        """A department's answer to a charter: ``ready``, or the code of its refusal.  A repeated one is not noted."""
+        key = (tables.answers.c.charter == charter) & (tables.answers.c.department == department)
+        with self._writing() as db:
+            before = db.execute(sa.select(tables.answers.c.answer).where(key)).scalar()
+            if before == answer:
+                return
+            db.execute(tables.answers.delete().where(key))
+            row = {"charter": charter, "department": department, "answer": answer}
+            db.execute(tables.answers.insert().values(**row, at=time.time()))
+            audit.append(db, "offered", {"charter": charter, "department": department, "answer": answer})
+
+    def answers(self) -> dict[str, dict[str, str]]:
+        """Charter → department → its newest answer."""
+        found: dict[str, dict[str, str]] = {}
+        with self._engine.connect() as db:
+            for row in db.execute(sa.select(tables.answers).order_by(tables.answers.c.department)).all():
+                found.setdefault(row.charter, {})[row.department] = row.answer
+        return found
+
+    def left(self, department: str, identity: str, head: bytes) -> None:
+        """A department has said good-bye, under its signature; once."""
+        with self._writing() as db:
+            known = sa.select(tables.farewells.c.identity).where(tables.farewells.c.identity == identity)
+            if db.execute(known).first() is None:
+                row = {"identity": identity, "department": department, "head": head}
+                db.execute(tables.farewells.insert().values(**row, at=time.time()))
+                audit.append(db, "goodbye", {"department": department, "identity": identity})
+
+    def farewells(self) -> dict[str, str]:
+        """Identity → name of each department that has said good-bye."""
+        with self._engine.connect() as db:
+            return {r.identity: r.department for r in db.execute(sa.select(tables.farewells)).all()}
+
+    # -- the audit log -----------------------------------------------------------------------------------------------
+
+    def note(self, kind: str, facts: dict[str, Fact]) -> None:
+        """Append to the audit log what no other method of this journal does."""
+        with self._writing() as db:
+            audit.append(db, kind, facts)
+
+    def sign_audit(self, identity: Identity) -> Head:
+        """Sign the audit log as it stands."""
+        with self._writing() as db:
+            return audit.checkpoint(db, owner_of_audit(self._federation), identity)
+
+    def audit(self) -> list[Entry]:
+        """The audit log, oldest first."""
+        with self._engine.connect() as db:
+            return audit.entries(db)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

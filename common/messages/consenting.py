@@ -1,4 +1,4 @@
-"""Consent: Offer, which names a charter before anything is asked under it, and Goodbye, by which a department leaves."""
+"""Consent: Offer names a charter before anything is asked under it; by a Goodbye a department leaves."""
 
 from __future__ import annotations
 
