@@ -179,7 +179,7 @@ def _who(charter: Charter, roster: Roster | None) -> list[str]:
 def _not_given(charter: Charter) -> list[str]:
     return [
         (
-            "What this does not give: no noise is added to the sums, and a sum over few departments still says something "
+            "What this does not give: no noise is added to sums, and a sum over few departments still says something "
             "about each of them."
         ),
         "That you take part, when, and how long training took is seen by central IT; see SECURITY.md for the rest.",

@@ -85,7 +85,7 @@ class FlowerNode:
     """One department on the federation's hub.
 
     ``address`` is ``host:port``, the host being one that the server certificate names.  ``on_state`` hears "joined",
-    "unreachable", "refused" and "left" whenever that changes; ``on_sent`` kind and size in bytes of each request before it
+    "unreachable", "refused" and "left" whenever that changes; ``on_sent`` kind and size in bytes of a request before it
     leaves, from more than one thread.  ``patience`` is how many seconds a first connection may
     be refused before :class:`NodeRefused` is raised: a node that was killed elsewhere keeps its place for 20 s.
     """

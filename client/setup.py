@@ -32,7 +32,7 @@ from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
-from commonroot.files import atomic_write, erase, read_bytes, read_secret, write_secret
+from commonroot.files import atomic_write, erase, keep_roster, read_bytes, read_secret, write_secret
 
 _TEMPLATE = """\
 # Commonroot department. Every field is explained here; `commonroot department check` names every wrong one.
@@ -158,6 +158,7 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
                     "bytes": len(setup.greeting) + len(setup.ciphertexts),
                 },
             )
+        keep_roster(folder.root, roster.epoch, roster.digest, data)
         atomic_write(folder.root / "roster.json", data)
         if _belongs_to(key, roster, me):
             erase(key)

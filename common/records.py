@@ -4,9 +4,9 @@ The file holds everything that its verification needs but one thing: whose key t
 reader compares with the one it knows.  It holds kinds, sizes, digests and signed messages of the protocol; nothing that
 a department learns from its rows, and none of what its ledger holds sealed.
 
-Wire    canonical JSON: format 1, what (``ledger`` or ``audit``), federation, name, identity, authority, rosters (signed,
-        as they came), entries [sequence, at, kind, facts, hash], statements [kind, head, body, accepted], signature by
-        ``identity`` over all of the rest, label "record"
+Wire    canonical JSON: format 1, what (``ledger`` or ``audit``), federation, name, identity, authority, rosters
+        (signed, as they came), entries [sequence, at, kind, facts, hash], statements [kind, head, body, accepted],
+        signature by ``identity`` over all of the rest, label "record"
 """
 
 from __future__ import annotations

@@ -48,6 +48,29 @@ def group(help: str) -> typer.Typer:
     )  # fmt: skip
 
 
+class _WithDefault(Commands):
+    """A group whose first word may be left out: what is no command of its own goes to the default one."""
+
+    default = "show"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Put the default command in front where the first word names none."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().resolve_command(ctx, args)
+
+
+def group_of(default: str, help: str) -> typer.Typer:
+    """A group of commands one of which is meant where none is named."""
+    kind = type("WithDefault", (_WithDefault,), {"default": default})
+    return typer.Typer(
+        cls=kind, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )  # fmt: skip
+
+
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
     """Print a result once, for machines or for people."""
     if as_json:

@@ -5,7 +5,7 @@ keys/coordinator.key    signs rounds and charters (0600)
 authority/              the enrolment authority: signs rosters.  Move it to a machine of its own if departments
                         should not have to trust the coordinator with it
 tls/                    the federation's CA and the listener's certificate
-roster.json             the current signed roster
+roster.json             the current signed roster; rosters/: every one there was
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults
 round-N.masked          the masked sum of the round that is being opened
@@ -30,6 +30,7 @@ from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import (
     atomic_write,
     keep_backbone,
+    keep_roster,
     read_backbone,
     read_bytes,
     read_secret,
@@ -177,6 +178,7 @@ class CoordinatorFolder:
             raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
         signed = SignedRoster.sign(roster, self.authority())
         self._note("roster", {"epoch": epoch, "roster": roster.digest.hex()})
+        keep_roster(self.root, roster.epoch, roster.digest, signed.to_json())
         atomic_write(self.root / "roster.json", signed.to_json())
         return signed
 
