@@ -33,7 +33,7 @@ def approve(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show a charter in plain words, with what is new in it, and approve it.  Without this, nothing of it is run here."""
+    """Show a charter in plain words, with what is new in it, and approve it.  Without this, nothing of it runs here."""
     from commonroot.client.consent import approve as approve_charter
     from commonroot.client.consent import approved_before, differences, plain_words, policy_of, read_charter
     from commonroot.client.folder import DepartmentFolder
@@ -79,7 +79,7 @@ def approve(
 
 @commands.command()
 def charters(folder: Folder, json: Json = False) -> None:
-    """Charters that were offered, approved, refused or withdrawn here, by whom, and which rules of the policy said no."""
+    """Charters that were offered, approved, refused or withdrawn here, by whom, and which rules said no."""
     from commonroot.client.consent import listed
     from commonroot.client.folder import DepartmentFolder
 

@@ -40,10 +40,10 @@ class Commands(TyperGroup):
             raise typer.Exit(0) from None
 
 
-def group(help: str) -> typer.Typer:
+def group(help: str, cls: type[Commands] = Commands) -> typer.Typer:
     """A group of commands."""
     return typer.Typer(
-        cls=Commands, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        cls=cls, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )  # fmt: skip
 

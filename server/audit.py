@@ -16,7 +16,6 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from typing import Final
 
 import sqlalchemy as sa
 
@@ -26,11 +25,6 @@ from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.messages import RoundOpen
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server import journal_tables as tables
-
-#: Commands that only look; they are not noted.
-LOOKING: Final = frozenset(
-    {"status", "results", "models", "evidence", "charters", "audit", "show", "verify", "doctor", "runs"}
-)
 
 
 def append(db: sa.Connection, kind: str, facts: dict[str, Fact]) -> None:

@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
+from commonroot.server import cli_consent, cli_evidence
+from commonroot.server.noted import Noted
 
-app = group("For central IT: keys, roster, charters, runs.")
+app = group("For central IT: keys, roster, charters, runs.", cls=Noted)
+app.add_typer(cli_consent.commands)
+app.add_typer(cli_evidence.commands, name="audit")
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 
