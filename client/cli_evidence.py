@@ -86,9 +86,8 @@ def verify(
         }
 
     def text() -> None:
-        say(
-            f"{facts['entries']} entries of {facts['department']!r}: chain, heads and {facts['statements']} statements hold"
-        )
+        said = f"chain, heads and {facts['statements']} statements hold"
+        say(f"{facts['entries']} entries of {facts['department']!r}: {said}")
         say(_signed(facts))
         if "authority" in facts:
             say(f"signed by {facts['identity']}, under the authority {facts['authority']}")

@@ -24,7 +24,7 @@ def show(
     last: Annotated[int | None, typer.Option(help="Only this many of the newest events.", min=1)] = None,
     json: Json = False,
 ) -> None:
-    """Every event in order, after checking the chain: rosters, charters, runs, rounds, sets, results, faults, commands."""
+    """Every event in order, after checking the chain: rosters, charters, runs, rounds, results, faults, commands."""
     from commonroot.server.audit_file import verify_audit
     from commonroot.server.folder import CoordinatorFolder
 
