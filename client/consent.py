@@ -168,9 +168,11 @@ def listed(folder: DepartmentFolder) -> list[dict[str, Any]]:
     store = _store_of(folder)
     try:
         decisions = store.consents()
-        legacy = [e for e in store.ledger() if e.kind == APPROVED and str(e.facts.get("charter")) not in decisions]
+        earlier = [e for e in store.ledger() if e.kind == APPROVED and str(e.facts.get("charter")) not in decisions]
     finally:
         store.close()
+    # of folders that are older than decisions are
+    legacy = [e for e in earlier if folder.charter_path(bytes.fromhex(str(e.facts["charter"]))).is_file()]
     rows = [_row(folder, str(e.facts["charter"]), APPROVED, e.at, PERSON) for e in legacy]
     return rows + [_row(folder, one.charter, one.state, one.at, one.reason) for one in decisions.values()]
 
