@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from commonroot.client import cli_keeping
+from commonroot.client import cli_consent, cli_evidence, cli_keeping
 from commonroot.console import Json, emit, group, say
 
 app = group("For a department's data team: join, approve, train, predict.")
+app.add_typer(cli_consent.commands)
+app.add_typer(cli_evidence.commands, name="ledger")
 app.add_typer(cli_keeping.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar="DIR")]
@@ -108,31 +110,6 @@ def renew(folder: Folder, json: Json = False) -> None:
         say("then `commonroot department join` the new roster")
 
     emit({"request": str(request)}, json, text)
-
-
-@app.command()
-def approve(
-    folder: Folder,
-    charter: Annotated[Path, typer.Argument(help="A charter signed by the coordinator.", metavar="CHARTER.json")],
-    hash: Annotated[str | None, typer.Option(help="Approve only if the charter has this hash.")] = None,
-    backbone: Annotated[
-        Path | None, typer.Option(help="The safetensors file that it starts from, if it names one; kept here.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Approve a charter.  Without this, nothing of it is ever run here."""
-    from commonroot.client.folder import DepartmentFolder
-    from commonroot.client.setup import approve as approve_charter
-    from commonroot.client.setup import plain_words
-
-    approved = approve_charter(DepartmentFolder(folder), charter, expected=hash, backbone=backbone)
-
-    def text() -> None:
-        for line in plain_words(approved):
-            say(line)
-        say("approved")
-
-    emit({"approved": approved.digest.hex()}, json, text)
 
 
 @app.command()
@@ -300,35 +277,6 @@ def profiles(
 
 
 @app.command()
-def ledger(folder: Folder, json: Json = False) -> None:
-    """Everything that left this department, as a hash-chained list, after checking the chain."""
-    from commonroot.client.folder import DepartmentFolder
-    from commonroot.client.store import DepartmentStore
-    from commonroot.common.ledger import verify
-
-    config = DepartmentFolder(folder).config
-    store = DepartmentStore(folder, federation=config.federation, department=config.name)
-    try:
-        entries = store.ledger()
-    finally:
-        store.close()
-    count = verify(entries)
-    facts = {
-        "entries": [{"sequence": e.sequence, "at": e.at, "kind": e.kind, "facts": e.facts} for e in entries],
-        "verified": count,
-        "bytes_sent": sum(size for e in entries if e.kind == "sent" and isinstance(size := e.facts.get("bytes"), int)),
-    }
-
-    def text() -> None:
-        for entry in entries:
-            told = " ".join(f"{key}={_short(value)}" for key, value in entry.facts.items())
-            say(f"{entry.sequence:>6}  {entry.kind:<10} {told}")
-        say(f"{count} entries, chain intact, {facts['bytes_sent']} bytes sent")
-
-    emit(facts, json, text)
-
-
-@app.command()
 def evidence(folder: Folder, json: Json = False) -> None:
     """Refused requests under the coordinator's signature, each beside the accepted one it contradicts."""
     from commonroot.client.folder import DepartmentFolder
@@ -354,8 +302,3 @@ def evidence(folder: Folder, json: Json = False) -> None:
         say(f"{len(exhibits)} refused requests kept; --json shows them whole")
 
     emit({"exhibits": exhibits, "rosters": rosters}, json, text)
-
-
-def _short(value: object) -> str:
-    text = str(value).replace(" ", "")
-    return text if len(text) <= 20 else text[:16] + "…"

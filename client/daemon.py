@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from commonroot.client.checking import describe
+from commonroot.client.consent import Desk
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner import DepartmentLearner
+from commonroot.client.policy import read_policy
 from commonroot.client.retention import prune
 from commonroot.client.session import Session
-from commonroot.client.store import DepartmentStore
+from commonroot.client.standing import carry_out, require_to_stay, watch
+from commonroot.client.store import LEAVING, DepartmentStore
+from commonroot.client.traffic import Traffic
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
 from commonroot.console import event_printer, stop_on_signals
+
+#: How long a leaving daemon waits to be asked for its good-bye, in seconds.
+_GOODBYE = 20.0
 
 
 def open_session(
@@ -45,7 +52,15 @@ def open_session(
         approved=folder.approved,
         random=random,
         on_event=on_event,
+        consider=Desk(folder, store, roster, on_event).consider,
+        closed_now=lambda: _outside_hours(folder.root),
     )
+
+
+def _outside_hours(root: Path) -> bool:
+    """Do the hours of the policy keep this department from contributing now?"""
+    stored = read_policy(root)
+    return stored is not None and not stored.policy.open_at(time.time())
 
 
 def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
@@ -69,7 +84,10 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     tell = event_printer(as_json)
     if store.migrated:
         tell("migrated", {"from": store.migrated[0], "to": store.migrated[1]})
+    traffic, over = Traffic(store), threading.Event()
+    watching = threading.Thread(target=watch, args=(store, over, stop.set), name="commonroot-standing", daemon=True)
     try:
+        require_to_stay(folder, store, wait=_GOODBYE)
         let_go = prune(root, folder.config.retention, store.chosen(), dry_run=False, owner=True)
         if let_go["paths"]:
             tell("pruned", {"paths": len(let_go["paths"]), "bytes": let_go["bytes"]})
@@ -81,8 +99,16 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
             folder.ca,
             folder.node_key,
             on_state=lambda state: tell("link", {"state": state}),
+            on_sent=traffic.count,
         )
+        watching.start()
         node.serve(session.handle, stop)
+        if store.standing() == LEAVING:
+            carry_out(folder, store, wait=_GOODBYE, on_event=tell)
     finally:
+        over.set()
+        if watching.is_alive():
+            watching.join()
+        traffic.flush()
         store.close()
     tell("down", {})

@@ -4,8 +4,11 @@ department.toml         who this is, which coordinator, which data
 ca.pem                  the federation's certificate authority, as handed over by central IT
 keys/                   identity, node and training secrets (0600); the agreement key until the epoch is joined
 request.json            what central IT needs for enrolment; holds public keys only
-roster.json             the signed roster this department joined
+roster.json             the signed roster this department joined; rosters/: every one it ever did
+policy.toml             which charters may be approved without a person, and which never
 charters/HASH.json      approved charters
+offers/HASH.json        charters that were offered, refused or withdrawn; obeyed by nobody
+ledger.head             the newest signed head of the ledger
 state.db, blobs/        protocol state, heads, ledger
 backbones/SHA256…       files that charters start from
 predictors/             chosen models, newest last

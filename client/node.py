@@ -44,7 +44,7 @@ from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
 from commonroot.common.parcel import REFUSAL, TO_DEPARTMENT, Parcel
-from commonroot.flower import INLINE_BODY, Envelope, Sealed, VersionStamp, quiet, reading, unpack
+from commonroot.flower import INLINE_BODY, Counted, Envelope, Sealed, VersionStamp, quiet, reading, unpack
 
 _log = logging.getLogger(__name__)
 _Q = TypeVar("_Q")
@@ -85,7 +85,8 @@ class FlowerNode:
     """One department on the federation's hub.
 
     ``address`` is ``host:port``, the host being one that the server certificate names.  ``on_state`` hears "joined",
-    "unreachable", "refused" and "left" whenever that changes.  ``patience`` is how many seconds a first connection may
+    "unreachable", "refused" and "left" whenever that changes; ``on_sent`` kind and size in bytes of a request before it
+    leaves, from more than one thread.  ``patience`` is how many seconds a first connection may
     be refused before :class:`NodeRefused` is raised: a node that was killed elsewhere keeps its place for 20 s.
     """
 
@@ -96,6 +97,7 @@ class FlowerNode:
         node_private_key_path: Path,
         *,
         on_state: Callable[[str], None] | None = None,
+        on_sent: Callable[[str, int], None] | None = None,
         patience: float = 30.0,
     ) -> None:
         self._address = address
@@ -104,6 +106,7 @@ class FlowerNode:
         self._public = public_key_to_bytes(self._key.public_key())
         self._tls = _trusting(ca_path)
         self._on_state = on_state
+        self._on_sent = on_sent
         self._patience = patience
         self._state = ""
         self._known = False  # whether this hub has ever taken us
@@ -311,7 +314,11 @@ class FlowerNode:
         # RuntimeVersionHttpInterceptor ends the process over a version it does not like; VersionStamp does not.
         return FleetHttpClient(
             f"https://{self._address}",
-            interceptors=[VersionStamp("SuperNode"), NodeAuthHttpInterceptor(self._key, self._key.public_key())],
+            interceptors=[
+                VersionStamp("SuperNode"),
+                NodeAuthHttpInterceptor(self._key, self._key.public_key()),
+                *([Counted(self._on_sent)] if self._on_sent is not None else []),  # last: it sees what the others add
+            ],
             verify=self._tls,
             timeout=_REQUEST_TIMEOUT,
         )

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.store import DepartmentStore
+from commonroot.client.statements import Statement
+from commonroot.client.store import LEAVING, LEFT, PAUSED, DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.errors import (
@@ -26,20 +27,23 @@ from commonroot.common.errors import (
     CommonrootError,
     ConfigError,
     DataError,
+    HasLeft,
     Malformed,
     ManifestError,
     NotApproved,
+    Paused,
     RestoredFolder,
     ResultMismatch,
     SecondSurvivorSet,
     StaleRound,
     StorageFull,
     UnknownRound,
+    WrongFederation,
 )
-from commonroot.common.evidence import TELLING, Exhibit, previous_of, round_of, signed_by
-from commonroot.common.ledger import Fact
+from commonroot.common.evidence import TELLING, Exhibit, is_signed, previous_of, round_of, signed_by
+from commonroot.common.ledger import Fact, owner_of_ledger
 from commonroot.common.manifest import unflatten
-from commonroot.common.messages import Confirm, Open, Refusal, RoundOpen, RunClose, Train
+from commonroot.common.messages import Confirm, Goodbye, Offer, Open, Refusal, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
@@ -60,12 +64,20 @@ Local = Mapping[str, NDArray[np.generic]]
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
+#: Requests that a paused department does not answer.
+_CONTRIBUTIONS = frozenset({parcel.CHARTER, parcel.TRAIN, parcel.ROUND_OPEN})
+#: Requests whose body the signature covers, and that is kept when they are refused.
+_SIGNED_BODIES = frozenset({parcel.CHARTER, parcel.INTRODUCE})
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What one round of local training gives: the terms to contribute and the private state to keep."""
 
     terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
     local: Local = field(repr=False)
+    #: Code of what kept this department from training, so that the terms are zeros; for its own eyes.
+    abstained: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,11 @@ class Session:
         approved: Callable[[bytes], Charter | None],
         random: Random,
         on_event: OnEvent = lambda kind, facts: None,
+        consider: Callable[[SignedCharter], Charter] | None = None,
+        closed_now: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``approved``: the charter of a hash, if it was; ``consider``: the same for one that was not, by a policy, or
+        why not (``consent.Desk``); ``closed_now``: whether a policy's hours keep it from contributing."""
         self._roster = roster
         self._identity = identity
         self._store = store
@@ -118,6 +134,8 @@ class Session:
         self._secret = secret
         self._learner = learner
         self._approved = approved
+        self._consider = consider
+        self._closed_now = closed_now
         self._random = random
         self._on_event = on_event
         #: The last broadcast that passed: charter, version, tensors.  In memory only.
@@ -130,6 +148,8 @@ class Session:
     def handle(self, request: Parcel) -> Parcel:
         """One reply to one request.  Never raises for anything the coordinator sends."""
         try:
+            if (goodbye := self._require_standing(request.kind)) is not None:
+                return goodbye
             if request.kind == parcel.CHARTER:
                 return self._charter(request)
             if request.kind == parcel.TRAIN:
@@ -150,14 +170,15 @@ class Session:
         except CommonrootError as error:
             _log.warning("refused %s: %s (%s)", request.kind, error, error.code)
             self._on_event("refused", {"request": request.kind} | error.describe())
-            self._note_refusal(request, error)
-            return Parcel(parcel.REFUSAL, Refusal(round=0, code=error.code).encode())
+            refusal = Parcel(parcel.REFUSAL, Refusal(round=0, code=error.code).encode())
+            self._note_refusal(request, error, len(refusal))
+            return refusal
 
     # -- the beginning of an epoch ---------------------------------------------------------------------------------
 
     def _greet(self, request: Parcel) -> Parcel:
         head, body = self._setup.greet(self._roster, bytes(request.head))
-        self._note_sent(parcel.GREETING, head, body)
+        self._note_sent(request, parcel.GREETING, head, body)
         self._on_event("greeted", {"epoch": self._roster.epoch})
         return Parcel(parcel.GREETING, head, body)
 
@@ -179,24 +200,43 @@ class Session:
             self._setup = setup
             self._machine.adopt(memory)
         told = setup.introduced(self._identity)
-        self._note_sent(parcel.INTRODUCED, told)
+        self._note_sent(request, parcel.INTRODUCED, told)
         self._on_event("introduced", {"met": len(setup.met), "begun": setup.begun(self._roster)})
         return Parcel(parcel.INTRODUCED, told)
 
-    def _note_sent(self, kind: str, head: bytes, body: bytes = b"") -> None:
-        """A reply of an epoch's beginning, in the ledger before it leaves."""
-        facts: dict[str, Fact] = {"what": kind, "bytes": len(head) + len(body), "digest": sha256(head, body).hex()}
-        self._store.record("sent", facts | {"epoch": self._roster.epoch})
+    def _note_sent(
+        self,
+        request: Parcel,
+        kind: str,
+        head: bytes = b"",
+        body: bytes = b"",
+        *,
+        facts: dict[str, Fact] | None = None,
+        signed_body: bytes = b"",
+    ) -> None:
+        """A reply that commits to nothing else, in the ledger before it leaves, with what it is a reply to."""
+        asked = bytes(request.head)
+        told: dict[str, Fact] = {"what": kind, "bytes": len(head) + len(body), "digest": sha256(head, body).hex()}
+        told |= {"epoch": self._roster.epoch, "asked": sha256(asked).hex(), **(facts or {})}
+        self._store.record("sent", told, statement=Statement(request.kind, asked, signed_body, True))
 
     # -- a run's five requests -------------------------------------------------------------------------------------
 
     def _charter(self, request: Parcel) -> Parcel:
-        signed = SignedCharter.from_json(bytes(request.head))
-        offered = signed.check(bytes.fromhex(self._roster.coordinator))
-        charter = self._require_approved(offered.digest)
+        coordinator = bytes.fromhex(self._roster.coordinator)
+        offer = Offer.decode(bytes(request.head))
+        offer.check(coordinator, who="the coordinator")
+        signed = SignedCharter.from_json(bytes(request.body))
+        if signed.check(coordinator).digest != offer.charter:
+            raise WrongFederation("the offer names another charter than the one that came with it")
+        if self._consider is not None and self._approved(offer.charter) is None:
+            self._consider(signed)
+        charter = self._require_approved(offer.charter)
         check_sealed(charter)
         self._version_0(charter)
         self._learner.check(charter)
+        facts: dict[str, Fact] = {"charter": charter.digest.hex(), "run": offer.run}
+        self._note_sent(request, parcel.READY, facts=facts, signed_body=bytes(request.body))
         self._on_event("ready", {"charter": charter.digest.hex()})
         return Parcel(parcel.READY)
 
@@ -223,6 +263,7 @@ class Session:
                 "round": asked.round,
                 "charter": charter.digest.hex(),
                 "digest": sha256(reply).hex(),
+                "asked": sha256(head).hex(),
             },
         )
         self._on_event("trained", {"round": asked.round, "version": asked.version})
@@ -244,6 +285,16 @@ class Session:
             done = self._store.upload(self._roster.epoch, opening.round)
             if done is None:
                 raise StaleRound(f"round {opening.round} was answered, but its upload is gone")
+            again: dict[str, Fact] = {
+                "what": parcel.MASKED,
+                "bytes": len(done.head) + len(done.body),
+                "round": opening.round,
+                "charter": charter.digest.hex(),
+                "digest": sha256(done.head).hex(),
+                "asked": sha256(request.head).hex(),
+                "again": True,
+            }
+            self._store.record("sent", again)
             self._on_event("repeated", {"round": opening.round})
             return Parcel(parcel.MASKED, done.head, done.body)
         self._pass_over_what_was_forgotten(opening, charter)
@@ -260,7 +311,7 @@ class Session:
             finally:
                 ahead.wait()
             prepared = ahead.result()
-        head, body, memory = self._mask(charter, opening, trained.terms, prepared)
+        head, body, memory, abstained = self._mask(charter, opening, trained, prepared)
         with self._write_ahead():
             self._store.commit_upload(
                 epoch=self._roster.epoch,
@@ -279,7 +330,9 @@ class Session:
                     "charter": name,
                     "transcript": opening.transcript.hex(),
                     "digest": sha256(head).hex(),  # the head holds the body's hash
+                    "asked": sha256(request.head).hex(),
                 },
+                private={"abstained": abstained},
             )
         self._on_event("uploaded", {"round": opening.round, "bytes": len(head) + len(body)})
         return Parcel(parcel.MASKED, head, body, self._machine.pieces)
@@ -334,6 +387,7 @@ class Session:
                     "survivors": list(asked.survivors),
                     "opened": asked.opened.hex(),
                     "digest": sha256(head).hex(),
+                    "asked": sha256(request.head).hex(),
                 },
             )
 
@@ -349,6 +403,8 @@ class Session:
             self._on_event("finishing", {"version": closing.version})
             received = self._received(charter, request.body, closing.version)
             self._finish(charter, received, closing)
+        self._note_sent(request, parcel.CLOSED, facts={"charter": name, "version": closing.version})
+        self._store.checkpoint(owner_of_ledger(self._roster.federation, self._me), self._identity)
         self._on_event("finished", {"version": closing.version})
         return Parcel(parcel.CLOSED)
 
@@ -388,50 +444,54 @@ class Session:
         try:
             return self._learner.train(charter, received, version, local)
         except Exception as error:
-            self._tell_failure("abstained", error)
+            code = self._tell_failure("abstained", error)
             if repeats_itself(charter):
                 raise DataError("the rows cannot be summed now, and sums without them would show them") from error
-            return Trained(_zeros(charter), {} if local is None else local)
+            return Trained(_zeros(charter), {} if local is None else local, code)
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
         """Choose and store; a failure is this department's own affair, except that a full disk is tried again."""
         name = charter.digest.hex()
+        predictor: str | None = None
+        failed: str | None = None
         try:
             local = self._store.head_before(name, closing.version)
             predictor = self._learner.finish(charter, received, closing.version, local)
         except StorageFull:
             raise
         except Exception as error:
-            self._tell_failure("not-chosen", error)
-            return
+            failed = self._tell_failure("not-chosen", error)
         self._store.commit_closed(
             charter=name,
             version=closing.version,
             predictor=predictor,
             facts={"charter": name, "version": closing.version, "backbone": closing.broadcast.hex()},
+            private={"not_chosen": failed},
         )
 
-    def _tell_failure(self, kind: str, error: Exception) -> None:
+    def _tell_failure(self, kind: str, error: Exception) -> str:
+        """Say it here, and return its code: it goes into the ledger sealed, for an exported one is read by others."""
         code = error.code if isinstance(error, CommonrootError) else type(error).__name__
         _log.error("%s: local training failed (%s)", kind, code)
         self._on_event(kind, {"code": code})
-        self._store.record(kind, {"code": code})
+        return code
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _mask(
-        self, charter: Charter, opening: RoundOpen, terms: Mapping[str, NDArray[np.floating]], prepared: Prepared
-    ) -> tuple[bytes, bytes | bytearray | memoryview, DepartmentMemory]:
+        self, charter: Charter, opening: RoundOpen, trained: Trained, prepared: Prepared
+    ) -> tuple[bytes, bytes | bytearray | memoryview, DepartmentMemory, str | None]:
         """Encode and mask.  Rounding is a function of the version, so a retried round resends the same values."""
         codec = SumCodec.of_round(charter, self._roster, len(opening.cohort))
         rounding = derive(self._secret, "rounding", charter.digest + opening.version.to_bytes(4, "big"))
         bounds = np.asarray(opening.bounds, dtype=np.float32)
         try:
-            bulk, exact = codec.encode(terms, bounds, rounding)
+            abstained = trained.abstained
+            bulk, exact = codec.encode(trained.terms, bounds, rounding)
         except ManifestError as error:  # as telling as a failure to train, and answered alike
-            self._tell_failure("abstained", error)
+            abstained = self._tell_failure("abstained", error)
             bulk, exact = codec.encode(_zeros(charter), bounds, rounding)
-        return self._machine.mask(opening, bulk, exact, prepared)
+        return *self._machine.mask(opening, bulk, exact, prepared), abstained
 
     def _stored_machine(self) -> DepartmentMachine:
         memory = self._store.memory(self._roster.epoch)
@@ -460,24 +520,55 @@ class Session:
             self._machine = self._stored_machine()
             raise
 
+    def _require_standing(self, kind: str) -> Parcel | None:
+        """The good-bye of a department that leaves, in the place of any answer.
+
+        Raises HasLeft once it has left, and Paused where something would be contributed by one that is paused.  What a
+        sum already holds may still be opened: without this department's help the others could do it too.
+        """
+        standing = self._store.standing()
+        if standing == LEAVING:
+            head = Goodbye.signed(
+                self._identity,
+                roster=self._roster.digest,
+                epoch=self._roster.epoch,
+                sender=self._roster.index_of(self._identity.public),
+            ).encode()
+            facts: dict[str, Fact] = {"what": parcel.GOODBYE, "bytes": len(head), "digest": sha256(head).hex()}
+            self._store.record("sent", facts | {"epoch": self._roster.epoch})
+            self._on_event("goodbye", {"epoch": self._roster.epoch})
+            return Parcel(parcel.GOODBYE, head)
+        if standing == LEFT:
+            raise HasLeft("this department has left the federation")
+        if kind in _CONTRIBUTIONS and (standing == PAUSED or self._closed_now()):
+            raise Paused("this department contributes nothing at the moment")
+        return None
+
     def _require_approved(self, digest: bytes) -> Charter:
-        charter = self._approved(digest)
+        charter = None if self._store.is_revoked(digest.hex()) else self._approved(digest)
         if charter is None:
             raise NotApproved(f"charter {digest.hex()[:16]}… was not approved by department {self._me!r}")
         check_roster(charter, self._roster)  # it may have been approved under another roster
         return charter
 
-    def _note_refusal(self, request: Parcel, error: CommonrootError) -> None:
-        """Evidence: what was refused, by hash, with the code; and a lie that the coordinator signed, as it came."""
+    def _note_refusal(self, request: Parcel, error: CommonrootError, size: int) -> None:
+        """Evidence: what was refused, by hash, with the code; and whatever of it the coordinator signed, as it came."""
+        head = bytes(request.head)
+        statement = None
+        if is_signed(bytes.fromhex(self._roster.coordinator), request.kind, head):
+            body = bytes(request.body) if request.kind in _SIGNED_BODIES else b""
+            statement = Statement(request.kind, head, body, False)
         try:
             self._store.record(
                 "refused",
                 {
                     "what": request.kind[:32],
                     "code": error.code,
-                    "digest": sha256(request.head).hex(),
+                    "bytes": size,
+                    "digest": sha256(head).hex(),
                     "kept": error.code in TELLING and self._keep_lie(request, error.code),
                 },
+                statement=statement,
             )
         except CommonrootError:
             _log.exception("the refusal could not be recorded")

@@ -1,4 +1,4 @@
-"""Making a department's folder, joining an epoch, renewing its keys for the next, approving a charter.
+"""Making a department's folder, joining an epoch, renewing its keys for the next.
 
 Keys are made here and stay here.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from commonroot.client.consent import approve as approve
+from commonroot.client.consent import plain_words as plain_words
 from commonroot.client.folder import DepartmentConfig, DepartmentFolder
 from commonroot.client.node_key import load_node_key, make_node_key, public_line
-from commonroot.client.shared_statistics import held
-from commonroot.client.store import DepartmentStore
+from commonroot.client.policy import FILE as POLICY_FILE
+from commonroot.client.policy import TEMPLATE as POLICY_TEMPLATE
+from commonroot.client.store import LEAVING, LEFT, DepartmentStore
 from commonroot.common import canonical
-from commonroot.common.charter import Charter, SignedCharter, model_from_toml
+from commonroot.common.charter import model_from_toml
 from commonroot.common.errors import (
     BadSignature,
     ConfigError,
     EpochRollback,
-    NotApproved,
+    HasLeft,
     RestoredFolder,
     SplitRoster,
-    StatisticsMissing,
     WrongFederation,
 )
 from commonroot.common.roster import Member, Roster, SignedRoster, checked_roster
@@ -32,10 +33,7 @@ from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
-from commonroot.files import atomic_write, erase, keep_backbone, read_backbone, read_bytes, read_secret, write_secret
-from commonroot.strategies import GATHERINGS, build, check_roster, check_sealed, consent
-from commonroot.strategies.evaluation import Evaluation
-from commonroot.strategies.warm_start import first_state
+from commonroot.files import atomic_write, erase, keep_roster, read_bytes, read_secret, write_secret
 
 _TEMPLATE = """\
 # Commonroot department. Every field is explained here; `commonroot department check` names every wrong one.
@@ -117,6 +115,7 @@ def create(
     member = Member.signed(name, identity, agreement.public, node_key)
     atomic_write(root / "request.json", canonical.dumps(member.model_dump(mode="json")))
     atomic_write(root / "ca.pem", pinned)
+    atomic_write(root / POLICY_FILE, POLICY_TEMPLATE.encode())
     atomic_write(root / "department.toml", text.encode())
     return DepartmentFolder(root)
 
@@ -138,6 +137,8 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
     identity = folder.identity()
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name, owner=True)
     try:
+        if store.standing() in (LEAVING, LEFT):
+            raise HasLeft("this department has left the federation; it joins again with a new folder and new keys")
         _require_newer(folder, store, roster, data)
         me = roster.index_of(identity.public)
         member = roster.departments[me]
@@ -167,6 +168,7 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
                 },
                 forgotten=_charters(folder) if store.restored else (),
             )
+        keep_roster(folder.root, roster.epoch, roster.digest, data)
         atomic_write(folder.root / "roster.json", data)
         if _belongs_to(key, roster, me):
             erase(key)
@@ -262,110 +264,3 @@ def renew(folder: DepartmentFolder, random: Random) -> Path:
     request = folder.root / "request.json"
     atomic_write(request, canonical.dumps(member.model_dump(mode="json")))
     return request
-
-
-def approve(
-    folder: DepartmentFolder, path: Path, *, expected: str | None = None, backbone: Path | None = None
-) -> Charter:
-    """Approve a signed charter, by this department's own decision; from then on its daemon takes part in it.
-
-    backbone  the file that the charter's ``warm_start`` names, where it is not in this folder yet
-
-    Raises BadSignature, OutsideCharter where the installed strategy would send anything else than the charter lists,
-    TooFewDepartments where a sum could be over too few of this roster, NotApproved where the hash is another one,
-    StatisticsMissing where it builds on statistics not held here, BackboneMissing and BackboneMismatch for the file
-    that a warm start names.
-    """
-    data = read_bytes(path, what="the charter")
-    roster = folder.roster()
-    charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
-    folder.require_federation(charter.federation)
-    check_sealed(charter)
-    check_roster(charter, roster)
-    if charter.statistics is not None and not held(folder.root, charter.statistics):
-        raise StatisticsMissing(f"charter {charter.name!r} builds on the statistics of charter {charter.statistics}")
-    if expected is not None and charter.digest.hex() != expected.lower():
-        raise NotApproved(f"{path} has hash {charter.digest.hex()}, not the expected {expected}")
-    if backbone is not None and charter.training.warm_start is not None:
-        keep_backbone(folder.root, charter.training.warm_start, backbone)
-    first_state(build(charter), charter, partial(read_backbone, folder.root))
-    atomic_write(folder.charter_path(charter.digest), data)
-    store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
-    try:
-        store.record("approved", {"charter": charter.digest.hex(), "file": sha256(data).hex()})
-    finally:
-        store.close()
-    return charter
-
-
-def plain_words(charter: Charter) -> list[str]:
-    """What approving a charter means, one sentence a line."""
-    manifest = charter.manifest
-    scalars = ", ".join(term.name for term in manifest.lane("fixed64"))
-    if charter.method.name in GATHERINGS:
-        return _plain_words_of_gathering(charter)
-    return [
-        f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
-        f"Method {charter.method.name!r} for {charter.rounds} rounds.",
-        *(
-            [f"The first backbone is the file with SHA-256 {charter.training.warm_start}."]
-            if charter.training.warm_start
-            else []
-        ),
-        (
-            f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
-            f"{scalars} to an encrypted sum."
-        ),
-        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
-        f"Your update is clipped to length {charter.training.update_clip} before it is weighted and masked.",
-        *(
-            f"Departments of family {family.name!r} share a head: {', '.join(family.departments) or 'all of them'}."
-            for family in charter.families
-        ),
-        *consent(charter),
-        *(
-            [f"Columns are standardised with the statistics of charter {charter.statistics}."]
-            if charter.statistics
-            else []
-        ),
-        "Rows, labels, heads, counts and scores stay in your folder.",
-    ]
-
-
-def _plain_words_of_gathering(charter: Charter) -> list[str]:
-    manifest = charter.manifest
-    if charter.method.name == Evaluation.name:
-        return _plain_words_of_evaluation(charter)
-    sent = ", ".join(f"{term.name} ({term.size:,})" for term in manifest.terms)
-    lines = [
-        f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
-        f"Method {charter.method.name!r}, rounds: {charter.rounds}; no network is trained.",
-        f"Each round this department adds exact sums over its rows to an encrypted sum: {sent}.",
-        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
-    ]
-    if charter.columns:
-        lines.append("Columns: " + ", ".join(f"{column.name} ({column.kind})" for column in charter.columns) + ".")
-        lines.append("What few rows share, a rare label or word or a lonely bin, shows in such a sum; see SECURITY.md.")
-    else:
-        lines.append("What only one user rated shows in such a sum; see SECURITY.md.")
-    return [*lines, "Rows, names and scores stay in your folder."]
-
-
-def _plain_words_of_evaluation(charter: Charter) -> list[str]:
-    """Never more than the charter asks for: it says what is not asked for as well."""
-    options = charter.method.options
-    counted = (
-        "What you keep is counted, and half the time a random answer stands in its place; "
-        "`tell_choice = false` under [guard] says nothing."
-        if options.get("counts")
-        else "What you keep is not counted."
-    )
-    return [
-        f"Charter {charter.name!r} of federation {charter.federation!r}, hash {charter.digest.hex()}.",
-        f"It evaluates the run of charter {options.get('of')}; nothing is trained.",
-        "Once, this department adds its weight and weighted mean losses on validation rows to an encrypted sum:",
-        "of its best model trained alone, of the federated one, and the squared standard error of their difference.",
-        counted,
-        f"No sum over fewer than {charter.cohort.floor} departments is ever opened.",
-        "Test rows are not read. Rows, labels, heads and scores stay in your folder.",
-    ]

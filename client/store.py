@@ -15,21 +15,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from commonroot.client import store_layout
+from commonroot.client import statements, store_layout
+from commonroot.client.statements import Consent, Statement
 from commonroot.common import ledger, parcel
-from commonroot.common.errors import ConfigError, ForeignState, StorageFull
+from commonroot.common.errors import (
+    ConfigError,
+    ForeignState,
+    HasLeft,
+    Malformed,
+    NotApproved,
+    Paused,
+    StorageFull,
+)
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
-from commonroot.common.ledger import Entry, Fact
+from commonroot.common.ledger import Entry, Fact, Head
+from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, private_file, read_bytes, take_ownership
 
 Tensors = dict[str, NDArray[np.generic]]
 
+#: Whether a department takes part: ``leaving`` has begun and will be carried out, ``left`` is for good.
+ACTIVE, PAUSED, LEAVING, LEFT = "active", "paused", "leaving", "left"
+#: From which standing a department may come to another.  What has begun to leave leaves.
+_STANDINGS: Final = {
+    ACTIVE: {PAUSED, LEAVING},
+    PAUSED: {ACTIVE, LEAVING},
+    LEAVING: {LEFT},
+    LEFT: set[str](),
+}
 #: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
 HEADS_KEPT = 3
 #: Exhibits kept per code of refusal, the first ones: later ones cannot push them out.
@@ -168,11 +187,13 @@ class DepartmentStore:
         local: Mapping[str, NDArray[np.generic]],
         facts: dict[str, Fact],
         request: bytes = b"",
+        private: dict[str, Fact] | None = None,
     ) -> None:
         """Write-ahead of one upload: protocol memory, the upload itself, the head it came with, the ledger entry.
 
         All of it or nothing, durable before this returns; only then may the upload be sent.  ``request`` is the head
-        of the round-open that was accepted, kept to be shown beside one that contradicts it.
+        of the round-open that was accepted, kept to be shown beside one that contradicts it; ``private`` as of
+        ``record``.
         """
         upload_blob = f"upload-{epoch}-{round}.bin"
         head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors"
@@ -180,6 +201,7 @@ class DepartmentStore:
             atomic_write(self._blobs / upload_blob, body, mode=0o600)
             atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
             with self._transaction() as db:
+                self._require_consent(db, charter)
                 db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
                 db.execute("DELETE FROM uploads")  # only the newest round can be asked for again
                 db.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (epoch, round, head, upload_blob))
@@ -190,7 +212,7 @@ class DepartmentStore:
                     (charter, HEADS_KEPT),
                 )
                 self._accept(db, parcel.ROUND_OPEN, [f"round {round}"], request)
-                self._append(db, "sent", facts)
+                self._append(db, "sent", facts, private)
             self._forget_replaced()
         except Exception:
             self._sweep()  # a full disk must not fill up further with blobs that nothing names
@@ -264,27 +286,143 @@ class DepartmentStore:
         row = self._one("SELECT predictor FROM closed WHERE predictor != '' ORDER BY at DESC LIMIT 1")
         return None if row is None else self.folder / "predictors" / str(row[0])
 
-    def commit_closed(self, *, charter: str, version: int, predictor: str, facts: dict[str, Fact]) -> None:
+    def commit_closed(
+        self,
+        *,
+        charter: str,
+        version: int,
+        predictor: str | None,
+        facts: dict[str, Fact],
+        private: dict[str, Fact] | None = None,
+    ) -> None:
         """The final backbone was taken over and the chosen model stands in ``predictors/<predictor>``.
 
-        ``predictor`` is empty where a run predicts nothing.
+        ``predictor`` is empty where a run predicts nothing, and None where choosing failed and is tried again when the
+        backbone comes again; the ledger's entry looks alike, but for what it commits to.
         """
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?, ?)", (charter, version, predictor, time.time()))
-            self._append(db, "closed", facts)
+            if predictor is not None:
+                made = (charter, version, predictor, time.time())
+                db.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?, ?)", made)
+            self._append(db, "closed", facts, private)
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 
-    def record(self, kind: str, facts: dict[str, Fact]) -> None:
-        """Append one event."""
+    def record(
+        self,
+        kind: str,
+        facts: dict[str, Fact],
+        *,
+        private: dict[str, Fact] | None = None,
+        statement: Statement | None = None,
+    ) -> None:
+        """Append one event.
+
+        private    facts that stay in this store: the entry holds a commitment to them
+        statement  what the coordinator signed that brought it about, kept in the same commit
+        """
         with self._transaction() as db:
-            self._append(db, kind, facts)
+            self._append(db, kind, facts, private)
+            if statement is not None:
+                s = statement
+                statements.keep(db, s.kind, s.head, body=s.body, accepted=s.accepted)
 
     def ledger(self) -> list[Entry]:
         """Every event, oldest first; ``common.ledger.verify`` checks the chain."""
         with self._lock:
             rows = self._db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence").fetchall()
         return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
+
+    def checkpoint(self, owner: str, identity: Identity) -> Head:
+        """Sign the ledger as it stands; the account of the link goes in first.  Returns the new newest head.
+
+        The head lies beside the database as well, so that a database put back to an older state does not go unseen.
+        """
+        with self._transaction() as db:
+            sent = statements.traffic(db)
+            if sent:
+                totals = {kind: size for kind, (_, size) in sent.items()}
+                self._append(db, "link", {**totals, "requests": sum(count for count, _ in sent.values())})
+            last = self._last(db)
+            head = Head.sign(owner, last, identity)
+            self._append(db, ledger.CHECKPOINT, head.facts())
+        atomic_write(self.folder / "ledger.head", json.dumps(head.facts()).encode(), mode=0o600)
+        return head
+
+    def newest_head(self, owner: str) -> Head | None:
+        """The head that lies beside the database; None before the first.  Malformed where it is none."""
+        path = self.folder / "ledger.head"
+        if not path.is_file():
+            return None
+        try:
+            facts = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise Malformed(f"{path} is not a signed head") from error
+        return Head.of(Entry(0, 0.0, ledger.CHECKPOINT, facts if isinstance(facts, dict) else {}, b""), owner)
+
+    def statements(self) -> list[Statement]:
+        """What the coordinator signed and sent here, as far as it is kept, oldest first."""
+        with self._lock:
+            return statements.kept(self._db)
+
+    def sealed(self) -> dict[int, tuple[bytes, dict[str, Any]]]:
+        """Salt and private facts, by the sequence of the entry that commits to them."""
+        with self._lock:
+            return statements.sealed(self._db)
+
+    def count_traffic(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Add to the account of what left over the link: kind → (requests, bytes)."""
+        with self._transaction() as db:
+            statements.count_traffic(db, counts)
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """What left over the link, ever: kind → (requests, bytes)."""
+        with self._lock:
+            return statements.traffic(self._db)
+
+    # -- consent ---------------------------------------------------------------------------------------------------
+
+    def standing(self) -> str:
+        """``active``, ``paused``, ``leaving`` or ``left``."""
+        row = self._one("SELECT value FROM about WHERE name = 'standing'")
+        return ACTIVE if row is None else str(row[0])
+
+    def set_standing(self, standing: str, facts: dict[str, Fact] | None = None) -> None:
+        """Move on to another standing, durably, with its ledger entry; the same again changes nothing.
+
+        ``left`` erases every key of the epoch and what was masked with it, in the same commit.  Raises HasLeft for a
+        step back from leaving.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT value FROM about WHERE name = 'standing'").fetchone()
+            before = ACTIVE if row is None else str(row[0])
+            if standing == before:
+                return
+            if standing not in _STANDINGS[before]:
+                raise HasLeft(f"this department is {before}; it cannot become {standing}")
+            if standing == LEFT:
+                for table in ("memory", "epochs", "uploads"):
+                    db.execute(f"DELETE FROM {table}")
+            db.execute("INSERT OR REPLACE INTO about VALUES ('standing', ?)", (standing,))
+            self._append(db, "resumed" if standing == ACTIVE else standing, facts or {})
+        if standing == LEFT:
+            self._forget_replaced()
+            self._sweep()
+
+    def consents(self) -> dict[str, Consent]:
+        """The newest decision on each charter that was offered or decided on, oldest first."""
+        with self._lock:
+            return statements.consents(self._db)
+
+    def is_revoked(self, charter: str) -> bool:
+        """Was this charter refused or withdrawn, and not approved since?"""
+        return statements.is_revoked(self._db, charter)
+
+    def decide(self, charter: str, state: str, *, reason: str, facts: dict[str, Fact]) -> None:
+        """A decision on a charter, with its ledger entry, in one commit."""
+        with self._transaction() as db:
+            statements.set_consent(db, charter, state, at=time.time(), reason=reason)
+            self._append(db, state, {"charter": charter, **facts})
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -320,10 +458,25 @@ class DepartmentStore:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _require_consent(db: sqlite3.Connection, charter: str) -> None:
+        """Nothing is contributed by who was paused or took the charter back while it trained: in the same commit.
+
+        Raises  Paused, HasLeft, NotApproved
+        """
+        row = db.execute("SELECT value FROM about WHERE name = 'standing'").fetchone()
+        if row is not None and row[0] in (LEAVING, LEFT):
+            raise HasLeft("this department began to leave while it trained")
+        if row is not None and row[0] == PAUSED:
+            raise Paused("this department was paused while it trained")
+        if statements.is_revoked(db, charter):
+            raise NotApproved(f"charter {charter[:16]}… was withdrawn while this department trained")
+
     def _accept(self, db: sqlite3.Connection, kind: str, subjects: Sequence[str], head: bytes) -> None:
         """Remember an accepted request under each of its subjects, and forget the oldest beyond ``ACCEPTED_BYTES``."""
         if not head:
             return
+        statements.keep(db, kind, head)
         for subject in subjects:
             db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (kind, subject, head))
         db.execute(
@@ -340,14 +493,23 @@ class DepartmentStore:
         with self._lock, suppress(sqlite3.OperationalError):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _append(self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact]) -> None:
-        row = db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
-        last = None if row is None else Entry(row[0], row[1], row[2], json.loads(row[3]), row[4])
+    def _append(
+        self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact], private: dict[str, Fact] | None = None
+    ) -> None:
+        last = self._last(db)
+        if private is not None:
+            sequence = 0 if last is None else last.sequence + 1
+            facts = facts | {"sealed": statements.seal(db, sequence, private)}
         entry = ledger.append(last, at=time.time(), kind=kind, facts=facts)
         db.execute(
             "INSERT INTO ledger VALUES (?, ?, ?, ?, ?)",
             (entry.sequence, entry.at, entry.kind, json.dumps(entry.facts), entry.hash),
         )
+
+    @staticmethod
+    def _last(db: sqlite3.Connection) -> Entry | None:
+        row = db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
+        return None if row is None else Entry(row[0], row[1], row[2], json.loads(row[3]), row[4])
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock:

@@ -39,11 +39,16 @@ CREATE TABLE IF NOT EXISTS ledger (sequence INTEGER PRIMARY KEY, at REAL NOT NUL
 """
 _SECOND: Final = """
 CREATE TABLE forgotten (charter TEXT PRIMARY KEY);
+CREATE TABLE statements (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, digest BLOB NOT NULL, round INTEGER,
+                         accepted INTEGER NOT NULL, head BLOB NOT NULL, body BLOB, UNIQUE (kind, digest));
+CREATE TABLE consents (charter TEXT PRIMARY KEY, state TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE sealed (sequence INTEGER PRIMARY KEY, salt BLOB NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE traffic (kind TEXT PRIMARY KEY, requests INTEGER NOT NULL, bytes INTEGER NOT NULL);
 """
 #: What leads to layout 1, 2, …: statements, and what they are for.
 STEPS: Final[tuple[tuple[str, str], ...]] = (
     (_FIRST, "memory, epochs, heads, answers, ledger, evidence"),
-    (_SECOND, "charters of which a folder from a backup does not know how far it had come"),
+    (_SECOND, "what a backup may have forgotten; statements, consents, sealed facts, traffic"),
 )
 NEWEST: Final = len(STEPS)
 

@@ -203,6 +203,27 @@ class BackboneMismatch(UsageError):
     hint = "every department needs the very same package or checkpoint: get it again from where the charter's came from"
 
 
+class OutsidePolicy(UsageError):
+    """A charter asks for more than this department's policy permits."""
+
+    code = "CR110"
+    hint = "`commonroot department charters` names every rule; change policy.toml, or approve with --beyond-policy"
+
+
+class Paused(UsageError):
+    """This department contributes nothing at the moment: it was paused, or its policy keeps to other hours."""
+
+    code = "CR111"
+    hint = "`commonroot department resume`, or wait for the hours that policy.toml names"
+
+
+class HasLeft(UsageError):
+    """This department has left the federation for good; its keys are erased, its model and report are not."""
+
+    code = "CR112"
+    hint = "to take part again, make a new folder and be enrolled anew; predict, export and report go on working"
+
+
 class DatabaseUnreachable(UsageError):
     """The journal's database does not answer, is locked, or went away for longer than it is waited for."""
 

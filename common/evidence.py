@@ -6,7 +6,6 @@ hash is noted beside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,15 +15,19 @@ from commonroot.common.greetings import Greet, Greeting, Introduce, Introduced
 from commonroot.common.messages import (
     Confirm,
     Confirmed,
+    Goodbye,
     Masked,
+    Offer,
     Open,
     Previous,
     Ready,
     RoundOpen,
     RunClose,
     Shares,
+    Signed,
     Train,
 )
+from commonroot.common.secure_sum.primitives import SIGNATURE_BYTES, verify
 
 #: Heads larger than this are kept by their hash alone.
 LARGEST_HEAD: Final = 1 << 20
@@ -50,20 +53,22 @@ TELLING: Final = frozenset(
     }
 )
 
-_KINDS: Final[dict[str, Callable[[bytes], Any]]] = {
-    parcel.TRAIN: Train.decode,
-    parcel.ROUND_OPEN: RoundOpen.decode,
-    parcel.CONFIRM: Confirm.decode,
-    parcel.OPEN: Open.decode,
-    parcel.RUN_CLOSE: RunClose.decode,
-    parcel.GREET: Greet.decode,
-    parcel.INTRODUCE: Introduce.decode,
-    parcel.TRAINED: Ready.decode,
-    parcel.MASKED: Masked.decode,
-    parcel.CONFIRMED: Confirmed.decode,
-    parcel.SHARES: Shares.decode,
-    parcel.GREETING: Greeting.decode,
-    parcel.INTRODUCED: Introduced.decode,
+_KINDS: Final[dict[str, type[Signed]]] = {
+    parcel.CHARTER: Offer,
+    parcel.GOODBYE: Goodbye,
+    parcel.TRAIN: Train,
+    parcel.ROUND_OPEN: RoundOpen,
+    parcel.CONFIRM: Confirm,
+    parcel.OPEN: Open,
+    parcel.RUN_CLOSE: RunClose,
+    parcel.GREET: Greet,
+    parcel.INTRODUCE: Introduce,
+    parcel.TRAINED: Ready,
+    parcel.MASKED: Masked,
+    parcel.CONFIRMED: Confirmed,
+    parcel.SHARES: Shares,
+    parcel.GREETING: Greeting,
+    parcel.INTRODUCED: Introduced,
 }
 
 
@@ -110,7 +115,7 @@ class Exhibit:
 def signed_by(public: bytes, kind: str, head: bytes) -> bool:
     """Is this the head of a parcel of that kind, under this key's signature?"""
     try:
-        _KINDS[kind](head).check(public, who="the sender")
+        _message(kind, head).check(public, who="the sender")
     except (CommonrootError, KeyError):
         return False
     return True
@@ -119,7 +124,7 @@ def signed_by(public: bytes, kind: str, head: bytes) -> bool:
 def round_of(kind: str, head: bytes) -> int | None:
     """The round that a head is about, if it says so."""
     try:
-        found = getattr(_KINDS[kind](head), "round", None)
+        found = getattr(_message(kind, head), "round", None)
     except (CommonrootError, KeyError):
         return None
     return found if isinstance(found, int) else None
@@ -128,7 +133,33 @@ def round_of(kind: str, head: bytes) -> int | None:
 def previous_of(kind: str, head: bytes) -> int | None:
     """The round whose result a head announces (M5), if it announces any."""
     try:
-        found = getattr(_KINDS[kind](head), "previous", None)
+        found = getattr(_message(kind, head), "previous", None)
     except (CommonrootError, KeyError):
         return None
     return found.round if isinstance(found, Previous) else None
+
+
+def decoded(kind: str, head: bytes) -> Any:
+    """The message that a head of that kind is; None where it is no message."""
+    try:
+        return _message(kind, head)
+    except (CommonrootError, KeyError):
+        return None
+
+
+def is_signed(public: bytes, kind: str, head: bytes) -> bool:
+    """Do the last 64 bytes sign the others under this key, as that kind is signed, be it a message or not?
+
+    Somebody who signs bytes that no honest program makes has signed them all the same.
+    """
+    if kind not in _KINDS or len(head) <= SIGNATURE_BYTES:
+        return False
+    try:
+        verify(public, _KINDS[kind].label, head[:-SIGNATURE_BYTES], head[-SIGNATURE_BYTES:], who="the sender")
+    except CommonrootError:
+        return False
+    return True
+
+
+def _message(kind: str, head: bytes) -> Any:
+    return _KINDS[kind].decode(head)  # type: ignore[attr-defined]  # every signed message has it

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 #: Coordinator to department.
-CHARTER: Final = "charter"  # head: the signed charter; asks whether it is approved
+CHARTER: Final = "charter"  # head: messages.Offer, body: the signed charter; asks whether it is approved
 TRAIN: Final = "train"  # head: messages.Train, body: the broadcast
 ROUND_OPEN: Final = "round-open"  # head: messages.RoundOpen, body: the broadcast, or nothing after TRAINED
 CONFIRM: Final = "confirm"  # head: messages.Confirm; only where somebody of the cohort was lost
@@ -28,9 +28,12 @@ CLOSED: Final = "closed"  # empty: the final backbone was taken over
 REFUSAL: Final = "refusal"  # head: messages.Refusal
 GREETING: Final = "greeting"  # head: greetings.Greeting, body: its ciphertexts
 INTRODUCED: Final = "introduced"  # head: greetings.Introduced
+GOODBYE: Final = "goodbye"  # head: messages.Goodbye; in the place of any other reply
 
 TO_DEPARTMENT: Final = frozenset({CHARTER, GREET, INTRODUCE, TRAIN, ROUND_OPEN, CONFIRM, OPEN, RUN_CLOSE})
-TO_COORDINATOR: Final = frozenset({READY, GREETING, INTRODUCED, TRAINED, MASKED, CONFIRMED, SHARES, CLOSED, REFUSAL})
+TO_COORDINATOR: Final = frozenset(
+    {READY, GREETING, INTRODUCED, TRAINED, MASKED, CONFIRMED, SHARES, CLOSED, REFUSAL, GOODBYE}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commonroot import __version__
+from commonroot import __version__, cli_audit
 from commonroot.client.cli import app as department
 from commonroot.console import group
 from commonroot.server.cli import app as coordinator
@@ -15,6 +15,7 @@ from commonroot.simulations.cli import add_commands
 app = group("Departments learn together through a shared backbone and private heads; only encrypted sums leave.")
 app.add_typer(coordinator, name="coordinator", help="For central IT: keys, roster, charters, runs.")
 app.add_typer(department, name="department", help="For a department's data team: join, approve, train, predict.")
+app.add_typer(cli_audit.commands, name="audit")
 add_commands(app)
 
 

@@ -40,10 +40,33 @@ class Commands(TyperGroup):
             raise typer.Exit(0) from None
 
 
-def group(help: str) -> typer.Typer:
+def group(help: str, cls: type[Commands] = Commands) -> typer.Typer:
     """A group of commands."""
     return typer.Typer(
-        cls=Commands, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        cls=cls, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )  # fmt: skip
+
+
+class _WithDefault(Commands):
+    """A group whose first word may be left out: what is no command of its own goes to the default one."""
+
+    default = "show"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Put the default command in front where the first word names none."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().resolve_command(ctx, args)
+
+
+def group_of(default: str, help: str) -> typer.Typer:
+    """A group of commands one of which is meant where none is named."""
+    kind = type("WithDefault", (_WithDefault,), {"default": default})
+    return typer.Typer(
+        cls=kind, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )  # fmt: skip
 

@@ -154,6 +154,26 @@ def private_file(path: Path, *, make: bool = True) -> None:
             os.close(handle)
 
 
+#: In both sides' folders: every signed roster there was, for whoever verifies signatures later.
+ROSTERS: Final = "rosters"
+
+
+def keep_roster(root: Path, epoch: int, digest: bytes, data: bytes) -> None:
+    """Keep a signed roster beside those of other epochs."""
+    with storage_errors(root):
+        (root / ROSTERS).mkdir(mode=0o700, exist_ok=True)
+    atomic_write(root / ROSTERS / f"{epoch:06}-{digest.hex()[:16]}.json", data)
+
+
+def kept_rosters(root: Path) -> list[bytes]:
+    """Every roster that was kept, oldest epoch first, and the current one of a folder that kept none."""
+    found = {path.read_bytes(): None for path in sorted((root / ROSTERS).glob("*.json"))}
+    current = root / "roster.json"
+    if current.is_file():
+        found.setdefault(current.read_bytes())
+    return list(found)
+
+
 def lock_file(path: Path) -> IO[bytes] | None:
     """A lock on a file, or None where somebody has it; the operating system lets go of it when the process ends."""
     private_file(path)

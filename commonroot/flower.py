@@ -102,6 +102,22 @@ class VersionStamp:
         return call_next(context)
 
 
+class Counted:
+    """Counts the bytes of each HTTP request before it leaves: its first line, its headers and its body, before TLS."""
+
+    def __init__(self, on_sent: Callable[[str, int], None]) -> None:
+        self._on_sent = on_sent
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Count and pass on.  The kind is the last part of the route, such as ``push-object`` or ``heartbeat``."""
+        request = context.request
+        target = request.url.raw_path
+        line = len(request.method) + 1 + len(target) + len(b" HTTP/1.1\r\n")
+        headers = sum(len(name) + len(value) + len(b": \r\n") for name, value in request.headers.raw)
+        self._on_sent(target.decode().rsplit("/", 1)[-1], line + headers + len(b"\r\n") + len(request.content))
+        return call_next(context)
+
+
 class _Chunk(ArrayChunk):
     """Flower's array chunk, byte for byte: hashed once where its data lie, and copied once, when it is sent."""
 

@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
-from commonroot.server import cli_keeping
+from commonroot.server import cli_consent, cli_evidence, cli_keeping
+from commonroot.server.noted import Noted
 
-app = group("For central IT: keys, roster, charters, runs.")
+app = group("For central IT: keys, roster, charters, runs.", cls=Noted)
+app.add_typer(cli_consent.commands)
+app.add_typer(cli_evidence.commands, name="audit")
 app.add_typer(cli_keeping.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]

@@ -29,6 +29,7 @@ from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
+from commonroot.server.offers import Offers
 from commonroot.server.retention import Keeper
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.5
 #: After these the journal cannot be written any more.
 JOURNAL_GONE = (AnotherCoordinator, DatabaseRefused, DatabaseUnreachable)
+#: A department that the hub has not seen for this long is not waited for when a charter is shown, in seconds.
+_ABSENCE = 5.0
 
 
 def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: threading.Event | None = None) -> None:
@@ -80,6 +83,12 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     ), exchange
 
                 late, keeper = LateClosings(journal, driver_of), Keeper(folder, journal)
+                offers = Offers(journal, identity, tell)
+
+                def show_offers() -> None:
+                    hub.allow(MAX_HEAD + CIPHERTEXT_BYTES * len(roster.departments))  # a greeting is the longest reply
+                    offers.look(roster, Exchange(links, roster, time.monotonic, absence=_ABSENCE, stop=stop))
+
                 while not stop.is_set():
                     latest = _valid_roster(folder)
                     if latest.digest != roster.digest:
@@ -107,6 +116,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     else:
                         try:
                             late.look()
+                            show_offers()
                             let_go = keeper.look(time.monotonic())
                             if let_go:
                                 tell("pruned", let_go)

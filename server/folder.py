@@ -5,7 +5,7 @@ keys/coordinator.key    signs rounds and charters (0600)
 authority/              the enrolment authority: signs rosters.  Move it to a machine of its own if departments
                         should not have to trust the coordinator with it
 tls/                    the federation's CA and the listener's certificate
-roster.json             the current signed roster
+roster.json             the current signed roster; rosters/: every one there was
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults, unless `database` says that they are elsewhere
 journal.db.layout-N     as it was before a newer version took it over
@@ -26,11 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
 from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.common.ledger import Fact
 from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import (
     atomic_write,
     keep_backbone,
+    keep_roster,
     read_backbone,
     read_bytes,
     read_secret,
@@ -179,6 +181,8 @@ class CoordinatorFolder:
             told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
             raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
         signed = SignedRoster.sign(roster, self.authority())
+        self._note("roster", {"epoch": epoch, "roster": roster.digest.hex()})
+        keep_roster(self.root, roster.epoch, roster.digest, signed.to_json())
         atomic_write(self.root / "roster.json", signed.to_json())
         return signed
 
@@ -210,6 +214,8 @@ class CoordinatorFolder:
         first_state(build(draft), draft, partial(read_backbone, self.root))
         signed = SignedCharter.sign(seal(draft), self.identity())
         path = self.root / "charters" / f"{signed.charter.digest.hex()}.json"
+        if not path.is_file():
+            self._note("charter", {"charter": signed.charter.digest.hex(), "name": signed.charter.name})
         atomic_write(path, signed.to_json())
         return signed, path
 
@@ -220,6 +226,14 @@ class CoordinatorFolder:
         return signed
 
     # -- state -----------------------------------------------------------------------------------------------------
+
+    def _note(self, kind: str, facts: dict[str, Fact]) -> None:
+        """Into the audit log, before it is done: what was signed there stands there."""
+        journal = self.journal()
+        try:
+            journal.note(kind, facts)
+        finally:
+            journal.close()
 
     @property
     def database(self) -> str:

@@ -22,10 +22,11 @@ import sqlalchemy as sa
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
-from commonroot.common.secure_sum.primitives import sha256
+from commonroot.common.ledger import Entry, Fact, Head, owner_of_audit
+from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.files import atomic_write, read_bytes
+from commonroot.server import audit, states
 from commonroot.server import journal_tables as tables
-from commonroot.server import states
 from commonroot.server.journal_database import PATIENCE, Database, outlasting
 from commonroot.server.migrations import migrate
 
@@ -100,8 +101,8 @@ class Journal:
     ) -> None:
         self._folder = folder
         self.database = Database(url, patience=patience)
-        self._engine = self.database.engine
         self.database.on_link = lambda state: say("database", {"state": state})
+        self._federation = federation
         try:
             moved = self.database.outlast(
                 lambda: migrate(self.database, federation=federation, folder=folder, owner=owner)
@@ -142,14 +143,18 @@ class Journal:
                 "at": time.time(),
             }
             assigned = db.execute(tables.runs.insert().values(**values)).inserted_primary_key
-        return int(assigned[0]) if assigned else 0
+            number = int(assigned[0]) if assigned else 0
+            audit.append(db, "queued", {"run": number, "charter": digest})
+        return number
 
     def set_run(self, run: int, state: RunState, reason: str = "") -> None:
         """Move a run on, as ``states.RUNS`` permits; UsageError otherwise."""
         with self._writing() as db:
-            found = db.execute(sa.select(tables.runs.c.state).where(tables.runs.c.run == run)).scalar_one()
+            row = db.execute(sa.select(tables.runs.c.state, tables.runs.c.digest).where(tables.runs.c.run == run)).one()
+            found, digest = row.state, row.digest
             after = states.RUNS.after(states.RunState(found), states.RUN_EVENTS[state])
             if after == state:  # what fails after the end of a run does not change how it ended
+                audit.append(db, "run", {"run": run, "charter": digest, "state": state})
                 db.execute(
                     tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=_plain(reason))
                 )
@@ -179,6 +184,7 @@ class Journal:
     def open_round(self, number: int, run: int, version: int, opening: bytes) -> None:
         """A round is about to open: written before its first message leaves."""
         with self._writing() as db:
+            audit.append(db, "round-open", audit.of_opening(run, opening))
             db.execute(
                 tables.rounds.insert().values(
                     round=number,
@@ -192,13 +198,18 @@ class Journal:
                 )
             )
 
-    def fix_round(self, number: int, snapshot: bytes) -> None:
-        """The survivor set is fixed, for ever: written before anybody is asked to open it."""
+    def fix_round(self, number: int, snapshot: bytes, *, survivors: tuple[int, ...] = (), opened: bytes = b"") -> None:
+        """The survivor set is fixed, for ever: written before anybody is asked to open it.
+
+        ``survivors`` and ``opened``, H(T, U), are for the audit log; the snapshot holds them too.
+        """
         self._forget_snapshots()  # of a round whose end was recorded by a process that then ended
         atomic_write(self._snapshot(number), snapshot, mode=0o600)
         digest = sha256(snapshot)
         with self._writing() as db:
             self._move_round(db, number, states.RoundEvent.FIX, snapshot=digest)
+            told: dict[str, Fact] = {"round": number, "survivors": list(survivors), "opened": opened.hex()}
+            audit.append(db, "survivors", told)
 
     def snapshot(self, number: int) -> bytes | None:
         """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, or the round is over.
@@ -237,6 +248,9 @@ class Journal:
                 ended=time.time(),
             )
             self._insert_version(db, version)
+            result: dict[str, Fact] = {"round": number, "opened": opened.hex(), "aggregate": aggregate.hex()}
+            made: dict[str, Fact] = {"version": version.version, "backbone": version.digest.hex()}
+            audit.append(db, "round-closed", result | made)
         self._forget_snapshots()
 
     def lose_round(self, number: int, reason: str) -> None:
@@ -245,6 +259,7 @@ class Journal:
             self._move_round(
                 db, number, states.RoundEvent.LOSE, snapshot=None, reason=_plain(reason), ended=time.time()
             )
+            audit.append(db, "round-lost", {"round": number})
         self._forget_snapshots()
 
     def rounds(self, run: int | None = None) -> list[Round]:
@@ -296,6 +311,8 @@ class Journal:
         """Record a version that no round made: the seed's."""
         with self._writing() as db:
             self._insert_version(db, version)
+            told: dict[str, Fact] = {"run": version.run, "version": version.version, "backbone": version.digest.hex()}
+            audit.append(db, "version", told)
 
     def versions(self, run: int) -> list[Version]:
         """Versions of a run's backbone, oldest first."""
@@ -319,6 +336,9 @@ class Journal:
             db.execute(
                 tables.greetings.insert().values(roster=roster.hex(), department=department, head=head, body=body)
             )
+            audit.append(
+                db, "greeted", {"roster": roster.hex(), "department": department, "greeting": sha256(head).hex()}
+            )
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -327,6 +347,7 @@ class Journal:
         told = {"run": run, "round": round, "department": _plain(department), "code": code, "what": _plain(what)}
         with self._writing() as db:
             db.execute(tables.faults.insert().values(**told, at=time.time()))
+            audit.append(db, "fault", {"department": told["department"], "code": code, "run": run, "round": round})
 
     def keep_exhibit(
         self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
@@ -393,6 +414,7 @@ class Journal:
         with self._writing() as db:
             if db.execute(found).first() is None:
                 db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
+                audit.append(db, "taken-over", {"run": run, "department": department})
 
     def closed_departments(self, run: int) -> set[str]:
         """Departments that have taken over the final backbone of a run."""
@@ -401,18 +423,76 @@ class Journal:
                 db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
             )
 
-    # -- the journal itself ----------------------------------------------------------------------------------------
+    # -- consent -----------------------------------------------------------------------------------------------------
 
-    def note(self, what: str, facts: dict[str, Any]) -> None:
-        """Write down what was done to the journal itself, such as ``backed-up``."""
+    def offer(self, charter: SignedCharter) -> None:
+        """Show this charter to departments from now on, whether or not a run of it is queued."""
+        name = charter.charter.digest.hex()
         with self._writing() as db:
-            db.execute(tables.keeping.insert().values(at=time.time(), what=what, facts=json.dumps(facts)))
+            if not db.execute(sa.select(tables.offers.c.charter).where(tables.offers.c.charter == name)).first():
+                db.execute(tables.offers.insert().values(charter=name, signed=charter.to_json(), at=time.time()))
 
-    def notes(self) -> list[dict[str, Any]]:
-        """All of that, oldest first."""
+    def retract(self, charter: str) -> bool:
+        """Show it no more; False where it was not offered."""
+        with self._writing() as db:
+            return db.execute(tables.offers.delete().where(tables.offers.c.charter == charter)).rowcount == 1
+
+    def offers(self) -> list[SignedCharter]:
+        """Charters that are shown to departments beside runs, oldest first."""
         with self.database.reading() as db:
-            rows = db.execute(sa.select(tables.keeping).order_by(tables.keeping.c.id)).all()
-        return [{"at": r.at, "what": r.what} | json.loads(r.facts) for r in rows]
+            rows = db.execute(sa.select(tables.offers.c.signed).order_by(tables.offers.c.at)).scalars().all()
+        return [SignedCharter.from_json(signed) for signed in rows]
+
+    def answered(self, charter: str, department: str, answer: str) -> None:
+        """A department's answer to a charter: ``ready``, or the code of its refusal.  A repeated one is not noted."""
+        key = (tables.answers.c.charter == charter) & (tables.answers.c.department == department)
+        with self._writing() as db:
+            before = db.execute(sa.select(tables.answers.c.answer).where(key)).scalar()
+            if before == answer:
+                return
+            db.execute(tables.answers.delete().where(key))
+            row = {"charter": charter, "department": department, "answer": answer}
+            db.execute(tables.answers.insert().values(**row, at=time.time()))
+            audit.append(db, "offered", {"charter": charter, "department": department, "answer": answer})
+
+    def answers(self) -> dict[str, dict[str, str]]:
+        """Charter → department → its newest answer."""
+        found: dict[str, dict[str, str]] = {}
+        with self.database.reading() as db:
+            for row in db.execute(sa.select(tables.answers).order_by(tables.answers.c.department)).all():
+                found.setdefault(row.charter, {})[row.department] = row.answer
+        return found
+
+    def left(self, department: str, identity: str, head: bytes) -> None:
+        """A department has said good-bye, under its signature; once."""
+        with self._writing() as db:
+            known = sa.select(tables.farewells.c.identity).where(tables.farewells.c.identity == identity)
+            if db.execute(known).first() is None:
+                row = {"identity": identity, "department": department, "head": head}
+                db.execute(tables.farewells.insert().values(**row, at=time.time()))
+                audit.append(db, "goodbye", {"department": department, "identity": identity})
+
+    def farewells(self) -> dict[str, str]:
+        """Identity → name of each department that has said good-bye."""
+        with self.database.reading() as db:
+            return {r.identity: r.department for r in db.execute(sa.select(tables.farewells)).all()}
+
+    # -- the audit log -----------------------------------------------------------------------------------------------
+
+    def note(self, kind: str, facts: dict[str, Fact]) -> None:
+        """Append to the audit log what no other method of this journal does."""
+        with self._writing() as db:
+            audit.append(db, kind, facts)
+
+    def sign_audit(self, identity: Identity) -> Head:
+        """Sign the audit log as it stands."""
+        with self._writing() as db:
+            return audit.checkpoint(db, owner_of_audit(self._federation), identity)
+
+    def audit(self) -> list[Entry]:
+        """The audit log, oldest first."""
+        with self.database.reading() as db:
+            return audit.entries(db)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

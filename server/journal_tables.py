@@ -95,12 +95,37 @@ evidence = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
-#: What was done to the journal itself: moved to another layout, backed up, restored, pruned.  ``facts`` is JSON.
-keeping = sa.Table(
-    "keeping",
+# -- consent and evidence: what was offered, who answered what, who has left, and the audit log ------------------------
+audit = sa.Table(
+    "audit",
     meta,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("what", sa.String(32), nullable=False),
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("facts", sa.Text, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+offers = sa.Table(
+    "offers",
+    meta,
+    sa.Column("charter", sa.String(64), primary_key=True),
+    sa.Column("signed", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+#: The newest answer of each department to each charter: ``ready``, or the code of its refusal.
+answers = sa.Table(
+    "answers",
+    meta,
+    sa.Column("charter", sa.String(64), primary_key=True),
+    sa.Column("department", sa.String(64), primary_key=True),
+    sa.Column("answer", sa.String(16), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+farewells = sa.Table(
+    "farewells",
+    meta,
+    sa.Column("identity", sa.String(64), primary_key=True),
+    sa.Column("department", sa.String(64), nullable=False),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )

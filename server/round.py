@@ -17,13 +17,23 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from commonroot.common import parcel
 from commonroot.common.charter import Charter
-from commonroot.common.errors import BadShare, CommonrootError, NotEnoughShares, PeerError, Refused
+from commonroot.common.errors import (
+    BadShare,
+    CommonrootError,
+    HasLeft,
+    NotApproved,
+    NotEnoughShares,
+    OutsidePolicy,
+    Paused,
+    PeerError,
+    Refused,
+)
 from commonroot.common.messages import Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
@@ -115,6 +125,10 @@ class RoundDriver:
         self._on_progress = on_progress
         #: Who refused to upload never saw this round through, and cannot open it.
         self._refused: set[int] = set()
+        #: Who refused because its people do not want to take part now; its code, by number.
+        self.unwilling: dict[int, str] = {}
+        #: Who said good-bye instead of uploading; the parcel, by number.
+        self.left: dict[int, Parcel] = {}
         self._on_exhibit = on_exhibit
 
     def drive(
@@ -138,7 +152,9 @@ class RoundDriver:
                 )
                 self._gather(machine, opening, broadcast, trained, account)
                 machine.fix()
-                self._journal.fix_round(opening.round, machine.snapshot())
+                self._journal.fix_round(
+                    opening.round, machine.snapshot(), survivors=machine.survivors, opened=machine.opened_digest
+                )
             else:
                 machine = CoordinatorRound.restore(self._roster, self._identity, snapshot)
             deadline = self._exchange.now() + self._charter.timing.opening
@@ -181,6 +197,10 @@ class RoundDriver:
                 self._blame(who, error, reply)
                 if isinstance(error, Refused):
                     self._refused.add(who)
+                    if (said := code_of(reply)) in UNWILLING:
+                        self.unwilling[who] = said
+                if reply.kind == parcel.GOODBYE:
+                    self.left[who] = reply
                 return False
             uploaded.add(who)
             self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
@@ -301,6 +321,20 @@ def expect(reply: Parcel, kind: str) -> None:
         refusal = Refusal.decode(reply.head)
         raise Refused(f"refused with {refusal.code}")
     raise Refused(f"answered with {reply.kind[:32]!r} where {kind!r} was asked for")
+
+
+#: Codes by which a department says that it does not take part at the moment, or not under this charter.
+UNWILLING: Final = frozenset({NotApproved.code, OutsidePolicy.code, Paused.code, HasLeft.code})
+
+
+def code_of(reply: Parcel) -> str:
+    """The code of a refusal; empty for anything else, and for one that names none."""
+    if reply.kind != parcel.REFUSAL or not reply.head:
+        return ""
+    try:
+        return Refusal.decode(reply.head).code
+    except PeerError:
+        return ""
 
 
 def _digest(bulk: Words, exact: Words64) -> bytes:

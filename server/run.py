@@ -22,7 +22,7 @@ from commonroot.common.errors import (
 )
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
 from commonroot.common.manifest import flatten
-from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
+from commonroot.common.messages import Offer, Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
@@ -33,7 +33,8 @@ from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
-from commonroot.server.round import RoundDriver, RoundResult, expect
+from commonroot.server.offers import take_goodbye
+from commonroot.server.round import UNWILLING, RoundDriver, RoundResult, code_of, expect
 from commonroot.strategies import build, check_roster
 from commonroot.strategies.averaging import mean_losses
 from commonroot.strategies.warm_start import first_state
@@ -45,6 +46,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 _LOOK = 0.2
 #: How long a department that once left the charter unanswered is waited for when it is asked again, in seconds.
 _ASK_AGAIN = 2.0
+#: A department that did not want to take part is asked again after so long, in seconds: people may have decided.
+_UNWILLING_FOR = 15.0
 
 
 class RunDriver:
@@ -80,6 +83,8 @@ class RunDriver:
         self._ready: dict[int, str] = {}
         #: Departments that said no, with the incarnation that said it; asked again when they come back.
         self._refused: dict[int, str] = {}
+        #: Departments that did not want to take part, and when they said so.
+        self._unwilling: dict[int, float] = {}
         #: What each of them said, for the reason that a run gives when it stops.
         self._refusals: dict[int, str] = {}
         #: Departments that refused a round because they had gone on to a later round or version.
@@ -121,9 +126,11 @@ class RunDriver:
                     reason += self._behind(version)
                     self._journal.set_run(self.run.run, "stopped", reason)
                     self._on_event("stopped", {"why": reason})
+                    self._journal.sign_audit(self._identity)
                     return
         self.deliver_closing(self.without_closing(), seconds=self._charter.timing.closing)
         self._journal.set_run(self.run.run, "finished")
+        self._journal.sign_audit(self._identity)
         self._on_event("finished", {"run": self.run.run})
 
     # -- epochs ------------------------------------------------------------------------------------------------------
@@ -189,7 +196,7 @@ class RunDriver:
             on_progress=self._on_event,
         )
         try:
-            result = driver.drive(opening, broadcast, snapshot, trained=trained)
+            result = self._driven(driver, opening, broadcast, snapshot, trained)
         except NotEnoughShares:
             # The survivor set is fixed for ever: nobody opens this backbone for another.  The round stays as it is, and
             # the next attempt asks for the same set again, when members may be back.
@@ -198,6 +205,43 @@ class RunDriver:
             self._journal.lose_round(number, f"{lost} ({lost.code})")
             raise
         self._close_round(number, version, state, result, seconds=self._clock() - began)
+
+    def _driven(
+        self,
+        driver: RoundDriver,
+        opening: RoundOpen,
+        broadcast: bytes,
+        snapshot: bytes | None,
+        trained: frozenset[int],
+    ) -> RoundResult:
+        """The round, after which nobody counts as ready who did not want to take part in it."""
+        try:
+            return driver.drive(opening, broadcast, snapshot, trained=trained)
+        finally:
+            for who, reply in driver.left.items():
+                self._farewell(who, reply)
+            for who, code in driver.unwilling.items():
+                self._decline(who, self._ready.pop(who, ""), code)
+
+    def _decline(self, who: int, life: str, code: str) -> None:
+        """A department does not want to take part now; it is asked again after a while."""
+        self._refused[who] = life
+        self._unwilling[who] = self._clock()
+        self._refusals[who] = f"refused with {code}"
+        self._journal.answered(self.run.digest, self._names([who])[0], code)
+
+    def _farewell(self, who: int, reply: Parcel) -> None:
+        """A department leaves for good; a forged good-bye is a fault."""
+        name = self._names([who])[0]
+        try:
+            take_goodbye(self._journal, self._roster, who, reply)
+        except PeerError as error:
+            self._fault(name, error.code, f"the good-bye: {error}", None)
+            return
+        self._ready.pop(who, None)
+        self._refused[who] = self._exchange.present().get(who, "")
+        self._refusals[who] = "has left"
+        self._on_event("left", {"department": name})
 
     def _close_round(
         self,
@@ -347,27 +391,52 @@ class RunDriver:
     def _ask_newcomers(self, seconds: float) -> None:
         """Show the charter to whoever appeared or came back; only who answers READY joins a cohort."""
         present = self._exchange.present()
-        self._refused = {who: life for who, life in self._refused.items() if present.get(who) == life}
+        now = self._clock()
+        self._unwilling = {who: since for who, since in self._unwilling.items() if now - since < _UNWILLING_FOR}
+        self._refused = {
+            who: life
+            for who, life in self._refused.items()
+            if present.get(who) == life
+            and (who in self._unwilling or not self._refusals.get(who, "").endswith(tuple(UNWILLING)))
+        }
         new = {who: life for who, life in present.items() if self._ready.get(who) != life and who not in self._refused}
         if not new:
             return
 
         def accept(who: int, reply: Parcel) -> bool:
             self._count(reply)
+            name, code = self._names([who])[0], code_of(reply)
             try:
+                if reply.kind == parcel.GOODBYE:
+                    self._farewell(who, reply)
+                    return False
                 expect(reply, parcel.READY)
             except PeerError as error:
-                self._refused[who] = new[who]
-                self._refusals[who] = str(error)
-                self._fault(self._names([who])[0], error.code, f"the charter: {error}", None)
+                told = who in self._unwilling or self._refusals.get(who) == f"refused with {code}"
+                if code in UNWILLING:
+                    self._decline(who, new[who], code)
+                else:
+                    self._refused[who] = new[who]
+                    self._refusals[who] = str(error)
+                if not told:  # who is asked again and says the same again is no new fault
+                    self._fault(name, error.code, f"the charter: {error}", None)
             else:
                 self._ready[who] = new[who]
+                self._refusals.pop(who, None)
+                self._journal.answered(self.run.digest, name, "ready")
                 self._on_event("ready", {"department": self._names([who])[0]})
             return False
 
         if all(self._silent.get(who) == life for who, life in new.items()):
             seconds = min(seconds, _ASK_AGAIN)
-        charter = Parcel(parcel.CHARTER, self._signed.to_json())
+        offer = Offer.signed(
+            self._identity,
+            run=self.run.run,
+            charter=self._charter.digest,
+            roster=self._roster.digest,
+            epoch=self._roster.epoch,
+        )
+        charter = Parcel(parcel.CHARTER, offer.encode(), self._signed.to_json())
         unanswered = self._exchange.ask(
             dict.fromkeys(new, charter), seconds=seconds, accept=accept, on_fault=self._link_fault
         )
@@ -377,8 +446,9 @@ class RunDriver:
 
     def without_closing(self) -> set[int]:
         """Departments that have not taken over the final backbone yet."""
-        done = self._journal.closed_departments(self.run.run)
-        return {at for at, member in enumerate(self._roster.departments) if member.name not in done}
+        done, left = self._journal.closed_departments(self.run.run), self._journal.farewells()
+        members = enumerate(self._roster.departments)
+        return {at for at, member in members if member.name not in done and member.identity not in left}
 
     def deliver_closing(self, departments: set[int], *, seconds: float) -> None:
         """Hand the final backbone to these departments, and wait up to ``seconds`` for them to take it over."""

@@ -28,6 +28,7 @@ from commonroot.common.messages import (
     RoundOpen,
     Shares,
     box_bytes,
+    consenting,
     ending,
     opening_round,
     opening_sum,
@@ -110,6 +111,7 @@ MEANING = {
     ("hash", "ring"): "order of the mask ring, by roster digest and number",
     ("hash", "committee"): "draw of the opening committee, by roster digest and number",
     ("hash", "ledger"): "chain of the ledger's entries",
+    ("hash", "sealed"): "commitment to what a ledger's entry keeps to its department, over a salt",
     ("sign", "enrolment"): "a department, its entry in the roster",
     ("sign", "roster"): "the enrolment authority, the roster's digest",
     ("sign", "roster-countersignature"): "a department, the roster's digest",
@@ -185,7 +187,8 @@ def signed_messages() -> list[Any]:
             if kind.__module__.startswith(module.__name__) and isinstance(getattr(kind, "label", None), str):
                 kinds.append(kind)
     stages = [
-        module.__name__ for module in (greetings, training, opening_round, upload, survivors, opening_sum, ending)
+        module.__name__
+        for module in (consenting, greetings, training, opening_round, upload, survivors, opening_sum, ending)
     ]
     return sorted(kinds, key=lambda kind: (stages.index(kind.__module__), inspect.getsourcelines(kind)[1]))
 

@@ -9,6 +9,7 @@ Where somebody of the cohort was lost, Confirm → Confirmed precede M3: see doc
 Train → Ready precede M1, whose cohort is then those that are ready.
 """
 
+from commonroot.common.messages.consenting import Goodbye, Offer
 from commonroot.common.messages.ending import Refusal, RunClose
 from commonroot.common.messages.opening_round import NO_DIGEST, Previous, RoundOpen
 from commonroot.common.messages.opening_sum import Open, Shares
@@ -23,7 +24,9 @@ __all__ = [
     "SHARE_BYTES",
     "Confirm",
     "Confirmed",
+    "Goodbye",
     "Masked",
+    "Offer",
     "Open",
     "Previous",
     "Ready",

@@ -69,7 +69,7 @@ class RunClose(Signed):
 class Refusal:
     """Department to coordinator: why a request was refused; the code alone, never the text.
 
-    Wire    version: u8 | round: u32 | code: 4 B ASCII, "CR" and two digits
+    Wire    version: u8 | round: u32 | code: 4 B ASCII, "CR" and two digits, or "C" and three
     Raises  Malformed: cut short, trailing bytes, another code; WrongVersion
     Source  ``errors``: codes never change meaning
     """
@@ -79,17 +79,18 @@ class Refusal:
 
     def __post_init__(self) -> None:
         need_uint("a refusal", "round", self.round, 32)
-        if not re.fullmatch(r"CR[0-9]{2}", self.code):
-            raise Malformed("a refusal's code is CR and two digits")
+        if not re.fullmatch(r"CR([0-9]{2}|[1-9][0-9]{2})", self.code):
+            raise Malformed("a refusal's code is CR and two or three digits")
 
     def encode(self) -> bytes:
         """Nine bytes."""
-        return version_byte() + self.round.to_bytes(4, "big") + self.code.encode("ascii")
+        short = self.code if len(self.code) == 4 else "C" + self.code[2:]
+        return version_byte() + self.round.to_bytes(4, "big") + short.encode("ascii")
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "a refusal")
-        number, code = r.u32(), r.raw(4)
+        number, short = r.u32(), r.raw(4).decode("ascii", errors="replace")
         r.end()
-        return cls(number, code.decode("ascii", errors="replace"))
+        return cls(number, "CR" + short[1:] if re.fullmatch("C[0-9]{3}", short) else short)

@@ -1,4 +1,4 @@
-"""Layout 2: what was kept, restored and let go of.
+"""Layout 2: the audit log, what was offered, who answered what and who has left.
 
 Its tables are declared in ``journal_tables``; a version that adds a step 3 copies them here.
 """
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from commonroot.server import journal_tables
 
 #: Tables of layout 2 that layout 1 has not.
-TABLES: Final = ("keeping",)
+TABLES: Final = ("audit", "offers", "answers", "farewells")
 
 
 def up(db: sa.Connection) -> None:

@@ -15,7 +15,9 @@ from commonroot.common.errors import BadSignature, Malformed, WrongVersion
 from commonroot.common.messages import (
     Confirm,
     Confirmed,
+    Goodbye,
     Masked,
+    Offer,
     Open,
     Previous,
     Ready,
@@ -32,7 +34,7 @@ from commonroot.common.secure_sum.primitives import Identity
 VECTORS = sorted((Path(__file__).parents[1] / "vectors").glob("messages/*/*.json"))
 KINDS = {
     kind.__name__: kind
-    for kind in (Train, Ready, RoundOpen, Masked, Open, Shares, RunClose, Refusal, Confirm, Confirmed)
+    for kind in (Train, Ready, RoundOpen, Masked, Open, Shares, RunClose, Refusal, Confirm, Confirmed, Offer, Goodbye)
 }
 
 digests = st.binary(min_size=32, max_size=32)
@@ -85,7 +87,11 @@ def any_message(draw):
         number = draw(u32)
         head = (draw(digests), draw(digests), draw(u32), number, draw(u32), draw(digests))
         return RunClose(*head, draw(previous(number)), draw(signatures))
-    return Refusal(draw(u32), f"CR{draw(st.integers(0, 99)):02}")
+    if kind == "Offer":
+        return Offer(draw(u32), draw(digests), draw(digests), draw(u32), draw(signatures))
+    if kind == "Goodbye":
+        return Goodbye(draw(digests), draw(u32), draw(u16), draw(signatures))
+    return Refusal(draw(u32), f"CR{draw(st.integers(0, 999)):02}")
 
 
 @given(any_message())
@@ -214,7 +220,7 @@ def test_h_of_t_and_u_differs_for_every_transcript_and_set():
     assert len({opened_digest(bytes([t]) * 32, u) for t in range(3) for u in sets}) == 15
 
 
-@pytest.mark.parametrize("code", ["", "CR1", "CR111", "cr11", "XX11", "CR1x", "CR١١"])
+@pytest.mark.parametrize("code", ["", "CR1", "CR011", "CR1111", "cr11", "XX11", "CR1x", "CR١١"])
 def test_a_refusal_carries_a_code_and_nothing_else(code):
     with pytest.raises(Malformed):
         Refusal(1, code)

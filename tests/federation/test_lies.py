@@ -18,7 +18,7 @@ from commonroot.common import parcel
 from commonroot.common.canonical import dumps, loads
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import all_errors
-from commonroot.common.messages import Masked, Open, Refusal, RoundOpen, Shares
+from commonroot.common.messages import Masked, Offer, Open, Refusal, RoundOpen, Shares
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.primitives import Identity, sha256
@@ -304,7 +304,7 @@ def test_a_request_cut_short_or_of_another_version_is_refused_and_the_department
         honest_versions(at_work)
         (refusal,) = at_work.told("refused")
         assert refusal["request"] == kind
-        expected = "CR22" if change == "version" and kind != parcel.CHARTER else "CR20"
+        expected = "CR22" if change == "version" else "CR20"
         assert refusal["code"] == expected
         assert ("CR37" in {code for _, code in faults(at_work)}) and first
 
@@ -383,10 +383,14 @@ def test_a_charter_with_one_number_changed_is_refused_although_it_is_signed(tmp_
     def other(crossing: Crossing) -> Parcel | None:
         if crossing.parcel.kind != parcel.CHARTER:
             return None
-        value = loads(crossing.parcel.head, what="the charter")
+        value = loads(bytes(crossing.parcel.body), what="the charter")
         value["charter"]["training"]["update_clip"] = 500.0
-        changed = SignedCharter.from_json(dumps(value)).charter
-        return Parcel(parcel.CHARTER, SignedCharter.sign(changed, key).to_json())
+        changed = SignedCharter.sign(SignedCharter.from_json(dumps(value)).charter, key)
+        honest = Offer.decode(crossing.parcel.head)
+        offer = Offer.signed(
+            key, run=honest.run, charter=changed.charter.digest, roster=honest.roster, epoch=honest.epoch
+        )
+        return Parcel(parcel.CHARTER, offer.encode(), changed.to_json())
 
     with small.ToyFederation(federation, MemoryNetwork(weather=[lie(other)])) as at_work:
         at_work.start_all()

@@ -14,7 +14,7 @@ from proofs.stage import ASH, ELM, Make, Stage, dropped, parcel_of, playing, res
 from commonroot.client.setup import approve, join
 from commonroot.common import canonical, parcel
 from commonroot.common.charter import SignedCharter
-from commonroot.common.messages import Confirm, Confirmed, Open, Previous, RoundOpen, RunClose, Train
+from commonroot.common.messages import Confirm, Confirmed, Offer, Open, Previous, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster, SignedRoster
 from commonroot.common.secure_sum.committee import Committee
@@ -53,8 +53,9 @@ def set_to(**changes: Any) -> Make:
 def under_another_key(stage: Stage, name: str, honest: Parcel) -> Parcel:
     """Everything as it was, signed by a department instead."""
     if honest.kind == parcel.CHARTER:
-        charter = SignedCharter.from_json(honest.head).charter
-        return Parcel(parcel.CHARTER, SignedCharter.sign(charter, stage.key(ELM)).to_json())
+        charter = SignedCharter.from_json(bytes(honest.body)).charter
+        offer = resigned(Offer.decode(honest.head), stage.key(ELM))
+        return Parcel(parcel.CHARTER, offer.encode(), SignedCharter.sign(charter, stage.key(ELM)).to_json())
     return parcel_of(resigned(KINDS[honest.kind].decode(honest.head), stage.key(ELM)), honest)
 
 
@@ -428,7 +429,9 @@ def other_charter(change: Callable[[dict[str, Any]], None]) -> Make:
     """A charter that nobody approved, under the coordinator's good signature."""
 
     def make(stage: Stage, name: str, honest: Parcel) -> Parcel:
-        return Parcel(parcel.CHARTER, _changed(stage, change).to_json())
+        changed = _changed(stage, change)
+        offer = resigned(Offer.decode(honest.head), stage.coordinator, charter=changed.charter.digest)
+        return Parcel(parcel.CHARTER, offer.encode(), changed.to_json())
 
     return make
 

@@ -52,7 +52,7 @@ MESSAGES: dict[str, type] = {
     if isinstance(kind, type) and hasattr(kind, "decode") and kind.__module__.startswith(module.__name__)
 }
 #: Messages that travel in a parcel of another name.
-PARCELS = {"ready": parcel.TRAINED}
+PARCELS = {"ready": parcel.TRAINED, "offer": parcel.CHARTER}
 
 
 def good_vectors(name: str) -> tuple[bytes, ...]:
@@ -140,7 +140,7 @@ def targets(module_path: Path) -> dict[str, Target]:
         Target("letters", (letters,), again_letters),
         Target("previous", tuple(results), previous),
         Target("signed-roster", (roster,), of_json(SignedRoster)),
-        Target("signed-charter", tuple(heads[parcel.CHARTER]), of_json(SignedCharter)),
+        Target("signed-charter", (federation.charter.to_json(),), of_json(SignedCharter)),
         Target(
             "enrolment-request",
             tuple(requests),

@@ -1,0 +1,61 @@
+"""``commonroot audit compare``: what several departments were told, held against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commonroot.console import Json, emit, group, say
+
+commands = group("For whoever wants to know whether central IT told all departments the same.")
+
+
+@commands.callback()
+def _group() -> None:
+    """Keeps ``compare`` a command of its own although it is the only one."""
+
+
+@commands.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(help="Ledgers that departments exported.", metavar="FILE…")],
+    coordinator: Annotated[
+        list[Path] | None, typer.Option(help="The coordinator's exported audit log; may be repeated.", metavar="FILE")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find contradictions between departments' ledgers, and between them and the coordinator's audit log.
+
+    Each finding shows the statements that contradict one another and whose signature proves it.  Ends with exit code 1
+    where a lie is proven; suspicions, which rest on somebody's word or on what is missing, change no exit code.
+    """
+    from commonroot.common.compare import compare as compare_records
+    from commonroot.common.records import read
+    from commonroot.files import read_bytes
+
+    ledgers = [read(read_bytes(path, what="the ledger")) for path in files]
+    audits = [read(read_bytes(path, what="the audit log")) for path in coordinator or ()]
+    findings = compare_records(ledgers, audits)
+    proven = [one for one in findings if one.proven]
+    facts = {
+        "departments": [one.name for one in ledgers],
+        "authority": ledgers[0].authority,
+        "statements": sum(len(one.statements) for one in ledgers),
+        "proven": len(proven),
+        "findings": [one.describe() for one in findings],
+    }
+
+    def text() -> None:
+        for one in findings:
+            say(f"{'PROVEN' if one.proven else 'suspicion'}  {one.rule}: {one.what}")
+            for spoken in one.statements:
+                held, signer = ", ".join(spoken.held_by), spoken.signer[:16]
+                say(f"    {spoken.kind} held by {held}, signed by {one.signed_by} {signer}…")
+        say(f"{facts['statements']} statements of {len(ledgers)} departments compared: {len(proven)} proven lies, "
+            f"{len(findings) - len(proven)} suspicions")  # fmt: skip
+        say(f"all under the authority {facts['authority']}: compare it with the one that you pinned")
+
+    emit(facts, json, text)
+    if proven:
+        raise typer.Exit(1)

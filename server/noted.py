@@ -1,0 +1,54 @@
+"""Every command that central IT gives, in the audit log before it is carried out, with the login name of who gave it.
+
+Commands that only look are not noted; ``init`` makes the log and cannot be.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from commonroot.console import Commands
+
+#: Commands that change nothing.
+LOOKING: Final = frozenset({"status", "results", "models", "evidence", "charters", "audit", "doctor", "runs", "init"})
+
+
+class Noted(Commands):
+    """A group of commands on a coordinator's folder."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, which first notes itself."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.callback is not None and cmd_name not in LOOKING:
+            command.callback = _noting(cmd_name, command.callback)
+        return command
+
+
+def _noting(name: str, callback: Any) -> Any:
+    if getattr(callback, "notes_itself", False):
+        return callback
+
+    @functools.wraps(callback)
+    def noted(*args: Any, **given: Any) -> Any:
+        folder = given.get("folder")
+        if isinstance(folder, Path) and (folder / "coordinator.toml").is_file():
+            _note(folder, name)
+        return callback(*args, **given)
+
+    noted.notes_itself = True  # type: ignore[attr-defined]
+    return noted
+
+
+def _note(root: Path, name: str) -> None:
+    from commonroot.server.audit import who
+    from commonroot.server.folder import CoordinatorFolder
+
+    journal = CoordinatorFolder(root).journal()
+    try:
+        journal.note("command", {"command": name, "by": who()})
+    finally:
+        journal.close()
