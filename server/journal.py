@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +103,10 @@ class Journal:
     def close(self) -> None:
         """Release the database."""
         self._engine.dispose()
+
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """One transaction, committed at the block's end, for those whose tables stand beside these."""
+        return self._writing()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
