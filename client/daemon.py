@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from commonroot.client.checking import describe
+from commonroot.client.enrol_follow import WAITING, Membership
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner import DepartmentLearner
 from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
-from commonroot.common.errors import ConfigError
+from commonroot.common import parcel
+from commonroot.common.errors import ConfigError, Unreachable
 from commonroot.common.roster import Roster
 from commonroot.console import event_printer, stop_on_signals
 
@@ -48,35 +51,94 @@ def open_session(
 
 
 def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
-    """Serve until stopped by a signal (or ``stop``).
+    """Serve until stopped by a signal (or ``stop``), under one roster after another (``enrol_follow``).
 
     Raises DataError, KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the
     coordinator is not the pinned one or does not know this department.
     """
     import torch
 
-    from commonroot.client.node import FlowerNode
-
     torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = DepartmentFolder(root)
-    roster = folder.roster()
-    if roster.expires < time.time():
-        raise ConfigError("the roster has expired", hint="ask central IT for a new one and `department join` it")
-    store = DepartmentStore(root, federation=folder.config.federation, department=folder.config.name, owner=True)
     tell = event_printer(as_json)
+    membership = Membership(root, tell, stop)
+    roster = _first_roster(folder, membership, stop)
+    if roster is None:
+        tell("down", {})
+        return
+    followed = False
+    with membership:
+        while True:
+            _serve_epoch(folder, roster, tell, membership, patient=followed)
+            if stop.is_set():
+                break
+            if membership.join_offered():
+                folder, followed = DepartmentFolder(root), True
+                roster = folder.roster()
+    tell("down", {})
+
+
+def _serve_epoch(
+    folder: DepartmentFolder,
+    roster: Roster,
+    tell: Callable[[str, dict[str, Any]], None],
+    membership: Membership,
+    *,
+    patient: bool,
+) -> None:
+    """Serve under one roster, until ``membership.over``.
+
+    patient  nobody is watching: wait for a hub that does not let this node in yet
+    """
+    from commonroot.client.node import FlowerNode
+
+    def listen(kind: str, facts: dict[str, Any]) -> None:
+        tell(kind, facts)
+        if kind == "refused" and facts.get("request") in (parcel.GREET, parcel.INTRODUCE):
+            membership.nudge()
+
+    store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name, owner=True)
     try:
-        session = open_session(folder, roster, store, tell)
-        describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
-        tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
+        session = open_session(folder, roster, store, listen)
+        if not patient:
+            describe(folder.data, folder.root)  # a table that cannot be read is said here and now, not in a log later
+            tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
         node = FlowerNode(
             folder.config.coordinator,
             folder.ca,
             folder.node_key,
             on_state=lambda state: tell("link", {"state": state}),
+            **({"patience": math.inf} if patient else {}),
         )
-        node.serve(session.handle, stop)
+        node.serve(session.handle, membership.over)
     finally:
         store.close()
-    tell("down", {})
+
+
+def _first_roster(folder: DepartmentFolder, membership: Membership, stop: threading.Event) -> Roster | None:
+    """The roster to begin with, waited for where this department has applied and none lists it yet; None once stopped.
+
+    Raises ConfigError for one that has expired, KeyFileError where none was joined and nothing was applied for.
+    """
+    while True:
+        membership.join_offered()
+        joined = (folder.root / "roster.json").is_file()
+        roster = folder.roster() if joined or folder.application() is None else None
+        if roster is not None and roster.expires >= time.time():
+            return roster
+        expired = ConfigError(
+            "the roster has expired", hint="ask central IT for a new one, which the daemon or `department join` takes"
+        )
+        try:
+            membership.look()
+        except Unreachable as error:
+            if roster is not None:
+                raise expired from error
+            membership.say_once("waiting", {"for": str(error)})
+        if not membership.over.is_set():
+            if roster is not None and not folder.config.roster.follow:
+                raise expired
+            if stop.wait(WAITING):
+                return None

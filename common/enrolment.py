@@ -61,7 +61,8 @@ class Token:
     """What ``coordinator enrol`` prints: one line for one department, good for one application.
 
     Wire    "commonroot1_" and in base64url: version: u8 | three texts, each u8 length and UTF-8: federation, host:port,
-            name | number: 8 B | secret: 16 B | expires: u64, seconds since 1970 | ca: 32 B | authority: 32 B | check: 4 B
+            name | number: 8 B | secret: 16 B | expires: u64, seconds since 1970 | ca: 32 B | authority: 32 B |
+            check: 4 B, of the SHA-256 of all before it
     Raises  BadToken: anything else, or the check does not fit
 
     number     by which the coordinator finds it again
@@ -102,8 +103,7 @@ class Token:
 
     def _content(self, secret: bytes) -> bytes:
         texts = b"".join(
-            len(text.encode()).to_bytes(1, "big") + text.encode()
-            for text in (self.federation, self.address, self.name)
+            len(text.encode()).to_bytes(1, "big") + text.encode() for text in (self.federation, self.address, self.name)
         )
         return (
             PROTOCOL.to_bytes(1, "big")
@@ -267,9 +267,15 @@ class Question(_Frozen):
     @classmethod
     def about_roster(cls, federation: str, identity: Identity, *, epoch: int, at: int) -> Question:
         """Is there a roster of a later epoch?"""
-        asked = {"federation": federation, "epoch": epoch, "at": at}
-        signature = identity.sign("roster-question", canonical.dumps(asked)).hex()
-        return cls(ask="roster", identity=identity.public.hex(), **asked, signature=signature)
+        asked = canonical.dumps({"federation": federation, "epoch": epoch, "at": at})
+        return cls(
+            ask="roster",
+            identity=identity.public.hex(),
+            federation=federation,
+            epoch=epoch,
+            at=at,
+            signature=identity.sign("roster-question", asked).hex(),
+        )
 
     def check(self) -> None:
         """Raise BadSignature unless ``identity`` itself asks."""
@@ -355,8 +361,8 @@ class RosterDraft(_Frozen):
 
 
 def check_next(roster: Roster, before: Roster | None) -> None:
-    """Raise NotTheNextRoster unless ``roster`` is of the epoch after ``before`` (or the first), made from it, of the same
-    federation and coordinator, and with keys that were not used in it."""
+    """Raise NotTheNextRoster unless ``roster`` is of the epoch after ``before`` (or the first), made from it, of the
+    same federation and coordinator, and with keys that were not used in it."""
     epoch = 1 if before is None else before.epoch + 1
     if roster.epoch != epoch:
         raise NotTheNextRoster(f"a roster of epoch {roster.epoch} was given, and epoch {epoch} comes next")

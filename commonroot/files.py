@@ -203,7 +203,9 @@ class Lock:
         except OSError as error:
             raise SealedKey(f"the key file {path} cannot be read: {error.strerror}") from error
         if len(secret) < KEY_FILE_BYTES:
-            raise KeyFileError(f"the key file {path} holds {len(secret)} bytes; {KEY_FILE_BYTES} random ones are needed")
+            raise KeyFileError(
+                f"the key file {path} holds {len(secret)} bytes; {KEY_FILE_BYTES} random ones are needed"
+            )
         return cls("key-file", secret, str(path.resolve()))
 
     @classmethod

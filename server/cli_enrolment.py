@@ -16,14 +16,13 @@ authority = group("For the enrolment authority: look at a roster and sign it, on
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 Passphrase = Annotated[
-    bool, typer.Option("--passphrase", help="Seal the keys under a passphrase: COMMONROOT_PASSPHRASE, or it is asked for.")
+    bool,
+    typer.Option("--passphrase", help="Seal the keys under a passphrase: COMMONROOT_PASSPHRASE, or it is asked for."),
 ]
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="Seal the keys under this file instead; made if it is not there.")
 ]
-Colluders = Annotated[
-    int | None, typer.Option(help="Departments that may collude with the coordinator (t_c).", min=0)
-]
+Colluders = Annotated[int | None, typer.Option(help="Departments that may collude with the coordinator (t_c).", min=0)]
 SurvivorsMin = Annotated[int | None, typer.Option(help="Fewest departments in any opened sum.", min=3)]
 
 
@@ -33,7 +32,8 @@ def enrol(
     name: Annotated[str, typer.Argument(help="The new department's name, unique in the federation.", metavar="NAME")],
     days: Annotated[float, typer.Option(help="Days after which the token is good for nothing.", min=0)] = 7,
     address: Annotated[
-        str | None, typer.Option(help="host:port by which the department reaches this coordinator; else the first name.")
+        str | None,
+        typer.Option(help="host:port by which the department reaches this coordinator; else the first name."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -81,7 +81,7 @@ def enrolments(folder: Folder, json: Json = False) -> None:
             for f in book.applications(roster)
             if f.state != "past"
         ]
-        wanted = roster is not None and book.wants_renewal(roster)
+        wanted = roster is not None and book.wants_renewal(roster, now=now)
         late = book.not_renewed(roster) if roster is not None and wanted else []
         revoked = sorted(book.shut_out().values())
     facts = {"tokens": tokens, "requests": requests, "not_renewed": late, "revoked": revoked}
@@ -97,7 +97,7 @@ def enrolments(folder: Folder, json: Json = False) -> None:
         if late:
             say(f"fresh keys for the next epoch are awaited from: {', '.join(late)}")
         elif any(r["state"] == "waiting" for r in requests):
-            say("sign the next roster with `commonroot coordinator roster DIR --sign`, or --draft FILE for the authority")
+            say("sign the next roster: `commonroot coordinator roster DIR --sign`, or --draft FILE for the authority")
 
     emit(facts, json, text)
 
@@ -165,7 +165,9 @@ def renew(folder: Folder, json: Json = False) -> None:
 @commands.command()
 def roster(
     folder: Folder,
-    sign: Annotated[bool, typer.Option("--sign", help="Sign the next one with the authority's key in this folder.")] = False,
+    sign: Annotated[
+        bool, typer.Option("--sign", help="Sign the next one with the authority's key in this folder.")
+    ] = False,
     draft: Annotated[
         Path | None, typer.Option(help="Write the next one here, for `commonroot authority sign`.", metavar="FILE")
     ] = None,
@@ -278,7 +280,7 @@ def sign_draft(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say in plain words what a roster changes, and sign it.  Take the result back with `coordinator roster --signed`."""
+    """Say in plain words what a roster changes, and sign it.  `coordinator roster --signed` takes the result back."""
     from commonroot.common.enrolment import changes
     from commonroot.common.errors import ConfigError
     from commonroot.files import atomic_write

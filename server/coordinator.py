@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, ConfigError
+from commonroot.common.errors import CommonrootError
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
 from commonroot.common.secure_sum.codec import SumCodec
@@ -18,12 +18,15 @@ from commonroot.console import event_printer, stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.flower import MAX_HEAD
 from commonroot.server.backbones import BackboneStore
+from commonroot.server.enrol_book import EnrolmentBook
+from commonroot.server.enrol_desk import EnrolmentDesk
+from commonroot.server.enrol_watch import Doorkeeper
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
 from commonroot.server.run import RunDriver
-from commonroot.server.superlink import SuperLink
+from commonroot.server.superlink import SuperLink, check_node_key
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = CoordinatorFolder(root)
-    roster = _valid_roster(folder)
+    folder.standing()  # a roster that cannot be believed is said here and now
     identity = folder.identity()
     lock = take_ownership(root)
     try:
@@ -47,14 +50,22 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     tell = event_printer(as_json)
     try:
         backbones = BackboneStore(root / "backbones")
-        with SuperLink(
-            root / "links", folder.config.host, folder.config.port, folder.server_certificate, folder.server_key
-        ) as hub:
-            _let_in(hub, roster, tell)
+        book = EnrolmentBook(journal, federation=folder.config.federation, check_node_key=check_node_key)
+        desk = EnrolmentDesk(folder, journal, book, on_event=tell)
+        hub = SuperLink(
+            root / "links",
+            folder.config.host,
+            folder.config.port,
+            folder.server_certificate,
+            folder.server_key,
+            enrolment=desk.answer,
+        )
+        with hub, Doorkeeper(hub, book, folder.standing, tell) as door:
             tell("listening", {"host": folder.config.host, "port": hub.public_port})
             with FlowerLinks(hub) as links:
 
                 def driver_of(run: Run) -> tuple[RunDriver, Exchange]:
+                    roster = folder.roster()
                     hub.allow(longest_reply(run.charter.charter, roster))
                     absence = run.charter.charter.timing.absence
                     exchange = Exchange(links, roster, time.monotonic, absence=absence, stop=stop)
@@ -70,12 +81,28 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     ), exchange
 
                 late = LateClosings(journal, driver_of)
+                known: Roster | None = None
+                told: set[str] = set()
+
+                def once(kind: str, facts: dict[str, Any]) -> None:
+                    if kind not in told:
+                        told.add(kind)
+                        tell(kind, facts)
+
                 while not stop.is_set():
-                    latest = _valid_roster(folder)
-                    if latest.digest != roster.digest:
-                        _let_in(hub, latest, tell)
-                        roster = latest
-                        tell("epoch", {"epoch": roster.epoch, "departments": [m.name for m in roster.departments]})
+                    latest = _standing_roster(folder, once)
+                    if latest is None:
+                        if until_idle:
+                            break
+                        if stop.wait(_IDLE_SECONDS):
+                            break
+                        continue
+                    if known is None or latest.digest != known.digest:
+                        door.look()
+                        door.leave_only(latest)
+                        names = [member.name for member in latest.departments]
+                        tell("epoch", {"epoch": latest.epoch, "departments": names})
+                        known = latest
                     run = journal.next_run()
                     if run is not None:
                         try:
@@ -136,24 +163,10 @@ class LateClosings:
             driver.deliver_closing(back, seconds=finished[-1].charter.charter.timing.closing)
 
 
-def _valid_roster(folder: CoordinatorFolder) -> Roster:
-    roster = folder.roster()
-    if roster.expires < time.time():
-        raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
-    return roster
-
-
-def _let_in(hub: SuperLink, roster: Roster, tell: Callable[[str, dict[str, Any]], None]) -> None:
-    """The roster's departments may come in, and nobody else.
-
-    A node key that was once shut out stays out: a department that returns does so with a new folder.
-    """
-    members = {member.node_key: member.name for member in roster.departments}
-    for key in hub.registered():
-        if key not in members:
-            hub.unregister(key)
-    for key, name in members.items():
-        try:
-            hub.register(key, name)
-        except ValueError:  # Flower's, for a key that it once deleted
-            tell("shut-out", {"department": name, "why": "its node key was in an earlier roster and left"})
+def _standing_roster(folder: CoordinatorFolder, tell: Callable[[str, dict[str, Any]], None]) -> Roster | None:
+    """The roster that stands; None before the first, and where it has expired: then only membership is spoken of."""
+    roster = folder.standing()
+    if roster is None or roster.expires >= time.time():
+        return roster
+    tell("expired", {"epoch": roster.epoch, "next": "`coordinator enrolments`, then `coordinator roster DIR --sign`"})
+    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
@@ -30,6 +30,9 @@ from commonroot.common.errors import (
 from commonroot.common.roster import Member, Roster
 from commonroot.server.journal import Journal
 from commonroot.server.journal_tables import applications, renewals, shut_out, tokens
+
+#: So long before a roster expires fresh keys for the next one are wanted, in seconds.
+RENEWED_BEFORE: Final = 30 * 86400
 
 TokenState = Literal["open", "used", "expired", "revoked"]
 ApplicationState = Literal["waiting", "approved", "revoked", "past"]
@@ -193,7 +196,9 @@ class EnrolmentBook:
         members = () if roster is None else roster.departments
         spent = {key for m in members for key in (m.agreement, m.kem)}
         if member.agreement in spent or member.kem in spent:
-            raise StaleApplication(f"{member.name!r} applies with agreement keys of epoch {roster.epoch if roster else 0}")
+            raise StaleApplication(
+                f"{member.name!r} applies with agreement keys of epoch {roster.epoch if roster else 0}"
+            )
         others: list[Member | Filed] = [m for m in (self.members(roster) if roster else ()) if m != standing]
         others += [filed for filed in self.waiting(roster) if filed.name != member.name]
         for other in others:
@@ -295,9 +300,12 @@ class EnrolmentBook:
             with self._journal.transaction() as db:
                 db.execute(renewals.insert().values(roster=roster.digest.hex()))
 
-    def wants_renewal(self, roster: Roster) -> bool:
-        """Is the epoch after this roster being prepared?  It is where somebody new waits or somebody was shut out."""
-        if self._asked_to_renew(roster) or len(self.members(roster)) < len(roster.departments):
+    def wants_renewal(self, roster: Roster, *, now: float) -> bool:
+        """Is the epoch after this roster being prepared?  It is where somebody new waits, somebody was shut out, or the
+        roster soon expires."""
+        if roster.expires - now < RENEWED_BEFORE or self._asked_to_renew(roster):
+            return True
+        if len(self.members(roster)) < len(roster.departments):
             return True
         return any(one.how == "token" for one in self.waiting(roster))
 

@@ -101,7 +101,9 @@ class EnrolmentDesk:
         if state == "member" and roster.epoch > (question.epoch or 0):
             data = read_bytes(self._folder.root / "roster.json", what="the roster")
             newer = SignedRoster.from_json(data)
-        return Answer(state=state, renew=state == "member" and self._book.wants_renewal(roster), roster=newer)
+        return Answer(
+            state=state, renew=state == "member" and self._book.wants_renewal(roster, now=self._clock()), roster=newer
+        )
 
     def _note(self, error: CommonrootError, address: str) -> None:
         """Where somebody looks for it, unless there is too much of it to look at."""

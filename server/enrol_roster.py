@@ -132,7 +132,7 @@ def in_words(draft: RosterDraft) -> list[str]:
     lines += [f"  {told[c.what]}  {c.name:<24} {fingerprint(c.identity)}" for c in changes(before, roster)]
     lines += [
         f"Each department is hidden from the coordinator and {p.colluders} colluding department(s).",
-        f"No sum over fewer than {p.survivors_min} departments is ever opened; {p.opening_quorum} must help to open one.",
+        f"No sum over fewer than {p.survivors_min} departments is ever opened, and {p.opening_quorum} must help.",
         "Compare the fingerprints of who is added or has new keys with the departments, over a channel you trust.",
     ]
     return lines

@@ -112,7 +112,9 @@ class CoordinatorFolder:
         )
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
         if authority is not None and not re.fullmatch("[0-9a-f]{64}", authority):
-            raise ConfigError("the authority's public key is 64 hex digits", hint="`commonroot authority init` prints it")
+            raise ConfigError(
+                "the authority's public key is 64 hex digits", hint="`commonroot authority init` prints it"
+            )
         for name in ("keys", "authority", "charters", "backbones", "links"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for private in ("keys", "authority", "links", "backbones"):  # secrets, messages in flight, learned weights
@@ -169,7 +171,7 @@ class CoordinatorFolder:
     # -- roster ----------------------------------------------------------------------------------------------------
 
     def sign_roster(self, requests: list[Path], *, colluders: int | None, survivors_min: int | None) -> SignedRoster:
-        """Sign a roster over enrolment requests in files and let it stand; the epoch is one more than the present one's.
+        """Sign a roster over enrolment requests in files and let it stand, as the next epoch's.
 
         For whoever owns all folders, as simulations do; ``enrol_roster`` takes what departments applied with.
         Raises ConfigError, naming departments, for requests that belong to the current epoch.
@@ -178,9 +180,7 @@ class CoordinatorFolder:
         roster = self.next_roster(members, colluders=colluders, survivors_min=survivors_min)
         return self.install(SignedRoster.sign(roster, self.authority()))
 
-    def next_roster(
-        self, members: Sequence[Member], *, colluders: int | None, survivors_min: int | None
-    ) -> Roster:
+    def next_roster(self, members: Sequence[Member], *, colluders: int | None, survivors_min: int | None) -> Roster:
         """The roster of the next epoch, unsigned.  Raises ConfigError where these entries make none."""
         for member in members:
             member.check()
