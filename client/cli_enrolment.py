@@ -43,6 +43,9 @@ def init(
         Path | None,
         typer.Option(help="The federation's CA certificate, where it is not to be fetched; checked as well."),
     ] = None,
+    wait: Annotated[
+        float, typer.Option(help="Seconds for which a coordinator that does not answer is asked again.", min=0)
+    ] = 20,
     passphrase: Passphrase = False,
     key_file: KeyFile = None,
     json: Json = False,
@@ -66,7 +69,9 @@ def init(
         seed = int.from_bytes(os.urandom(4))
         found = section(path, look_at(path, **asked, target=target, task=task), **asked, seed=seed)
     lock = chosen_lock(passphrase, key_file)
-    made = init_with_token(folder, read, data=found, random=os.urandom, offline=offline, ca=ca, lock=lock)
+    made = init_with_token(
+        folder, read, data=found, random=os.urandom, offline=offline, ca=ca, lock=lock, patience=wait
+    )
     identity = fingerprint(made.identity().public)
     facts = {
         "folder": str(folder),

@@ -197,7 +197,8 @@ def _keys_in(folder: DepartmentFolder, roster: Roster) -> tuple[Identity, str]:
     listed = {member.identity for member in roster.departments}
     following = folder.next_identity()
     if following is not None and following.public.hex() in listed:
-        return following, public_line(load_node_key(folder.next_node_key))
+        waits = folder.next_node_key.is_file()  # or it took its place before a crash
+        return following, public_line(load_node_key(folder.next_node_key if waits else folder.node_key))
     return folder.identity(), public_line(load_node_key(folder.node_key))
 
 

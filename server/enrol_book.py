@@ -265,7 +265,10 @@ class EnrolmentBook:
         Raises ConfigError, naming departments that have not sent fresh keys yet, or where there is nothing to sign.
         """
         waiting = {one.name: self.entry(one) for one in self.waiting(roster)}
-        if not waiting:
+        prepared = roster is not None and (
+            self._asked_to_renew(roster) or len(self.members(roster)) < len(roster.departments)
+        )
+        if not waiting and not prepared:
             raise ConfigError(
                 "no department has applied for the next roster",
                 hint="`coordinator enrol DIR NAME` for a new one; `coordinator renew DIR` for fresh keys of all",

@@ -38,12 +38,16 @@ def book_of(folder: CoordinatorFolder) -> Iterator[EnrolmentBook]:
 
 def issue(folder: CoordinatorFolder, name: str, *, days: float, address: str | None) -> Token:
     """A token for one new department, noted in the book.  Raises ConfigError for a name or address that is none."""
-    from commonroot.server.pki import pin
+    from commonroot.server.pki import certificate_names, pin
 
     now = time.time()
+    address = address or f"{folder.config.names[0]}:{folder.config.port}"
+    names = certificate_names(folder.server_certificate)
+    if (host := address.rpartition(":")[0].strip("[]")) not in names:
+        raise ConfigError(f"the coordinator's certificate does not name {host!r}", hint=f"it names {', '.join(names)}")
     token = Token.generate(
         federation=folder.config.federation,
-        address=address or f"{folder.config.names[0]}:{folder.config.port}",
+        address=address,
         name=name,
         expires=int(now + days * 86400),
         ca=pin(read_bytes(folder.ca, what="the CA certificate")),
