@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, ClassVar, Final, Literal
 
@@ -260,19 +259,18 @@ def given_passphrase(who: str, *, new: bool = False) -> str:
                 return Path(place).read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise SealedKey(f"the passphrase file {place} cannot be read") from error
-    if not sys.stdin.isatty():
-        raise SealedKey(f"{who} is sealed under a passphrase, and none was given")
-    if new:
-        text = getpass.getpass("New passphrase: ")
-        if getpass.getpass("Once more: ") != text:
+    if not _typed:
+        if not sys.stdin.isatty():
+            raise SealedKey(f"{who} wants a passphrase, and none was given")
+        text = getpass.getpass("New passphrase: " if new else "Passphrase: ")
+        if new and getpass.getpass("Once more: ") != text:
             raise SealedKey("that was not the same passphrase")
-        return text
-    return _asked()
+        _typed.append(text)
+    return _typed[0]
 
 
-@lru_cache(maxsize=1)
-def _asked() -> str:
-    return getpass.getpass("Passphrase: ")
+#: What somebody at the terminal has typed, so that a command asks once.
+_typed: list[str] = []
 
 
 def lock_beside(path: Path) -> Lock | None:

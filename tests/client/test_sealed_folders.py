@@ -129,6 +129,7 @@ def test_existing_folders_are_sealed_and_unsealed_by_command(tmp_path, monkeypat
 
 
 def test_a_wrong_passphrase_is_one_clear_error_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv(files.PASSPHRASE, "open sesame")
     _, departments = founded(tmp_path, Lock.passphrase("open sesame"))
     before = {path: path.read_bytes() for path in departments[0].private_files}
     monkeypatch.setenv(files.PASSPHRASE, "open barley")
@@ -136,6 +137,16 @@ def test_a_wrong_passphrase_is_one_clear_error_and_changes_nothing(tmp_path, mon
     assert done.exit_code == 2
     assert done.stderr.startswith("error CR103: ")
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_somebody_at_a_terminal_is_asked_once_and_twice_for_a_new_passphrase(tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(files, "_typed", [])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or "open sesame")
+    founded(tmp_path, files.chosen_lock(True, None))
+    assert DepartmentFolder(tmp_path / "ash").identity()
+    assert asked == ["New passphrase: ", "Once more: "]
 
 
 def test_an_empty_passphrase_seals_nothing():
