@@ -2,114 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commonroot.client import cli_consent, cli_evidence, cli_keeping
+from commonroot.client import cli_consent, cli_enrolment, cli_evidence, cli_keeping
 from commonroot.console import Json, emit, group, say
 
 app = group("For a department's data team: join, approve, train, predict.")
+app.add_typer(cli_enrolment.commands)
 app.add_typer(cli_consent.commands)
 app.add_typer(cli_evidence.commands, name="ledger")
 app.add_typer(cli_keeping.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar="DIR")]
-
-
-@app.command()
-def init(
-    folder: Folder,
-    federation: Annotated[str, typer.Option(help="Name of the federation.")],
-    name: Annotated[str, typer.Option(help="Name of this department, unique in the federation.")],
-    coordinator: Annotated[str, typer.Option(help="host:port of central IT's coordinator.")],
-    authority: Annotated[str, typer.Option(help="The enrolment authority's public key, 64 hex digits.")],
-    ca: Annotated[Path, typer.Option(help="The federation's CA certificate, as handed over by central IT.")],
-    data: Annotated[
-        Path | None, typer.Option(help="This department's table: .csv, .parquet, .npz or a folder of images.")
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="A database instead: sqlite:///FILE or postgresql://…")] = None,
-    query: Annotated[str | None, typer.Option(help="What to ask it; the connection can only read.")] = None,
-    target: Annotated[str | None, typer.Option(help="Column to predict; guessed where not given.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification, binary or regression; guessed where not given.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Make this department's folder and keys.  Send request.json (public keys only) to central IT."""
-    from commonroot.client.setup import create
-    from commonroot.client.tables.look import look_at, section
-    from commonroot.common.errors import ConfigError
-
-    if (url is None) != (query is None) or (url is not None and data is not None):
-        raise ConfigError("give --data, or --url with --query")
-    found = ""
-    if data is not None or url is not None:
-        path, asked = None if data is None else data.resolve(), {"url": url or "", "query": query or ""}
-        seed = int.from_bytes(os.urandom(4))
-        found = section(path, look_at(path, **asked, target=target, task=task), **asked, seed=seed)
-    create(
-        folder,
-        federation=federation,
-        name=name,
-        coordinator=coordinator,
-        authority=authority,
-        ca=ca,
-        data=found,
-        random=os.urandom,
-    )
-    facts = {"folder": str(folder), "request": str(folder / "request.json")}
-
-    def text() -> None:
-        say(f"department {name!r} made in {folder}")
-        say(f"send {folder / 'request.json'} to central IT; it holds public keys only")
-
-    emit(facts, json, text)
-
-
-@app.command()
-def join(
-    folder: Folder,
-    roster: Annotated[Path, typer.Argument(help="The signed roster from central IT.", metavar="ROSTER.json")],
-    json: Json = False,
-) -> None:
-    """Pin a signed roster and countersign it.  A newer one replaces it, an older or a second one is refused."""
-    from commonroot.client.folder import DepartmentFolder
-    from commonroot.client.setup import join as join_epoch
-    from commonroot.common.secure_sum.epoch import countersigners
-
-    opened = DepartmentFolder(folder)
-    before = {m.name for m in opened.roster().departments} if (folder / "roster.json").is_file() else set()
-    joined = join_epoch(opened, roster, os.urandom)
-    now = [member.name for member in joined.departments]
-    moves = {"came": sorted(set(now) - before), "left": sorted(before - set(now))} if before else {}
-    facts = {"epoch": joined.epoch, "roster": joined.digest.hex(), "departments": now, **moves}
-
-    def text() -> None:
-        say(f"joined epoch {joined.epoch} with {len(now)} departments, roster hash {joined.digest.hex()}")
-        for word, names in moves.items():
-            if names:
-                say(f"  {word}: {', '.join(names)}")
-        say(f"it begins once {countersigners(joined)} departments have countersigned this very roster")
-
-    emit(facts, json, text)
-
-
-@app.command()
-def renew(folder: Folder, json: Json = False) -> None:
-    """Make fresh agreement keys for the next epoch.  Send request.json to central IT; this epoch goes on meanwhile."""
-    from commonroot.client.folder import DepartmentFolder
-    from commonroot.client.setup import renew as renew_keys
-
-    request = renew_keys(DepartmentFolder(folder), os.urandom)
-
-    def text() -> None:
-        say(f"send {request} to central IT; it holds public keys only")
-        say("then `commonroot department join` the new roster")
-
-    emit({"request": str(request)}, json, text)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 department.toml         who this is, which coordinator, which data
 ca.pem                  the federation's certificate authority, as handed over by central IT
 keys/                   identity, node and training secrets (0600); the agreement key until the epoch is joined
-request.json            what central IT needs for enrolment; holds public keys only
+request.json            what this department applied with last; holds public keys only
 roster.json             the signed roster this department joined; rosters/: every one it ever did
 policy.toml             which charters may be approved without a person, and which never
 charters/HASH.json      approved charters
@@ -25,13 +25,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from commonroot.client.node_key import make_node_key
 from commonroot.client.retention import RetentionConfig
 from commonroot.client.tables.config import DataConfig
 from commonroot.common.charter import Charter, SignedCharter, model_from_toml
+from commonroot.common.enrolment import Application
 from commonroot.common.errors import ConfigError, KeyFileError
 from commonroot.common.roster import Hex32, Name, Roster, checked_roster
-from commonroot.common.secure_sum.primitives import Identity
-from commonroot.files import read_bytes, read_secret, read_text
+from commonroot.common.secure_sum.primitives import Identity, Random
+from commonroot.files import read_bytes, read_secret, read_text, sync_folder, write_secret
 
 
 class GuardConfig(BaseModel):
@@ -45,6 +47,19 @@ class GuardConfig(BaseModel):
 
     early_exit: bool = False
     tell_choice: bool = True
+
+
+class RosterConfig(BaseModel):
+    """``[roster]``.
+
+    follow  join rosters under the pinned authority's signature, and send fresh keys for them, without being told to
+    every   seconds between two looks for a new one
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    follow: bool = True
+    every: Annotated[float, Field(ge=1, le=86_400)] = 30.0
 
 
 class DepartmentConfig(BaseModel):
@@ -63,6 +78,7 @@ class DepartmentConfig(BaseModel):
     data: DataConfig | None = None
     guard: GuardConfig = GuardConfig()
     retention: RetentionConfig = RetentionConfig()
+    roster: RosterConfig = RosterConfig()
 
 
 class DepartmentFolder:
@@ -98,6 +114,51 @@ class DepartmentFolder:
     def identity(self) -> Identity:
         """The signing identity."""
         return Identity(read_secret(self.root / "keys" / "identity.key"))
+
+    # -- keys that wait to take the others' place ------------------------------------------------------------------
+
+    @property
+    def next_node_key(self) -> Path:
+        """The node key that a rotation made."""
+        return self.root / "keys" / "node.key.next"
+
+    @property
+    def _next_identity(self) -> Path:
+        return self.root / "keys" / "identity.key.next"
+
+    def next_identity(self) -> Identity | None:
+        """The identity that a rotation made, until a roster lists it."""
+        path = self._next_identity
+        return Identity(read_secret(path)) if path.is_file() else None
+
+    def make_next_keys(self, random: Random) -> None:
+        """A new identity and node key beside the present ones; those of an earlier rotation that still waits stay."""
+        if not self.next_node_key.is_file():
+            make_node_key(self.next_node_key)
+        if not self._next_identity.is_file():  # last, for it is what says that there are any
+            write_secret(self._next_identity, Identity.generate(random).secret_bytes())
+
+    def take_next_keys(self, public: bytes) -> None:
+        """Let them take the others' place, if that identity is theirs.  Can be repeated after a crash."""
+        following = self.next_identity()
+        if following is None or following.public != public:
+            return
+        if self.next_node_key.is_file():
+            self.next_node_key.replace(self.node_key)
+        self._next_identity.replace(self.root / "keys" / "identity.key")
+        sync_folder(self.root / "keys")
+
+    @property
+    def private_files(self) -> list[Path]:
+        """Every private key, as ``seal`` and ``unseal`` take them."""
+        return sorted((self.root / "keys").glob("*.key")) + sorted((self.root / "keys").glob("*.key.next"))
+
+    def application(self) -> Application | None:
+        """What this department applied with last, if something vouches for it."""
+        path = self.root / "request.json"
+        if not path.is_file() or b'"proof":' not in (data := read_bytes(path, what="the request")):
+            return None
+        return Application.from_json(data.strip())
 
     def secret(self) -> bytes:
         """32 bytes that only this department holds: all its training randomness comes from them."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import email.utils
 import logging
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -42,7 +41,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
-from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
+from commonroot.client.tls import tls_failure, trusting
+from commonroot.common.errors import ClockSkew, CommonrootError, Malformed, NodeRefused, WrongAuthority
 from commonroot.common.parcel import REFUSAL, TO_DEPARTMENT, Parcel
 from commonroot.flower import INLINE_BODY, Counted, Envelope, Sealed, VersionStamp, quiet, reading, unpack
 
@@ -104,7 +104,7 @@ class FlowerNode:
         self._key_path = node_private_key_path
         self._key = load_node_key(node_private_key_path)
         self._public = public_key_to_bytes(self._key.public_key())
-        self._tls = _trusting(ca_path)
+        self._tls = trusting(ca_path)
         self._on_state = on_state
         self._on_sent = on_sent
         self._patience = patience
@@ -356,7 +356,7 @@ class _Caller:
                     self._say(JOINED)
                 return answer
             except httpx.TransportError as error:
-                failed_tls = _tls_failure(error)
+                failed_tls = tls_failure(error)
                 if first and failed_tls is not None:
                     raise WrongAuthority(f"the coordinator's certificate: {failed_tls}") from error
                 self._say(UNREACHABLE)
@@ -407,27 +407,6 @@ def _pause(took: float, quiet_for: float) -> float:
     """
     wanted = _EAGER if quiet_for < _EAGER_FOR else _IDLE * random.uniform(0.5, 1.5)
     return min(max(wanted, 8 * took), 1.5 * _IDLE)
-
-
-def _trusting(ca_path: Path) -> ssl.SSLContext:
-    """TLS that believes this authority and no other."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cafile=str(ca_path))
-    except (OSError, ssl.SSLError) as error:
-        raise KeyFileError(f"{ca_path} is no CA certificate that can be read") from error
-    return context
-
-
-def _tls_failure(error: BaseException) -> str | None:
-    """Why the certificate was not accepted, or None if that was not the trouble."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return seen.verify_message
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def _check_clock(refusal: _Rejected) -> None:

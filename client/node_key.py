@@ -6,56 +6,39 @@ The private half is an OpenSSH file that only its owner may read; the public hal
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from commonroot.common.errors import KeyFileError, StorageFull
+from commonroot.common.errors import KeyFileError
+from commonroot.files import Lock, read_private, storage_errors, write_private
 
 
-def make_node_key(path: Path) -> str:
-    """Make a key at ``path`` (0600) and return its public line.
+def make_node_key(path: Path, *, lock: Lock | None = None) -> str:
+    """Make a key at ``path`` (0600, sealed as ``files.write_private`` says) and return its public line.
 
     Raises  KeyFileError: there is a file already; StorageFull: it cannot be written
     """
+    if path.exists():
+        raise KeyFileError(f"{path} is there already", hint="a node key is made once")
     key = ec.generate_private_key(ec.SECP384R1())
     content = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600 from the start
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # unlike a rename, this never replaces a key
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise KeyFileError(f"{path} is there already", hint="a node key is made once") from error
-    except OSError as error:
-        raise StorageFull(f"{path}: {error.strerror}") from error
+    write_private(path, content, lock=lock)
     return public_line(key)
 
 
 def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Read a node key.
 
-    Raises  KeyFileError: missing, readable by others, not OpenSSH, or of another curve
+    Raises  KeyFileError: missing, readable by others, not OpenSSH, or of another curve; SealedKey
     """
-    try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
-    except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise KeyFileError(f"{path} may be read by others", hint=f"chmod 600 {path}")
+    content = read_private(path)
     try:
         key = serialization.load_ssh_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from commonroot.client.policy import TEMPLATE as POLICY_TEMPLATE
 from commonroot.client.store import LEAVING, LEFT, DepartmentStore
 from commonroot.common import canonical
 from commonroot.common.charter import model_from_toml
+from commonroot.common.enrolment import Application
 from commonroot.common.errors import (
     BadSignature,
     ConfigError,
@@ -33,7 +35,15 @@ from commonroot.common.secure_sum.agreement import PRIVATE_BYTES, AgreementKey
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
-from commonroot.files import atomic_write, erase, keep_roster, read_bytes, read_secret, write_secret
+from commonroot.files import (
+    Lock,
+    atomic_write,
+    erase,
+    keep_roster,
+    read_bytes,
+    read_secret,
+    write_secret,
+)
 
 _TEMPLATE = """\
 # Commonroot department. Every field is explained here; `commonroot department check` names every wrong one.
@@ -70,6 +80,11 @@ _DATA_TEMPLATE = """
 #predictors = 0                  # chosen models kept, the newest ones
 #tables_days = 0                 # encoded tables that nobody has read for so long; they are made again when needed
 #logs_days = 0                   # files in logs/
+# Whether the daemon joins rosters under the authority's signature, and sends fresh keys for them, by itself. With false
+# it says that one is there, and `commonroot department renew` and `department join` are for somebody to run.
+#[roster]
+#follow = true
+#every = 30                      # seconds between two looks
 """
 
 
@@ -85,35 +100,41 @@ def create(
     name: str,
     coordinator: str,
     authority: str,
-    ca: Path,
+    ca: Path | bytes,
     data: str,
     random: Random,
     training_secret: bytes | None = None,
+    vouch: Callable[[Member], bytes] | None = None,
+    lock: Lock | None = None,
 ) -> DepartmentFolder:
     """A fresh folder with keys of its own and an enrolment request.  Refuses one that exists and is not empty.
 
-    ``training_secret`` (32 bytes) fixes the department's training randomness, for runs that must be repeatable.
+    ca               its file, or its contents (PEM)
+    training_secret  32 bytes that fix the department's training randomness, for runs that must be repeatable
+    vouch            makes the request of the entry; without it, the request is the entry, and nothing vouches for it
+    lock             what the keys are sealed under; without it, they lie open for their owner
     """
     if root.exists() and any(root.iterdir()):
         raise ConfigError(f"{root} exists and is not empty", hint="choose a new folder")
     text = _TEMPLATE.format(federation=federation, name=name, coordinator=coordinator, authority=authority)
     text += data or _DATA_TEMPLATE
     model_from_toml(DepartmentConfig, text, path="the options")  # before anything is written
-    pinned = read_bytes(ca, what="the certificate authority")
+    pinned = ca if isinstance(ca, bytes) else read_bytes(ca, what="the certificate authority")
     if b"BEGIN CERTIFICATE" not in pinned:
-        raise ConfigError(f"{ca} is not a PEM certificate")
+        raise ConfigError(f"{ca if isinstance(ca, Path) else 'the CA'} is not a PEM certificate")
     for folder in ("keys", "charters", "predictors"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)  # state.db holds chain keys, blobs hold heads: nobody else on this machine may look
     (root / "keys").chmod(0o700)
     identity = Identity.generate(random)
     agreement = AgreementKey.generate(random)
-    write_secret(root / "keys" / "identity.key", identity.secret_bytes())
-    write_secret(root / "keys" / "agreement.key", agreement.to_bytes())
-    write_secret(root / "keys" / "training.key", training_secret or random(32))
-    node_key = make_node_key(root / "keys" / "node.key")
+    write_secret(root / "keys" / "identity.key", identity.secret_bytes(), lock=lock)
+    write_secret(root / "keys" / "agreement.key", agreement.to_bytes(), lock=lock)
+    write_secret(root / "keys" / "training.key", training_secret or random(32), lock=lock)
+    node_key = make_node_key(root / "keys" / "node.key", lock=lock)
     member = Member.signed(name, identity, agreement.public, node_key)
-    atomic_write(root / "request.json", canonical.dumps(member.model_dump(mode="json")))
+    request = canonical.dumps(member.model_dump(mode="json")) if vouch is None else vouch(member)
+    atomic_write(root / "request.json", request)
     atomic_write(root / "ca.pem", pinned)
     atomic_write(root / POLICY_FILE, POLICY_TEMPLATE.encode())
     atomic_write(root / "department.toml", text.encode())
@@ -125,16 +146,18 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
 
     The keys of an earlier epoch are erased at once; what it opened is remembered.  Can be repeated after a crash.
 
+    A department that rotates its keys takes the new ones into use with the first roster that lists them.
+
     Raises  BadSignature: the pinned authority did not sign it; WrongFederation: this department is not in it or stands
             there with other keys; EpochRollback: older than what was joined; SplitRoster: another one of the same
-            epoch, which is kept beside the pinned one; ConfigError: it has expired
+            epoch, or one that was not made from the pinned one, which is kept beside it; ConfigError: it has expired
     """
     data = read_bytes(path, what="the roster")
     roster = checked_roster(data, bytes.fromhex(folder.config.authority))
     folder.require_federation(roster.federation)
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="ask central IT for a new one")
-    identity = folder.identity()
+    identity, node_key = _keys_in(folder, roster)
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name, owner=True)
     try:
         if store.standing() in (LEAVING, LEFT):
@@ -142,7 +165,7 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
         _require_newer(folder, store, roster, data)
         me = roster.index_of(identity.public)
         member = roster.departments[me]
-        if member.name != folder.config.name or member.node_key != public_line(load_node_key(folder.node_key)):
+        if (member.name, member.node_key) != (folder.config.name, node_key):
             raise WrongFederation("the roster lists this department's identity with another name or node key")
         key = folder.root / "keys" / "agreement.key"
         if store.restored and roster.epoch == (store.newest_epoch() or (0,))[0]:
@@ -170,11 +193,23 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
             )
         keep_roster(folder.root, roster.epoch, roster.digest, data)
         atomic_write(folder.root / "roster.json", data)
+        folder.take_next_keys(identity.public)
         if _belongs_to(key, roster, me):
             erase(key)
     finally:
         store.close()
     return roster
+
+
+def _keys_in(folder: DepartmentFolder, roster: Roster) -> tuple[Identity, str]:
+    """The identity and the node key's public line under which this department stands in a roster: those it has, or
+    those that it made to take their place."""
+    listed = {member.identity for member in roster.departments}
+    following = folder.next_identity()
+    if following is not None and following.public.hex() in listed:
+        waits = folder.next_node_key.is_file()  # or it took its place before a crash
+        return following, public_line(load_node_key(folder.next_node_key if waits else folder.node_key))
+    return folder.identity(), public_line(load_node_key(folder.node_key))
 
 
 def _require_newer(folder: DepartmentFolder, store: DepartmentStore, roster: Roster, data: bytes) -> None:
@@ -185,11 +220,18 @@ def _require_newer(folder: DepartmentFolder, store: DepartmentStore, roster: Ros
     epoch, digest = pinned
     if roster.epoch < epoch:
         raise EpochRollback(f"epoch {roster.epoch} was offered, but this department has joined epoch {epoch}")
-    if roster.epoch == epoch and roster.digest != digest:
-        atomic_write(folder.root / f"roster-{epoch}-other.json", data)
+    other = roster.epoch == epoch and roster.digest != digest
+    torn = roster.epoch == epoch + 1 and roster.previous != digest.hex()
+    if other or torn:
+        atomic_write(folder.root / f"roster-{roster.epoch}-other.json", data)
         store.record("refused", {"what": "roster", "code": SplitRoster.code, "digest": roster.digest.hex()})
+    if other:
         raise SplitRoster(
             f"this is another roster of epoch {epoch} than the one that was joined, and under the same authority"
+        )
+    if torn:
+        raise SplitRoster(
+            f"this roster of epoch {roster.epoch} was made from another one of epoch {epoch} than the joined one"
         )
 
 
@@ -238,10 +280,15 @@ def _belongs_to(key: Path, roster: Roster, me: int) -> bool:
     return (curve.hex(), kem.hex()) == (roster.departments[me].agreement, roster.departments[me].kem)
 
 
-def renew(folder: DepartmentFolder, random: Random) -> Path:
-    """Fresh agreement keys and a request for the next epoch; identity, node key, training secret and data stay.
+def renew(
+    folder: DepartmentFolder, random: Random, *, rotate: bool = False, clock: Callable[[], float] = time.time
+) -> Path:
+    """Fresh agreement keys and a request for the next epoch; training secret and data stay.
 
-    Asked again before the next epoch is joined, it makes the same request.  The current epoch goes on meanwhile.
+    rotate  a new identity and a new node key as well, taken into use with the roster that lists them
+
+    The identity under which this department stands vouches for the request.  Asked again before the next epoch is
+    joined, it makes the same one.  The current epoch goes on meanwhile.
     Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent.
     """
     key, identity = folder.root / "keys" / "agreement.key", folder.identity()
@@ -260,7 +307,24 @@ def renew(folder: DepartmentFolder, random: Random) -> Path:
     else:
         agreement = AgreementKey.generate(random)
         write_secret(key, agreement.to_bytes())
-    member = Member.signed(folder.config.name, identity, agreement.public, public_line(load_node_key(folder.node_key)))
+    if rotate:
+        if roster is None:
+            raise ConfigError("there is nothing to rotate before a roster was joined")
+        folder.make_next_keys(random)
+    following = folder.next_identity()
+    node_key = folder.node_key if following is None else folder.next_node_key
+    member = Member.signed(
+        folder.config.name, following or identity, agreement.public, public_line(load_node_key(node_key))
+    )
     request = folder.root / "request.json"
-    atomic_write(request, canonical.dumps(member.model_dump(mode="json")))
+    last = folder.application()
+    if last is not None and last.member == member and last.roster == (roster and roster.digest.hex()):
+        return request  # as it was made before, which may be on its way
+    if roster is None:
+        if last is not None and last.token is not None:
+            raise ConfigError("the keys of the first request are gone", hint="ask for a new token and a new folder")
+        atomic_write(request, canonical.dumps(member.model_dump(mode="json")))
+        return request
+    made = max(int(clock()), 0 if last is None else last.made + 1)
+    atomic_write(request, Application.by_identity(roster, member, identity, made=made).to_json())
     return request

@@ -203,6 +203,74 @@ class BackboneMismatch(UsageError):
     hint = "every department needs the very same package or checkpoint: get it again from where the charter's came from"
 
 
+class BadToken(UsageError):
+    """This is no enrolment token, or one that was damaged or cut short while it was copied."""
+
+    code = "CR55"
+    hint = "copy the whole line that `commonroot coordinator enrol` printed"
+
+
+class EnrolmentRefused(UsageError):
+    """The coordinator does not accept what stands under this request: its token, or the key that signed it."""
+
+    code = "CR56"
+    hint = "ask central IT for a new token; the coordinator's log says why this one was refused"
+
+
+class TokenExpired(UsageError):
+    """The token's days are over."""
+
+    code = "CR57"
+    hint = "ask central IT for a new token"
+
+
+class TokenRevoked(UsageError):
+    """Central IT has revoked this token, or this department."""
+
+    code = "CR58"
+    hint = "ask central IT; a department that was revoked comes back with a new token and a new folder"
+
+
+class TokenUsed(UsageError):
+    """Another request was made with this token already: it is good for one."""
+
+    code = "CR59"
+    hint = "if that was not you, tell central IT at once: somebody else holds the token"
+
+
+class WrongName(UsageError):
+    """The token is for a department of another name."""
+
+    code = "CR100"
+    hint = "ask central IT for a token of your own"
+
+
+class NameTaken(UsageError):
+    """A department of this name, or with one of these keys, is enrolled already."""
+
+    code = "CR101"
+    hint = "a department changes its keys with `department rotate`; one that lost them is revoked first"
+
+
+class StaleApplication(UsageError):
+    """A request of an earlier epoch, an earlier one than the request that waits, or one with spent keys."""
+
+    code = "CR102"
+    hint = "make a new one with `commonroot department renew DIR`"
+
+
+class SealedKey(UsageError):
+    """A key file is sealed, and its passphrase or key file is missing or wrong."""
+
+    code = "CR103"
+    hint = "set COMMONROOT_PASSPHRASE, COMMONROOT_PASSPHRASE_FILE or COMMONROOT_KEY_FILE, or run it at a terminal"
+
+
+class NotTheNextRoster(UsageError):
+    """A roster that is not the next one: of another epoch, not made from the one that stands, or changed."""
+
+    code = "CR104"
+    hint = "make a new draft with `commonroot coordinator roster DIR --draft FILE` and have that one signed"
 class OutsidePolicy(UsageError):
     """A charter asks for more than this department's policy permits."""
 

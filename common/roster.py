@@ -181,7 +181,11 @@ def _wrong_graph(departments: int, colluders: int, committee: int, degree: int) 
 
 
 class Roster(_Frozen):
-    """The signed content.  Departments are numbered by their position, from 0, in every message of this epoch."""
+    """The signed content.  Departments are numbered by their position, from 0, in every message of this epoch.
+
+    previous  digest of the roster before, from the second epoch on: rosters form one chain, and who has joined one
+              takes as the next only the one that was made from it
+    """
 
     federation: Name
     epoch: Annotated[int, Field(ge=1, le=2**31)]
@@ -189,6 +193,12 @@ class Roster(_Frozen):
     parameters: Parameters
     departments: tuple[Member, ...]
     expires: Annotated[int, Field(ge=0, description="seconds since 1970, UTC")]
+    previous: Hex32 | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A first roster has the bytes it had before there were chains."""
+        return {name: value for name, value in handler(self).items() if (name, value) != ("previous", None)}
 
     @field_validator("departments")
     @classmethod
@@ -204,6 +214,8 @@ class Roster(_Frozen):
     @model_validator(mode="after")
     def _parameters_fit(self) -> Roster:
         n, p = len(self.departments), self.parameters
+        if self.epoch == 1 and self.previous is not None:
+            raise ValueError("the first roster has none before it")
         if n < FEWEST_DEPARTMENTS:
             raise TooFewDepartments(f"the roster lists {n} departments: one would see the other's update")
         if n > MOST_COMPLETE:

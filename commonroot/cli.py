@@ -10,12 +10,14 @@ from commonroot import __version__, cli_audit
 from commonroot.client.cli import app as department
 from commonroot.console import group
 from commonroot.server.cli import app as coordinator
+from commonroot.server.cli_enrolment import authority
 from commonroot.simulations.cli import add_commands
 
 app = group("Departments learn together through a shared backbone and private heads; only encrypted sums leave.")
 app.add_typer(coordinator, name="coordinator", help="For central IT: keys, roster, charters, runs.")
 app.add_typer(department, name="department", help="For a department's data team: join, approve, train, predict.")
 app.add_typer(cli_audit.commands, name="audit")
+app.add_typer(authority, name="authority", help="For the enrolment authority: look at a roster and sign it.")
 add_commands(app)
 
 

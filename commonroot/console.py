@@ -84,6 +84,11 @@ def say(line: str = "") -> None:
     print(line, flush=True)
 
 
+def tell_aside(line: str) -> None:
+    """One line for people beside what goes to standard output, which somebody may put into a variable."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def stop_on_signals(stop: threading.Event) -> None:
     """Let SIGINT and SIGTERM set ``stop``; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():

@@ -1,6 +1,7 @@
 """Files that are either old or new, never half: the one way this project writes to disk.
 
 Write beside, fsync, rename, fsync the folder.  A full disk is one clear error, and what was there before is intact.
+Private keys are written and read here alone, so that they are sealed wherever a folder's are.
 """
 
 from __future__ import annotations
@@ -8,14 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import getpass
 import hashlib
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, ClassVar, Final, Literal
 
-from commonroot.common.errors import BackboneMismatch, BackboneMissing, ConfigError, KeyFileError, StorageFull
+from commonroot.common.errors import (
+    BackboneMismatch,
+    BackboneMissing,
+    ConfigError,
+    KeyFileError,
+    SealedKey,
+    StorageFull,
+)
+from commonroot.common.secure_sum import at_rest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -60,26 +72,218 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_secret(path: Path, secret: bytes) -> None:
-    """A key file: hex, owner only, written once; an existing one is never overwritten."""
+def write_secret(path: Path, secret: bytes, *, lock: Lock | None = None) -> None:
+    """A key file: hex, owner only, written once; an existing one is never overwritten.  See ``write_private``."""
     if path.exists():
         raise KeyFileError(f"{path} exists already and will not be overwritten")
-    atomic_write(path, secret.hex().encode() + b"\n", mode=0o600)
+    write_private(path, secret.hex().encode() + b"\n", lock=lock)
 
 
 def read_secret(path: Path, *, length: int = 32) -> bytes:
-    """The bytes of a key file.  Raises KeyFileError for a missing, readable-by-others or malformed one."""
+    """The bytes of a key file.  Raises KeyFileError for a missing, readable-by-others or malformed one, SealedKey where
+    it is sealed and what it is sealed under is not to be had."""
+    content = read_private(path)
     try:
-        if path.stat().st_mode & 0o077:
-            raise KeyFileError(f"{path} can be read by others", hint=f"chmod 600 {path}")
-        secret = bytes.fromhex(path.read_text().strip())
-    except FileNotFoundError as error:
-        raise KeyFileError(f"{path} is missing") from error
+        secret = bytes.fromhex(content.decode("ascii").strip())
     except ValueError as error:
         raise KeyFileError(f"{path} is not a key file") from error
     if len(secret) != length:
         raise KeyFileError(f"{path} holds {len(secret)} bytes, not {length}")
     return secret
+
+
+def write_private(path: Path, content: bytes, *, lock: Lock | None = None) -> None:
+    """A file that only its owner may read, whole or not at all.
+
+    It is sealed under ``lock``; without one, as the files beside it are, if they are.
+    """
+    lock = lock or lock_beside(path)
+    if lock is not None:
+        content = lock.seal(content, label=_label(path))
+    atomic_write(path, content, mode=0o600)
+
+
+def read_private(path: Path) -> bytes:
+    """What ``write_private`` was given.  Raises KeyFileError, SealedKey."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise KeyFileError(f"{path} can be read by others", hint=f"chmod 600 {path}")
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise KeyFileError(f"{path} is missing") from error
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from error
+    if not at_rest.is_sealed(content):
+        return content
+    lock = Lock.for_header(at_rest.header_of(content, who=str(path)), who=str(path))
+    return at_rest.unseal_content(content, secret=lock.secret, label=_label(path), who=str(path))
+
+
+def is_sealed(path: Path) -> bool:
+    """Is this private file sealed?"""
+    with path.open("rb") as file:
+        return at_rest.is_sealed(file.read(len(at_rest.MAGIC)))
+
+
+def reseal(paths: Iterable[Path], lock: Lock | None) -> int:
+    """Seal private files under ``lock``, or unseal them without one; how many there were.
+
+    Every file is replaced whole; killed in between, it is done again.  What was written over is out of our hands.
+    """
+    contents = [(path, read_private(path)) for path in paths if path.is_file()]
+    for path, content in contents:
+        sealed = content if lock is None else lock.seal(content, label=_label(path))
+        atomic_write(path, sealed, mode=0o600)
+    return len(contents)
+
+
+@contextlib.contextmanager
+def readable_key(path: Path) -> Iterator[Path]:
+    """A path under which a library that takes no bytes finds a private file unsealed, until the block ends.
+
+    What is sealed is put into memory, never on a disk.  Raises KeyFileError, SealedKey.
+    """
+    content = read_private(path)
+    if not is_sealed(path):
+        yield path
+        return
+    handle = os.memfd_create("commonroot-key", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, content)
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+#: Where what keys are sealed under is looked for, in this order, before somebody at a terminal is asked.
+PASSPHRASE, PASSPHRASE_FILE, KEY_FILE = (
+    "COMMONROOT_PASSPHRASE",
+    "COMMONROOT_PASSPHRASE_FILE",
+    "COMMONROOT_KEY_FILE",
+)
+#: The name under which a systemd unit hands a passphrase over (``LoadCredential=``).
+CREDENTIAL: Final = "commonroot-passphrase"
+#: A key file holds at least this many bytes.
+KEY_FILE_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What keys are sealed under.
+
+    under  ``passphrase`` or ``key-file``
+    path   of the key file
+    """
+
+    under: Literal["passphrase", "key-file"]
+    secret: bytes = field(repr=False)
+    path: str = ""
+
+    #: One salt for all files that this process seals, so that opening them costs scrypt once.
+    _salt: ClassVar[bytes] = at_rest.fresh_salt(os.urandom)
+    cost: ClassVar[at_rest.Cost] = at_rest.Cost()
+
+    @classmethod
+    def passphrase(cls, text: str) -> Lock:
+        """Raises ConfigError for an empty one."""
+        if not text:
+            raise ConfigError("an empty passphrase seals nothing")
+        return cls("passphrase", text.encode())
+
+    @classmethod
+    def key_file(cls, path: Path, *, make: bool = False) -> Lock:
+        """``make``: one of 32 random bytes where there is none.  Raises KeyFileError."""
+        if make and not path.exists():
+            atomic_write(path, os.urandom(KEY_FILE_BYTES), mode=0o600)
+        try:
+            if path.stat().st_mode & 0o077:
+                raise KeyFileError(f"{path} can be read by others", hint=f"chmod 600 {path}")
+            secret = path.read_bytes()
+        except OSError as error:
+            raise SealedKey(f"the key file {path} cannot be read: {error.strerror}") from error
+        if len(secret) < KEY_FILE_BYTES:
+            raise KeyFileError(
+                f"the key file {path} holds {len(secret)} bytes; {KEY_FILE_BYTES} random ones are needed"
+            )
+        return cls("key-file", secret, str(path.resolve()))
+
+    @classmethod
+    def for_header(cls, header: at_rest.Header, *, who: str) -> Lock:
+        """What a sealed file needs, from wherever it is to be had.  Raises SealedKey."""
+        if header.under == "key-file":
+            return cls.key_file(Path(os.environ.get(KEY_FILE) or header.path))
+        return cls.passphrase(given_passphrase(who))
+
+    def seal(self, content: bytes, *, label: str) -> bytes:
+        """A sealed file's content; ``label`` is its name."""
+        return at_rest.seal_content(
+            content,
+            secret=self.secret,
+            under=self.under,
+            path=self.path,
+            salt=self._salt,
+            label=label,
+            random=os.urandom,
+            cost=self.cost,
+        )
+
+
+def chosen_lock(passphrase: bool, key_file: Path | None, *, required: bool = False) -> Lock | None:
+    """What the options ``--passphrase`` and ``--key-file`` say; None for neither.  Raises ConfigError for both, or for
+    neither where one is required."""
+    if passphrase and key_file is not None:
+        raise ConfigError("a passphrase or a key file, not both")
+    if passphrase:
+        return Lock.passphrase(given_passphrase("the folder", new=True))
+    if key_file is not None:
+        return Lock.key_file(key_file, make=True)
+    if required:
+        raise ConfigError("give --passphrase or --key-file", hint="a key file is for machines that start by themselves")
+    return None
+
+
+def given_passphrase(who: str, *, new: bool = False) -> str:
+    """The passphrase: from the environment, a file, a systemd credential, or the person at the terminal, once.
+
+    new  twice, since nothing shows whether it was mistyped
+
+    Raises SealedKey, naming ``who`` wants it, where none is to be had.
+    """
+    if text := os.environ.get(PASSPHRASE):
+        return text
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    places = [os.environ.get(PASSPHRASE_FILE), f"{credentials}/{CREDENTIAL}" if credentials else None]
+    for place in places:
+        if place and (place == places[0] or Path(place).is_file()):
+            try:
+                return Path(place).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SealedKey(f"the passphrase file {place} cannot be read") from error
+    if not _typed:
+        if not sys.stdin.isatty():
+            raise SealedKey(f"{who} wants a passphrase, and none was given")
+        text = getpass.getpass("New passphrase: " if new else "Passphrase: ")
+        if new and getpass.getpass("Once more: ") != text:
+            raise SealedKey("that was not the same passphrase")
+        _typed.append(text)
+    return _typed[0]
+
+
+#: What somebody at the terminal has typed, so that a command asks once.
+_typed: list[str] = []
+
+
+def lock_beside(path: Path) -> Lock | None:
+    """What the private files in the same folder are sealed under; None where they are not."""
+    for other in sorted(path.parent.glob("*.key")) if path.parent.is_dir() else []:
+        if other.is_file() and is_sealed(other):
+            return Lock.for_header(at_rest.header_of(other.read_bytes(), who=str(other)), who=str(other))
+    return None
+
+
+def _label(path: Path) -> str:
+    """The name that a sealed file is bound to; a key that waits to take another's place has that one's."""
+    return path.name.removesuffix(".next")
 
 
 def erase(path: Path) -> None:

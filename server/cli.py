@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
-from commonroot.server import cli_consent, cli_evidence, cli_keeping
+from commonroot.server import cli_consent, cli_enrolment, cli_evidence, cli_keeping
+from commonroot.server.cli_enrolment import KeyFile, Passphrase
 from commonroot.server.noted import Noted
 
 app = group("For central IT: keys, roster, charters, runs.", cls=Noted)
+app.add_typer(cli_enrolment.commands)
 app.add_typer(cli_consent.commands)
 app.add_typer(cli_evidence.commands, name="audit")
 app.add_typer(cli_keeping.commands)
@@ -29,13 +31,28 @@ def init(
     name: Annotated[
         list[str] | None, typer.Option(help="DNS name or address that departments use; may be repeated.")
     ] = None,
+    authority: Annotated[
+        str | None, typer.Option(help="Public key of an authority kept elsewhere (`commonroot authority init`).")
+    ] = None,
+    passphrase: Passphrase = False,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Make a folder with the coordinator's keys, an enrolment authority and the federation's own CA."""
+    from commonroot.files import chosen_lock
     from commonroot.server.folder import CoordinatorFolder
 
     names = tuple(name or ["localhost", "127.0.0.1"])
-    made = CoordinatorFolder.create(folder, federation=federation, host=host, port=port, names=names, random=os.urandom)
+    made = CoordinatorFolder.create(
+        folder,
+        federation=federation,
+        host=host,
+        port=port,
+        names=names,
+        random=os.urandom,
+        authority=authority,
+        lock=chosen_lock(passphrase, key_file),
+    )
     facts = {
         "folder": str(folder),
         "authority": made.authority_public().hex(),
@@ -47,67 +64,7 @@ def init(
         say(f"coordinator of {federation!r} made in {folder}")
         say(f"  authority  {facts['authority']}")
         say(f"  CA         {facts['ca']}")
-        say("give both to every department, over a channel they trust; then collect their request.json files")
-
-    emit(facts, json, text)
-
-
-@app.command()
-def roster(
-    folder: Folder,
-    requests: Annotated[
-        list[Path] | None, typer.Argument(help="Enrolment requests; none shows the current roster.")
-    ] = None,
-    colluders: Annotated[
-        int | None, typer.Option(help="Departments that may collude with the coordinator (t_c).", min=0)
-    ] = None,
-    survivors_min: Annotated[int | None, typer.Option(help="Fewest departments in any opened sum.", min=3)] = None,
-    json: Json = False,
-) -> None:
-    """Sign a roster over departments' enrolment requests, or show the current one."""
-    from commonroot.common.secure_sum.committee import Committee
-    from commonroot.common.secure_sum.epoch import countersigners
-    from commonroot.common.secure_sum.graph import MaskGraph, survivors_per_window
-    from commonroot.server.folder import CoordinatorFolder
-
-    opened = CoordinatorFolder(folder)
-    if requests:
-        opened.sign_roster(requests, colluders=colluders, survivors_min=survivors_min)
-    current = opened.roster()
-    p = current.parameters
-    graph, members = MaskGraph.of(current), Committee.of(current).members
-    facts = {
-        "epoch": current.epoch,
-        "hash": current.digest.hex(),
-        "file": str(folder / "roster.json"),
-        "parameters": p.model_dump(),
-        "masks_with": len(graph.neighbours(0)),
-        "committee": [current.departments[at].name for at in members],
-        "countersigners": countersigners(current),
-        "departments": [{"name": m.name, "identity": m.identity} for m in current.departments],
-    }
-
-    def text() -> None:
-        say(f"roster of {current.federation!r}, epoch {current.epoch}, hash {current.digest.hex()}")
-        everyone = len(members) == len(current.departments)
-        for at, member in enumerate(current.departments):
-            opens = "  opens" if at in members and not everyone else ""
-            say(f"  {member.name:<24} {member.identity}{opens}")
-        if current.epoch > 1 and requests:
-            say("hand it to every department: each joins it, then stopped runs can be resumed under it")
-        absent = len(members) - p.opening_quorum
-        say(f"hides each department from the coordinator and {p.colluders} colluding department(s)")
-        if graph.reach is None:
-            say(f"opens sums of at least {p.survivors_min}; {absent} department(s) may be absent at opening")
-        else:
-            say(f"each masks with {p.degree} others; a committee of {len(members)}, marked above, opens sums")
-            say(f"opens sums of at least {p.survivors_min}; {absent} committee member(s) may be absent at opening,")
-            least = survivors_per_window(p.colluders)
-            say(f"and of any {graph.reach} neighbours on the mask ring at least {least} must be in the sum")
-            say(f"it begins once {countersigners(current)} departments have countersigned it")
-            say('departments train before a round opens, unless a charter says ready = "off"')
-        if absent == 0:
-            say("note: with these numbers no department may be lost at opening; four departments or more can spare one")
+        say("next: `commonroot coordinator up DIR`, and `commonroot coordinator enrol DIR NAME` for each department")
 
     emit(facts, json, text)
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,34 @@ from commonroot.common.charter import Charter
 from commonroot.common.errors import (
     AnotherCoordinator,
     CommonrootError,
-    ConfigError,
     DatabaseRefused,
     DatabaseUnreachable,
+    StorageFull,
 )
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.console import event_printer, stop_on_signals
+from commonroot.console import stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.flower import MAX_HEAD
+from commonroot.logs import LogOptions, Tell, telling
+from commonroot.machine import give_memory_back
 from commonroot.server.backbones import BackboneStore
+from commonroot.server.duties import LateClosings, Space
+from commonroot.server.enrol_book import EnrolmentBook
+from commonroot.server.enrol_desk import EnrolmentDesk
+from commonroot.server.enrol_watch import Doorkeeper
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
+from commonroot.server.monitor.board import Board
+from commonroot.server.monitor.facts import Sources
+from commonroot.server.monitor.serving import Monitor
 from commonroot.server.offers import Offers
 from commonroot.server.retention import Keeper
 from commonroot.server.run import RunDriver
-from commonroot.server.superlink import SuperLink
+from commonroot.server.superlink import SuperLink, check_node_key
 
 _log = logging.getLogger(__name__)
 
@@ -44,141 +53,178 @@ JOURNAL_GONE = (AnotherCoordinator, DatabaseRefused, DatabaseUnreachable)
 _ABSENCE = 5.0
 
 
-def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: threading.Event | None = None) -> None:
-    """Serve until stopped by a signal (or ``stop``).  Raises PortTaken, KeyFileError, ForeignState before it begins."""
-    stop = stop or threading.Event()
-    stop_on_signals(stop)
-    folder = CoordinatorFolder(root)
-    roster = _valid_roster(folder)
-    identity = folder.identity()
-    lock = take_ownership(root)
-    tell = event_printer(as_json)
-    try:
-        journal = folder.journal(owner=secrets.token_hex(16), say=tell)
-    except BaseException:
-        lock.close()
-        raise
-    try:
-        backbones = BackboneStore(root / "backbones")
-        with SuperLink(
-            root / "links", folder.config.host, folder.config.port, folder.server_certificate, folder.server_key
-        ) as hub:
-            _let_in(hub, roster, tell)
-            tell("listening", {"host": folder.config.host, "port": hub.public_port})
-            with FlowerLinks(hub) as links:
+def serve(
+    root: Path,
+    *,
+    until_idle: bool = False,
+    as_json: bool = False,
+    log: LogOptions | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until stopped by a signal (or ``stop``).
 
-                def driver_of(run: Run) -> tuple[RunDriver, Exchange]:
-                    hub.allow(longest_reply(run.charter.charter, roster))
-                    absence = run.charter.charter.timing.absence
-                    exchange = Exchange(links, roster, time.monotonic, absence=absence, stop=stop)
-                    return RunDriver(
-                        run,
-                        roster=roster,
-                        identity=identity,
-                        journal=journal,
-                        backbones=backbones,
-                        exchange=exchange,
-                        on_event=tell,
-                        newest_roster=lambda: folder.roster().digest,
-                    ), exchange
+    Parameters  as_json: short for ``log=LogOptions("json")``
+    Raises  PortTaken, KeyFileError, ForeignState before it begins
+    """
+    with telling(log or LogOptions("json" if as_json else "text")) as tell_log:
+        board = Board()
 
-                late, keeper = LateClosings(journal, driver_of), Keeper(folder, journal)
-                offers = Offers(journal, identity, tell)
+        def tell(kind: str, facts: dict[str, Any]) -> None:
+            tell_log(kind, facts)
+            board.tell(kind, facts)
 
-                def show_offers() -> None:
-                    hub.allow(MAX_HEAD + CIPHERTEXT_BYTES * len(roster.departments))  # a greeting is the longest reply
-                    offers.look(roster, Exchange(links, roster, time.monotonic, absence=_ABSENCE, stop=stop))
+        stop = stop or threading.Event()
+        stop_on_signals(stop)
+        give_memory_back()
+        folder = CoordinatorFolder(root)
+        folder.standing()  # a roster that cannot be believed is said here and now
+        with ExitStack() as undo:
+            undo.enter_context(take_ownership(root))
+            journal = folder.journal(owner=secrets.token_hex(16), say=tell)
+            undo.callback(journal.close)
+            try:
+                _Coordinator(folder, journal, board, stop, tell, undo).serve(until_idle=until_idle)
+            except Stopped:
+                pass
+        tell("down", {})
 
-                while not stop.is_set():
-                    latest = _valid_roster(folder)
-                    if latest.digest != roster.digest:
-                        _let_in(hub, latest, tell)
-                        roster = latest
-                        tell("epoch", {"epoch": roster.epoch, "departments": [m.name for m in roster.departments]})
-                    run = journal.next_run()
-                    if run is not None:
-                        try:
-                            driver_of(run)[0].drive()
-                        except JOURNAL_GONE:
-                            raise  # there is nowhere to write it down; the run goes on from the journal's last line
-                        except CommonrootError as error:
-                            journal.set_run(run.run, "stopped", f"{error} ({error.code})")
-                            tell("stopped", error.describe())
-                        except Stopped:
-                            raise
-                        except Exception as error:  # the last line of defence: one run ends, the hub does not
-                            reason = f"internal error {type(error).__name__}"
-                            _log.exception("run %s: %s", run.run, reason)
-                            journal.set_run(run.run, "stopped", reason)
-                            tell("stopped", {"why": reason})
-                    elif until_idle:
-                        break
-                    else:
-                        try:
-                            late.look()
-                            show_offers()
-                            let_go = keeper.look(time.monotonic())
-                            if let_go:
-                                tell("pruned", let_go)
-                        except (CommonrootError, Stopped):
-                            raise
-                        except Exception as error:
-                            _log.exception("late closings: internal error %s", type(error).__name__)
-                        stop.wait(_IDLE_SECONDS)
-    except Stopped:
-        pass
-    finally:
-        journal.close()
-        lock.close()
-    tell("down", {})
+
+class _Coordinator:
+    """The hub, open until ``undo`` ends, and what goes on behind it."""
+
+    def __init__(
+        self,
+        folder: CoordinatorFolder,
+        journal: Journal,
+        board: Board,
+        stop: threading.Event,
+        tell: Tell,
+        undo: ExitStack,
+    ) -> None:
+        self._folder, self._journal, self._board, self._stop, self._tell = folder, journal, board, stop, tell
+        self._identity = folder.identity()
+        self._backbones = BackboneStore(folder.root / "backbones")
+        book = EnrolmentBook(journal, federation=folder.config.federation, check_node_key=check_node_key)
+        self._hub = undo.enter_context(
+            SuperLink(
+                folder.root / "links",
+                folder.config.host,
+                folder.config.port,
+                folder.server_certificate,
+                folder.server_key,
+                enrolment=EnrolmentDesk(folder, journal, book, on_event=tell).answer,
+                limits=folder.config.limits,
+            )
+        )
+        self._door = undo.enter_context(Doorkeeper(self._hub, book, folder.standing, tell))
+        tell("listening", {"host": folder.config.host, "port": self._hub.public_port})
+        #: The roster that runs are carried out under; None before the first.
+        self._roster: Roster | None = None
+        self._told: set[str] = set()
+        sources = Sources(folder.config.federation, journal, board, self._hub.attendance, lambda: self._roster)
+        monitor = Monitor(folder, sources, tell)
+        undo.callback(monitor.stop)
+        monitor.start()
+        self._links = undo.enter_context(FlowerLinks(self._hub))
+        self._late = LateClosings(journal, self._driver_of)
+        self._keeper = Keeper(folder, journal)
+        self._offers = Offers(journal, self._identity, tell)
+        self._space = Space(folder.config.waits, stop, tell)
+
+    def serve(self, *, until_idle: bool) -> None:
+        """Runs as they are queued, and in between whatever else there is to do.  Raises Stopped once told to stop."""
+        while not self._stop.is_set():
+            self._follow_roster()
+            run = self._journal.next_run() if self._roster is not None else None
+            if run is not None:
+                self._carry_out(run)
+            elif until_idle:
+                return
+            else:
+                self._idle()
+                self._stop.wait(_IDLE_SECONDS)
+
+    def _follow_roster(self) -> None:
+        latest = self._standing()
+        if latest is None or (self._roster is not None and latest.digest == self._roster.digest):
+            self._roster = latest
+            return
+        self._door.look()
+        self._door.leave_only(latest)
+        names = [member.name for member in latest.departments]
+        self._board.expect(names)
+        self._roster = latest
+        self._tell("epoch", {"epoch": latest.epoch, "departments": names})
+
+    def _standing(self) -> Roster | None:
+        """The roster that stands; None before the first, and where it has expired: then only membership is spoken of."""
+        roster = self._folder.standing()
+        if roster is None or roster.expires >= time.time():
+            return roster
+        if "expired" not in self._told:
+            self._told.add("expired")
+            following = "`coordinator enrolments`, then `coordinator roster DIR --sign`"
+            self._tell("expired", {"epoch": roster.epoch, "next": following})
+        return None
+
+    def _carry_out(self, run: Run) -> None:
+        self._board.run_begins(run.charter.charter.timing)
+        try:
+            self._driver_of(run)[0].drive()
+            self._space.found()
+        except JOURNAL_GONE:
+            raise  # there is nowhere to write it down; the run goes on from the journal's last line
+        except StorageFull as error:
+            self._space.wait(error)  # the journal says where to go on
+        except CommonrootError as error:
+            self._journal.set_run(run.run, "stopped", f"{error} ({error.code})")
+            self._tell("stopped", error.describe())
+        except Stopped:
+            raise
+        except Exception as error:  # the last line of defence: one run ends, the hub does not
+            reason = f"internal error {type(error).__name__}"
+            _log.exception("run %s: %s", run.run, reason)
+            self._journal.set_run(run.run, "stopped", reason)
+            self._tell("stopped", {"why": reason})
+
+    def _idle(self) -> None:
+        try:
+            if self._roster is not None:
+                self._late.look()
+                self._show_offers(self._roster)
+            let_go = self._keeper.look(time.monotonic())
+            if let_go:
+                self._tell("pruned", let_go)
+        except StorageFull as error:
+            self._space.wait(error)
+        except (CommonrootError, Stopped):
+            raise
+        except Exception as error:
+            _log.exception("between runs: internal error %s", type(error).__name__)
+
+    def _show_offers(self, roster: Roster) -> None:
+        self._hub.allow(MAX_HEAD + CIPHERTEXT_BYTES * len(roster.departments))  # a greeting is the longest reply
+        self._offers.look(roster, Exchange(self._links, roster, time.monotonic, absence=_ABSENCE, stop=self._stop))
+
+    def _driver_of(self, run: Run) -> tuple[RunDriver, Exchange]:
+        roster = self._folder.roster()
+        self._hub.allow(longest_reply(run.charter.charter, roster))
+        absence = run.charter.charter.timing.absence
+        exchange = Exchange(self._links, roster, time.monotonic, absence=absence, stop=self._stop)
+        return RunDriver(
+            run,
+            roster=roster,
+            identity=self._identity,
+            journal=self._journal,
+            backbones=self._backbones,
+            exchange=exchange,
+            on_event=self._tell,
+            newest_roster=lambda: self._folder.roster().digest,
+            retry=self._folder.config.waits.retry,
+        ), exchange
 
 
 def longest_reply(charter: Charter, roster: Roster) -> int:
     """Bytes of the longest parcel that a department may send under this charter: an upload, or a greeting."""
     upload = SumCodec.of_round(charter, roster, len(roster.departments)).layout.nbytes
     return MAX_HEAD + max(upload, CIPHERTEXT_BYTES * len(roster.departments))
-
-
-class LateClosings:
-    """Hands the newest finished run's backbone to departments that were away when it ended, once they are back."""
-
-    def __init__(self, journal: Journal, driver_of: Callable[[Run], tuple[RunDriver, Exchange]]) -> None:
-        self._journal = journal
-        self._driver_of = driver_of
-        #: Department → the incarnation that was asked already: one that said no is not asked again until it comes back.
-        self._asked: dict[int, str] = {}
-
-    def look(self) -> None:
-        """Deliver to whoever is back; returns at once where nobody is."""
-        finished = [run for run in self._journal.runs() if run.state == "finished"]
-        if not finished:
-            return
-        driver, exchange = self._driver_of(finished[-1])
-        present = exchange.present()
-        back = {who for who in driver.without_closing() if who in present and self._asked.get(who) != present[who]}
-        if back:
-            self._asked.update({who: present[who] for who in back})
-            driver.deliver_closing(back, seconds=finished[-1].charter.charter.timing.closing)
-
-
-def _valid_roster(folder: CoordinatorFolder) -> Roster:
-    roster = folder.roster()
-    if roster.expires < time.time():
-        raise ConfigError("the roster has expired", hint="sign a new one with `commonroot coordinator roster`")
-    return roster
-
-
-def _let_in(hub: SuperLink, roster: Roster, tell: Callable[[str, dict[str, Any]], None]) -> None:
-    """The roster's departments may come in, and nobody else.
-
-    A node key that was once shut out stays out: a department that returns does so with a new folder.
-    """
-    members = {member.node_key: member.name for member in roster.departments}
-    for key in hub.registered():
-        if key not in members:
-            hub.unregister(key)
-    for key, name in members.items():
-        try:
-            hub.register(key, name)
-        except ValueError:  # Flower's, for a key that it once deleted
-            tell("shut-out", {"department": name, "why": "its node key was in an earlier roster and left"})

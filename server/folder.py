@@ -16,8 +16,9 @@ links/                  Flower's own database
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +26,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from commonroot.common.charter import Draft, SignedCharter, model_from_toml
-from commonroot.common.errors import ConfigError, KeyFileError
+from commonroot.common.enrolment import Application, check_next
+from commonroot.common.errors import ConfigError, KeyFileError, NotTheNextRoster
 from commonroot.common.ledger import Fact
 from commonroot.common.roster import Member, Name, Parameters, Roster, SignedRoster, checked_roster, parse
 from commonroot.common.secure_sum.primitives import Identity, Random
 from commonroot.files import (
+    Lock,
     atomic_write,
     keep_backbone,
     keep_roster,
@@ -89,9 +92,21 @@ class CoordinatorFolder:
 
     @classmethod
     def create(
-        cls, root: Path, *, federation: str, host: str, port: int, names: tuple[str, ...], random: Random
+        cls,
+        root: Path,
+        *,
+        federation: str,
+        host: str,
+        port: int,
+        names: tuple[str, ...],
+        random: Random,
+        authority: str | None = None,
+        lock: Lock | None = None,
     ) -> CoordinatorFolder:
-        """A fresh folder with keys and certificates.  Refuses one that exists and is not empty."""
+        """A fresh folder with keys, sealed under ``lock``, and certificates.  Refuses one that is not empty.
+
+        authority  public key, hex, of an enrolment authority that is kept elsewhere; without it, one is made here
+        """
         from commonroot.server.pki import make_authority, make_server_certificate
 
         if root.exists() and any(root.iterdir()):
@@ -101,15 +116,21 @@ class CoordinatorFolder:
         )
         text += keeping.TEMPLATE
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
+        if authority is not None and not re.fullmatch("[0-9a-f]{64}", authority):
+            raise ConfigError(
+                "the authority's public key is 64 hex digits", hint="`commonroot authority init` prints it"
+            )
         for name in ("keys", "authority", "charters", "backbones", "links"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for private in ("keys", "authority", "links", "backbones"):  # secrets, messages in flight, learned weights
             (root / private).chmod(0o700)
-        write_secret(root / "keys" / "coordinator.key", Identity.generate(random).secret_bytes())
-        authority = Identity.generate(random)
-        write_secret(root / "authority" / "authority.key", authority.secret_bytes())
-        atomic_write(root / "authority" / "authority.pub", authority.public.hex().encode() + b"\n")
-        ca_certificate, ca_key = make_authority(root / "tls", federation)
+        write_secret(root / "keys" / "coordinator.key", Identity.generate(random).secret_bytes(), lock=lock)
+        if authority is None:
+            made = Identity.generate(random)
+            write_secret(root / "authority" / "authority.key", made.secret_bytes(), lock=lock)
+            authority = made.public.hex()
+        atomic_write(root / "authority" / "authority.pub", authority.encode() + b"\n")
+        ca_certificate, ca_key = make_authority(root / "tls", federation, lock=lock)
         make_server_certificate(root / "tls", names, ca_certificate=ca_certificate, ca_key=ca_key)
         atomic_write(root / "coordinator.toml", text.encode())
         return cls(root)
@@ -131,6 +152,12 @@ class CoordinatorFolder:
         """The public listener's key."""
         return self.root / "tls" / "server.key"
 
+    @property
+    def private_files(self) -> list[Path]:
+        """Every private key, as ``seal`` and ``unseal`` take them."""
+        names = ("keys/coordinator.key", "authority/authority.key", "tls/ca.key", "tls/server.key")
+        return [self.root / name for name in names]
+
     # -- keys ------------------------------------------------------------------------------------------------------
 
     def identity(self) -> Identity:
@@ -149,48 +176,65 @@ class CoordinatorFolder:
     # -- roster ----------------------------------------------------------------------------------------------------
 
     def sign_roster(self, requests: list[Path], *, colluders: int | None, survivors_min: int | None) -> SignedRoster:
-        """Sign a roster over enrolment requests and store it; the epoch is one more than the stored roster's.
+        """Sign a roster over enrolment requests in files and let it stand, as the next epoch's.
 
+        For whoever owns all folders, as simulations do; ``enrol_roster`` takes what departments applied with.
         Raises ConfigError, naming departments, for requests that belong to the current epoch.
         """
-        members = tuple(
-            parse(Member, read_bytes(path, what="the enrolment request").strip(), what=str(path)) for path in requests
-        )
+        members = tuple(_entry(path) for path in requests)
+        roster = self.next_roster(members, colluders=colluders, survivors_min=survivors_min)
+        return self.install(SignedRoster.sign(roster, self.authority()))
+
+    def next_roster(self, members: Sequence[Member], *, colluders: int | None, survivors_min: int | None) -> Roster:
+        """The roster of the next epoch, unsigned.  Raises ConfigError where these entries make none."""
         for member in members:
             member.check()
         parameters = Parameters.for_size(len(members), colluders, survivors_min=survivors_min)
-        before = self.roster() if (self.root / "roster.json").exists() else None
+        before = self.standing()
         used = {key for m in (before.departments if before else ()) for key in (m.agreement, m.kem)}
         stale = [member.name for member in members if member.agreement in used or member.kem in used]
         if stale:
             raise ConfigError(
                 f"requests of the current epoch, whose keys are erased: {', '.join(stale)}",
-                hint="each department that stays runs `commonroot department renew DIR` and sends the new request.json",
+                hint="each department that stays runs `commonroot department renew DIR`",
             )
-        epoch = before.epoch + 1 if before else 1
         try:
-            roster = Roster(
+            return Roster(
                 federation=self.config.federation,
-                epoch=epoch,
+                epoch=before.epoch + 1 if before else 1,
                 coordinator=self.identity().public.hex(),
                 parameters=parameters,
-                departments=members,
+                departments=tuple(members),
                 expires=int(time.time()) + ROSTER_DAYS * 86400,
+                previous=before.digest.hex() if before else None,
             )
         except ValidationError as error:
             told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
             raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
-        signed = SignedRoster.sign(roster, self.authority())
-        self._note("roster", {"epoch": epoch, "roster": roster.digest.hex()})
+
+    def install(self, signed: SignedRoster) -> SignedRoster:
+        """Let a signed roster stand.  Raises BadSignature, NotTheNextRoster; the very same one again is a repeat."""
+        roster, before = signed.check(self.authority_public()), self.standing()
+        if before is not None and roster.digest == before.digest:
+            return signed
+        check_next(roster, before)
+        mine = (self.config.federation, self.identity().public.hex())
+        if (roster.federation, roster.coordinator) != mine:
+            raise NotTheNextRoster("the roster is of another federation, or names another coordinator's key")
+        self._note("roster", {"epoch": roster.epoch, "roster": roster.digest.hex()})
         keep_roster(self.root, roster.epoch, roster.digest, signed.to_json())
         atomic_write(self.root / "roster.json", signed.to_json())
         return signed
+
+    def standing(self) -> Roster | None:
+        """The stored roster, checked; None before the first."""
+        return self.roster() if (self.root / "roster.json").is_file() else None
 
     def roster(self) -> Roster:
         """The stored roster, checked."""
         path = self.root / "roster.json"
         if not path.is_file():
-            raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR REQUEST.json …`")
+            raise KeyFileError(f"{path} is missing", hint="`commonroot coordinator roster DIR --sign`")
         return checked_roster(read_bytes(path, what="the roster"), self.authority_public())
 
     # -- charters --------------------------------------------------------------------------------------------------
@@ -255,3 +299,11 @@ class CoordinatorFolder:
             patience=patience,
             say=say,
         )
+
+
+def _entry(path: Path) -> Member:
+    """The entry that a request file asks for: an application's, or one that nothing vouches for."""
+    data = read_bytes(path, what="the enrolment request").strip()
+    if b'"proof":' in data:
+        return Application.from_json(data).member
+    return parse(Member, data, what=str(path))

@@ -3,7 +3,8 @@
 Flower serves nodes, users and task processes on one port, and asks users and task processes for no proof of who they
 are: whoever holds the CA certificate, which every department does, could start code on every node.  So the public
 listener goes through this gate, which passes what a department's node needs and answers 404 to the rest.  Registering
-a node is not among it: departments are enrolled by central IT.
+a node is not among it: departments are enrolled by central IT, and what they say before they have a node's key goes to
+:mod:`commonroot.server.enrol_door`.
 
 A long body is read only for a registered node: its signed headers are verified first, so nobody else can make the hub
 hold more than a few kilobytes.  A body must also arrive in reasonable time.
@@ -22,6 +23,8 @@ from typing import Any, Final
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+
+from commonroot.common.enrolment import ROUTE
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -130,7 +133,7 @@ class Doorbell:
 class Gate:
     """ASGI filter in front of the hub; see the top of this file.
 
-    ``admit`` is asked, in a thread of its own, before a long body is read.
+    ``admit`` is asked, in a thread of its own, before a long body is read; ``enrolment`` serves ``enrolment.ROUTE``.
     """
 
     def __init__(
@@ -142,7 +145,9 @@ class Gate:
         hold: float = HOLD,
         limit: int = MAX_REQUEST,
         body_seconds: float = BODY_SECONDS,
+        enrolment: App | None = None,
     ) -> None:
+        self._enrolment = enrolment
         self._admit = admit
         self._body_seconds = body_seconds
         self._hub = hub
@@ -155,6 +160,9 @@ class Gate:
         if scope["type"] != "http":
             raise RuntimeError(f"the listener is set up for http, not for {scope['type']}")
         path = scope["path"]
+        if self._enrolment is not None and (scope["method"], path) == ("POST", ROUTE):
+            await self._enrolment(scope, receive, send)
+            return
         if (scope["method"], path) not in OPEN_ROUTES:
             await _answer(send, 404)
             return

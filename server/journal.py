@@ -119,6 +119,10 @@ class Journal:
         """Release the database."""
         self.database.close()
 
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """One transaction, committed at the block's end, for those whose tables stand beside these."""
+        return self._writing()
+
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def queue(self, charter: SignedCharter) -> int:

@@ -129,3 +129,43 @@ farewells = sa.Table(
     sa.Column("head", sa.LargeBinary, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
+# -- enrolment (enrol_book.py) --
+tokens = sa.Table(
+    "enrolment_tokens",
+    meta,
+    sa.Column("number", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("verifier", sa.LargeBinary, nullable=False),  # public half of the key in the token; the secret is nowhere
+    sa.Column("made", sa.Float, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.LargeBinary),  # digest of the application it vouched for
+    sa.Column("used_at", sa.Float),
+    sa.Column("revoked", sa.Boolean, nullable=False, default=False),
+)
+applications = sa.Table(
+    "applications",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("token", sa.String(16), nullable=False),
+    sa.Column("roster", sa.String(64), nullable=False),
+    sa.Column("identity", sa.String(64), nullable=False),
+    sa.Column("agreement", sa.String(64), nullable=False),
+    sa.Column("node_key", sa.String(1024), nullable=False),
+    sa.Column("made", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("epoch", sa.Integer),  # of the roster it went into
+    sa.Column("at", sa.Float, nullable=False),
+)
+#: Rosters whose members are asked for fresh keys.
+renewals = sa.Table("renewals", meta, sa.Column("roster", sa.String(64), primary_key=True))
+#: Nodes that were revoked; the hub lets none of them in again.
+shut_out = sa.Table(
+    "shut_out",
+    meta,
+    sa.Column("node_key", sa.String(1024), primary_key=True),
+    sa.Column("identity", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)

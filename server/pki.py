@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from commonroot.common.errors import ConfigError, KeyFileError
-from commonroot.files import atomic_write
+from commonroot.files import Lock, atomic_write, read_private, write_private
 
 CA_CERT: Final = "ca.pem"
 CA_KEY: Final = "ca.key"
@@ -31,8 +31,10 @@ SERVER_DAYS: Final = 825
 _BACKDATED: Final = datetime.timedelta(hours=1)
 
 
-def make_authority(folder: Path, federation: str, *, days: int = CA_DAYS) -> tuple[Path, Path]:
-    """Make the CA of a federation in ``folder``.
+def make_authority(
+    folder: Path, federation: str, *, days: int = CA_DAYS, lock: Lock | None = None
+) -> tuple[Path, Path]:
+    """Make the CA of a federation in ``folder``; its key is sealed under ``lock``, and the listener's as it is.
 
     Returns the paths of the certificate, which every department gets, and of the key (0600), which stays.
     Raises  KeyFileError: there is a CA already; making another one would lock every department out
@@ -52,7 +54,7 @@ def make_authority(folder: Path, federation: str, *, days: int = CA_DAYS) -> tup
         .sign(key, hashes.SHA384())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_private(key_file, _pem_key(key))
+    write_private(key_file, _pem_key(key), lock=lock)
     write_public(certificate, built.public_bytes(serialization.Encoding.PEM))
     return certificate, key_file
 
@@ -98,17 +100,17 @@ def certificate_names(certificate: Path) -> list[str]:
     return [str(name.value) for name in names]
 
 
+def pin(pem: bytes) -> bytes:
+    """SHA-256 of a certificate in DER: what tokens hold of the federation's CA."""
+    return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())
+
+
 def expires(certificate: Path) -> datetime.datetime:
     """When a certificate ends, in UTC."""
     try:
         return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as error:
         raise KeyFileError(f"{certificate}: {_why(error)}") from error
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file only its owner may read; it is complete or it is not there."""
-    atomic_write(path, content, mode=0o600)
 
 
 def write_public(path: Path, content: bytes) -> None:
@@ -159,7 +161,7 @@ def _alternative(name: str) -> x509.GeneralName:
 def _load_authority(certificate: Path, key_file: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
-        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(read_private(key_file), password=None)
     except (OSError, ValueError, TypeError) as error:
         raise KeyFileError(f"{certificate} or {key_file}: {_why(error)}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != found.public_key():

@@ -64,8 +64,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from commonroot.common.errors import ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.files import readable_key
 from commonroot.flower import MAX_BODY, MAX_HEAD, quiet
 from commonroot.server.announcements import check_announcement
+from commonroot.server.enrol_door import Desk, EnrolmentDoor
 from commonroot.server.gate import Admit, App, Doorbell, Gate
 
 DATABASE: Final = "links.db"
@@ -156,7 +158,18 @@ class SuperLink:
             ForeignState: the database is not one of Flower's, or of a newer one
     """
 
-    def __init__(self, state_dir: Path, public_host: str, public_port: int, certificate: Path, key: Path) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        public_host: str,
+        public_port: int,
+        certificate: Path,
+        key: Path,
+        *,
+        enrolment: Desk | None = None,
+    ) -> None:
+        """``enrolment`` answers questions about membership, from whomever; without it there is no such route."""
+        self._enrolment = enrolment
         self._state_dir = state_dir
         self._host = public_host
         self._port = public_port
@@ -190,7 +203,9 @@ class SuperLink:
             undo.callback(self._close)
             self._links = self._open_links()
             self.bell = Doorbell()
-            config = self._listening(Gate(_node_routes(self._links), self.bell, _admission(self._links)))
+            door = None if self._enrolment is None else EnrolmentDoor(self._enrolment)
+            gate = Gate(_node_routes(self._links), self.bell, _admission(self._links), enrolment=door)
+            config = self._listening(gate)
             self._listener = _Listener(config, sock)
             self._listener.start()
             undo.pop_all()
@@ -262,6 +277,10 @@ class SuperLink:
         return links
 
     def _listening(self, gate: Gate) -> uvicorn.Config:
+        with readable_key(self._key) as key:
+            return self._configured(gate, key)
+
+    def _configured(self, gate: Gate, key: Path) -> uvicorn.Config:
         config = uvicorn.Config(
             gate,
             lifespan="off",
@@ -271,7 +290,7 @@ class SuperLink:
             log_level=logging.ERROR,
             server_header=False,
             ssl_certfile=str(self._certificate),
-            ssl_keyfile=str(self._key),
+            ssl_keyfile=str(key),
             timeout_keep_alive=_KEEP_ALIVE,
             # h11 bounds a request's headers; httptools would collect them for ever.
             http="h11",
@@ -410,11 +429,17 @@ def as_line(pem: bytes) -> str:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
 
 
+def check_node_key(line: str) -> None:
+    """Raise KeyFileError unless the hub could register this line, and keeps it as it is written."""
+    if as_line(_as_pem(line)) != line:
+        raise KeyFileError("a node key is one OpenSSH line without a comment")
+
+
 def _as_pem(line: str) -> bytes:
     """One OpenSSH line as the hub stores it."""
     try:
         key = serialization.load_ssh_public_key(line.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm) as error:  # UnicodeEncodeError is a ValueError
         raise KeyFileError("this is no OpenSSH public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise KeyFileError("node authentication takes NIST curves only")

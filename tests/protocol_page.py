@@ -112,6 +112,16 @@ MEANING = {
     ("hash", "committee"): "draw of the opening committee, by roster digest and number",
     ("hash", "ledger"): "chain of the ledger's entries",
     ("hash", "sealed"): "commitment to what a ledger's entry keeps to its department, over a salt",
+    ("hash", "application"): "digest of an application, by which a token's one use is known again",
+    ("hash", "fingerprint"): "of an identity, for people to compare",
+    ("derive", "enrolment-token"): "signing key of a one-time token: from its secret; context: all the rest of it",
+    (
+        "derive",
+        "at-rest",
+    ): "key of one sealed key file: from what scrypt made of the passphrase; context: 16 bytes of the "
+    "file's own ‖ its name",
+    ("sign", "application"): "a token's key or a member's identity, an application to be in the next roster",
+    ("sign", "roster-question"): "a member or applicant, that it asks for a newer roster",
     ("sign", "enrolment"): "a department, its entry in the roster",
     ("sign", "roster"): "the enrolment authority, the roster's digest",
     ("sign", "roster-countersignature"): "a department, the roster's digest",

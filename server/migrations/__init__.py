@@ -29,7 +29,7 @@ from commonroot.server.migrations import m0001, m0002
 #: What leads to layout 1, 2, …, and what it is for.
 STEPS: Final[tuple[tuple[Callable[[sa.Connection], None], str], ...]] = (
     (m0001.up, "runs, rounds, versions, faults, greetings, evidence"),
-    (m0002.up, "the audit log, offers, answers, farewells"),
+    (m0002.up, "the audit log, offers, answers, farewells, enrolment"),
 )
 NEWEST: Final = len(STEPS)
 

@@ -1,4 +1,4 @@
-"""Layout 2: the audit log, what was offered, who answered what and who has left.
+"""Layout 2: the audit log, offers and answers, farewells, enrolment.
 
 Its tables are declared in ``journal_tables``; a version that adds a step 3 copies them here.
 """
@@ -12,7 +12,10 @@ import sqlalchemy as sa
 from commonroot.server import journal_tables
 
 #: Tables of layout 2 that layout 1 has not.
-TABLES: Final = ("audit", "offers", "answers", "farewells")
+TABLES: Final = (
+    "audit", "offers", "answers", "farewells",
+    "enrolment_tokens", "applications", "renewals", "shut_out",
+)  # fmt: skip
 
 
 def up(db: sa.Connection) -> None:

@@ -30,7 +30,7 @@ def say(*words: object) -> str:
 
 
 def test_three_departments_are_set_up_by_commands_alone(tmp_path):
-    """What a README would show: init on both sides, a roster, a charter, join, approve, check, ledger."""
+    """Offline: init on both sides with tokens, files carried, a roster, a charter, join, approve, check, ledger."""
     centre = tmp_path / "centre"
     made = json.loads(say("coordinator", "init", centre, "--federation", "grove", "--json"))
     for at, name in enumerate(small.NAMES[:3]):
@@ -38,13 +38,14 @@ def test_three_departments_are_set_up_by_commands_alone(tmp_path):
         x, y = small.table(at, 40, "binary")
         rows = [",".join([*map(repr, row.tolist()), str(label)]) for row, label in zip(x, y, strict=True)]
         table.write_text("\n".join(["a,b,c,d,e,f,label", *rows]) + "\n")
+        token = json.loads(say("coordinator", "enrol", centre, name, "--json"))["token"]
         say(
-            *["department", "init", tmp_path / name, "--federation", "grove", "--name", name],
-            *["--coordinator", "localhost:9443", "--authority", made["authority"], "--ca", made["ca"]],
+            *["department", "init", tmp_path / name, "--token", token, "--offline", "--ca", made["ca"]],
             *["--data", table, "--task", "binary"],
         )
     requests = [tmp_path / name / "request.json" for name in small.NAMES[:3]]
-    roster = json.loads(say("coordinator", "roster", centre, *requests, "--json"))
+    assert json.loads(say("coordinator", "admit", centre, *requests, "--json")) == {"admitted": list(small.NAMES[:3])}
+    roster = json.loads(say("coordinator", "roster", centre, "--sign", "--json"))
     assert [member["name"] for member in roster["departments"]] == list(small.NAMES[:3])
     draft = tmp_path / "charter.toml"
     draft.write_text(small.CHARTER.format(rounds=3, widths=[8, 4], attempts=3))

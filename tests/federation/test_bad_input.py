@@ -31,10 +31,12 @@ from commonroot.cli import app
 from commonroot.client import node
 from commonroot.common import canonical
 from commonroot.common.charter import SignedCharter
+from commonroot.common.enrolment import Token
 from commonroot.common.errors import StorageFull, all_errors
-from commonroot.common.roster import SignedRoster
+from commonroot.common.roster import Roster, SignedRoster
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server.journal import Journal
+from commonroot.server.pki import pin
 from commonroot.server.superlink import SuperLink
 from commonroot.simulations.founding import Federation, write_table
 from commonroot.simulations.network import MemoryNetwork
@@ -279,94 +281,100 @@ FOLDERS: list[tuple[str, Callable[[Federation, Path, Path], list[str]], str]] = 
     (
         "init: a folder that is not empty",
         lambda f, d, c: [
-            *["department", "init", str(d), "--federation", "grove", "--name", "oak", "--coordinator", "h:1"],
-            *["--authority", "0" * 64, "--ca", str(c / "tls" / "ca.pem")],
+            "department",
+            "init",
+            str(d),
+            "--token",
+            _token(f),
+            "--offline",
+            "--ca",
+            str(c / "tls/ca.pem"),
         ],
         "CR10",
     ),
+    ("init: no token", lambda f, d, c: ["department", "init", str(f.root / "new"), "--token", "let me in"], "CR55"),
     (
-        "init: an authority that is no key",
-        lambda f, d, c: [
-            *[
-                "department",
-                "init",
-                str(f.root / "new"),
-                "--federation",
-                "grove",
-                "--name",
-                "oak",
-                "--coordinator",
-                "h:1",
-            ],
-            *["--authority", "abc", "--ca", str(c / "tls" / "ca.pem")],
-        ],
-        "CR10",
+        "init: a token cut short",
+        lambda f, d, c: ["department", "init", str(f.root / "new"), "--token", _token(f)[:-1]],
+        "CR55",
+    ),
+    (
+        "init: a token that has expired",
+        lambda f, d, c: ["department", "init", str(f.root / "new"), "--token", _token(f, expires=1_000_000_000)],
+        "CR57",
     ),
     (
         "init: a CA that is none",
         lambda f, d, c: [
-            *[
-                "department",
-                "init",
-                str(f.root / "new"),
-                "--federation",
-                "grove",
-                "--name",
-                "oak",
-                "--coordinator",
-                "h:1",
-            ],
-            *["--authority", "0" * 64, "--ca", str(c / "coordinator.toml")],
+            *["department", "init", str(f.root / "new"), "--token", _token(f), "--offline"],
+            *["--ca", str(c / "coordinator.toml")],
         ],
-        "CR10",
+        "CR61",
     ),
     (
-        "init: a name that is a path",
+        "init: a CA that is not the token's",
         lambda f, d, c: [
-            *[
-                "department",
-                "init",
-                str(f.root / "new"),
-                "--federation",
-                "grove",
-                "--name",
-                "../oak",
-                "--coordinator",
-                "h:1",
-            ],
-            *["--authority", "0" * 64, "--ca", str(c / "tls" / "ca.pem")],
+            *["department", "init", str(f.root / "new"), "--token", _token(f, ca=bytes(32)), "--offline"],
+            *["--ca", str(c / "tls" / "ca.pem")],
         ],
+        "CR61",
+    ),
+    (
+        "init: offline without a CA",
+        lambda f, d, c: ["department", "init", str(f.root / "new"), "--token", _token(f), "--offline"],
         "CR10",
     ),
     (
-        "roster: two departments",
-        lambda f, d, c: ["coordinator", "roster", str(c), *_requests(f, "ash", "birch")],
-        "CR16",
-    ),
-    (
-        "roster: one twice",
-        lambda f, d, c: ["coordinator", "roster", str(c), *_requests(f, "ash", "birch", "ash")],
-        "CR10",
-    ),
-    ("roster: not a request", lambda f, d, c: ["coordinator", "roster", str(c), str(c / "coordinator.toml")], "CR20"),
-    ("roster: a request that was changed", lambda f, d, c: ["coordinator", "roster", str(c), *_renamed(f)], "CR21"),
-    (
-        "roster: more colluders than it hides",
-        lambda f, d, c: ["coordinator", "roster", str(c), *_requests(f, "ash", "birch", "cedar"), "--colluders", "2"],
-        "CR10",
-    ),
-    (
-        "roster: more survivors than departments",
+        "init: nobody at the address",
         lambda f, d, c: [
-            "coordinator",
-            "roster",
-            str(c),
-            *_requests(f, "ash", "birch", "cedar"),
-            "--survivors-min",
-            "4",
+            *["department", "init", str(f.root / "new"), "--token", _token(f, address="127.0.0.1:1"), "--wait", "0"],
         ],
+        "CR63",
+    ),
+    ("enrol: a member", lambda f, d, c: ["coordinator", "enrol", str(c), "ash"], "CR10"),
+    ("enrol: a name that is a path", lambda f, d, c: ["coordinator", "enrol", str(c), "../oak"], "CR10"),
+    (
+        "enrol: an address that the certificate does not name",
+        lambda f, d, c: ["coordinator", "enrol", str(c), "oak", "--address", "elsewhere:9443"],
         "CR10",
     ),
+    ("revoke: nobody", lambda f, d, c: ["coordinator", "revoke", str(c), "oak"], "CR10"),
+    ("admit: not a request", lambda f, d, c: ["coordinator", "admit", str(c), str(c / "coordinator.toml")], "CR20"),
+    (
+        "admit: a request that nothing vouches for",
+        lambda f, d, c: ["coordinator", "admit", str(c), str(d / "request.json")],
+        "CR20",
+    ),
+    ("roster: nothing to sign", lambda f, d, c: ["coordinator", "roster", str(c), "--sign"], "CR10"),
+    (
+        "roster: signed by somebody",
+        lambda f, d, c: ["coordinator", "roster", str(c), "--signed", str(_other_authority(f))],
+        "CR21",
+    ),
+    (
+        "roster: changed on the way",
+        lambda f, d, c: ["coordinator", "roster", str(c), "--signed", str(_changed_roster(f))],
+        "CR21",
+    ),
+    (
+        "roster: another one of this epoch",
+        lambda f, d, c: ["coordinator", "roster", str(c), "--signed", str(_second(f))],
+        "CR104",
+    ),
+    (
+        "roster: two wishes",
+        lambda f, d, c: ["coordinator", "roster", str(c), "--sign", "--draft", str(f.root / "draft.json")],
+        "CR10",
+    ),
+    (
+        "authority: no draft",
+        lambda f, d, c: [
+            *["authority", "sign", str(f.charter_path), "--yes"],
+            *["--key", str(c / "authority" / "authority.key")],
+        ],
+        "CR20",
+    ),
+    ("seal: under nothing", lambda f, d, c: ["department", "seal", str(d)], "CR10"),
     ("charter: no such file", lambda f, d, c: ["coordinator", "charter", str(c), str(f.root / "none.toml")], "CR10"),
     (
         "charter: three wrong fields",
@@ -399,14 +407,27 @@ FOLDERS: list[tuple[str, Callable[[Federation, Path, Path], list[str]], str]] = 
 ]
 
 
-def _requests(federation: Federation, *names: str) -> list[str]:
-    return [str(federation.departments[name].root / "request.json") for name in names]
+def _token(federation: Federation, **changes: Any) -> str:
+    """One that nobody gave out."""
+    fields = {
+        "federation": "grove",
+        "address": "127.0.0.1:9443",
+        "name": "oak",
+        "number": bytes(8),
+        "secret": bytes(16),
+        "expires": 2**40,
+        "ca": pin(federation.coordinator.ca.read_bytes()),
+        "authority": federation.coordinator.authority_public(),
+    }
+    return Token(**(fields | changes)).encode()
 
 
-def _renamed(federation: Federation) -> list[str]:
-    request = federation.departments["ash"].root / "request.json"
-    changed = _write(federation.root / "renamed.json", request.read_bytes().replace(b'"name":"ash"', b'"name":"oak"'))
-    return [str(changed), *_requests(federation, "birch", "cedar")]
+def _second(federation: Federation) -> Path:
+    """Another roster of the epoch that stands, under the same authority."""
+    standing = federation.coordinator.roster()
+    other = Roster.model_validate(standing.model_dump(mode="json") | {"expires": standing.expires + 1})
+    signed = SignedRoster.sign(other, federation.coordinator.authority())
+    return _write(federation.root / "second.json", signed.to_json())
 
 
 def _draft(federation: Federation, old: str, new: str) -> Path:
@@ -451,7 +472,7 @@ DAEMONS: list[tuple[str, str, Callable[[Federation, Path], Any], str]] = [
         lambda f, d: shutil.copy(_other_authority(f), d / "roster.json"),
         "CR21",
     ),
-    ("no roster", "coordinator", lambda f, c: (c / "roster.json").unlink(), "CR17"),
+    ("a roster that is none", "coordinator", lambda f, c: (c / "roster.json").write_bytes(b"{}"), "CR20"),
     ("no key", "coordinator", lambda f, c: (c / "keys" / "coordinator.key").unlink(), "CR17"),
     ("a certificate that is none", "coordinator", lambda f, c: (c / "tls" / "server.pem").write_text("ab\n"), "CR17"),
     ("the journal of another federation", "coordinator", lambda f, c: _foreign_journal(f), "CR14"),

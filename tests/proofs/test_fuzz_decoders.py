@@ -29,12 +29,13 @@ from sum_federation import Federation
 from commonroot import flower
 from commonroot.common import canonical, greetings, messages, parcel
 from commonroot.common.charter import SignedCharter
+from commonroot.common.enrolment import Answer, Application, Question, RosterDraft
 from commonroot.common.errors import CommonrootError, ForeignState, Malformed
 from commonroot.common.parcel import Parcel
-from commonroot.common.roster import Member, SignedRoster, parse
+from commonroot.common.roster import Member, Roster, SignedRoster, parse
 from commonroot.common.secure_sum import snapshots
 from commonroot.common.secure_sum.memory import DepartmentMemory
-from commonroot.common.secure_sum.primitives import sha256
+from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.common.secure_sum.wire import PROTOCOL, Reader
 from commonroot.flower import INLINE_BODY, MESSAGE_TYPE, Envelope, Sealed, reading, unpack
 from commonroot.simulations.network import MemoryNetwork
@@ -130,6 +131,13 @@ def targets(module_path: Path) -> dict[str, Target]:
     two = sorted(heads[parcel.GREETING])[:2]
     letters = greetings.put_letters(zip(two, (bytes(range(64)), b""), strict=True))
     requests = [canonical.dumps(m) for m in json.loads(roster)["roster"]["departments"]]
+    signed = SignedRoster.from_json(roster)
+    entry, identity = signed.roster.departments[0], Identity(bytes(32))
+    application = Application.by_identity(signed.roster, entry, identity, made=7)
+    question = Question.about_roster("grove", identity, epoch=1, at=7)
+    questions = (Question(ask="ca"), Question(ask="enrol", application=application), question)
+    chained = signed.roster.model_dump(mode="json") | {"epoch": 2, "previous": signed.roster.digest.hex()}
+    following = Roster.model_validate(chained)
     made = [
         *(
             Target(name, (*heads.get(PARCELS.get(name, name), ()), *good_vectors(name)), of_message(kind))
@@ -141,6 +149,10 @@ def targets(module_path: Path) -> dict[str, Target]:
         Target("previous", tuple(results), previous),
         Target("signed-roster", (roster,), of_json(SignedRoster)),
         Target("signed-charter", (federation.charter.to_json(),), of_json(SignedCharter)),
+        Target("application", (application.to_json(),), of_json(Application)),
+        Target("question", tuple(question.to_json() for question in questions), of_json(Question)),
+        Target("answer", (Answer(state="member", renew=True, roster=signed).to_json(),), of_json(Answer)),
+        Target("draft", (RosterDraft(before=signed, roster=following).to_json(),), of_json(RosterDraft)),
         Target(
             "enrolment-request",
             tuple(requests),
