@@ -1,4 +1,8 @@
-"""``department up``: the resident node, the session and the learner in one process, until told to stop."""
+"""``department up``: the resident node, the session and the learner in one process, until told to stop.
+
+The node comes first and the learner after it (``learner_in_waiting``): a daemon that was killed is back on the hub
+before its libraries are loaded and its table is read.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commonroot.client.checking import describe
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.learner import DepartmentLearner
-from commonroot.client.session import Session
+from commonroot.client.learner_in_waiting import LearnerInWaiting
+from commonroot.client.session import Learner, Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
@@ -25,39 +28,43 @@ def open_session(
     store: DepartmentStore,
     on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
     random: Callable[[int], bytes] = os.urandom,
+    learner: Learner | None = None,
 ) -> Session:
     """The session of a folder: what the daemon runs behind a Flower node and a simulation runs in memory."""
-    secret = folder.secret()
     return Session(
         roster=roster,
         identity=folder.identity(),
-        secret=secret,
+        secret=folder.secret(),
         store=store,
-        learner=DepartmentLearner(
-            folder.root,
-            folder.config.name,
-            folder.data,
-            secret,
-            leaves=folder.config.guard.early_exit,
-            tells=folder.config.guard.tell_choice,
-        ),
+        learner=learner or learner_of(folder),
         approved=folder.approved,
         random=random,
         on_event=on_event,
     )
 
 
+def learner_of(folder: DepartmentFolder) -> Learner:
+    """The learner of a folder: its rows, its head, its models."""
+    from commonroot.client.learner import DepartmentLearner
+
+    return DepartmentLearner(
+        folder.root,
+        folder.config.name,
+        folder.data,
+        folder.secret(),
+        leaves=folder.config.guard.early_exit,
+        tells=folder.config.guard.tell_choice,
+    )
+
+
 def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
     """Serve until stopped by a signal (or ``stop``).
 
-    Raises DataError, KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the
-    coordinator is not the pinned one or does not know this department.
+    Raises KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the coordinator is
+    not the pinned one or does not know this department; DataError soon after, where the table cannot be read.
     """
-    import torch
-
     from commonroot.client.node import FlowerNode
 
-    torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = DepartmentFolder(root)
@@ -67,16 +74,31 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     store = DepartmentStore(root, federation=folder.config.federation, department=folder.config.name, owner=True)
     tell = event_printer(as_json)
     try:
-        session = open_session(folder, roster, store, tell)
-        describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
+        folder.data  # noqa: B018 - said here and now where it is missing
+        learner = LearnerInWaiting(lambda: _loaded(folder), on_failure=stop.set)
+        session = open_session(folder, roster, store, tell, learner=learner)
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
-        node = FlowerNode(
-            folder.config.coordinator,
-            folder.ca,
-            folder.node_key,
-            on_state=lambda state: tell("link", {"state": state}),
-        )
+
+        def linked(state: str) -> None:
+            tell("link", {"state": state})
+            learner.begin()
+
+        node = FlowerNode(folder.config.coordinator, folder.ca, folder.node_key, on_state=linked)
         node.serve(session.handle, stop)
+        if learner.failure is not None:
+            raise learner.failure
     finally:
         store.close()
     tell("down", {})
+
+
+def _loaded(folder: DepartmentFolder) -> Learner:
+    """The learner, its table read once: one that cannot be read is said at the start, and not in a log later."""
+    import torch
+
+    from commonroot.client.checking import describe
+
+    torch.set_num_threads(1)  # departments of one machine must not fight over its cores
+    learner = learner_of(folder)
+    describe(folder.data, folder.root)
+    return learner
