@@ -48,12 +48,31 @@ class Processes:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def pid(self, name: str) -> int:
+        """The process's number; KeyError for one that was never started or was killed here."""
+        return self._running[name].pid
+
+    def ended(self, name: str) -> bool:
+        """Whether a program that was started under this name has ended; it is forgotten then."""
+        if self._running[name].poll() is None:
+            return False
+        del self._running[name]
+        return True
+
+    def runs(self, name: str) -> bool:
+        """Whether a program was started under this name and not yet seen to have ended."""
+        return name in self._running
+
+    def last_words(self, name: str) -> str:
+        """The last line of a program's log."""
+        return "".join((self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:])
+
     def check(self) -> None:
         """Raise ProcessDied for the first program that ended by itself."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                tail = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-                told = f": {tail[0]}" if tail else ""
+                told = self.last_words(name)
+                told = f": {told}" if told else ""
                 raise ProcessDied(f"{name} ended with status {process.returncode}{told} (log: {self._logs / name}.log)")
 
     def stop_all(self, *, patience: float = 15.0) -> None:
