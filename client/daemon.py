@@ -75,7 +75,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     tell = event_printer(as_json)
     try:
         folder.data  # noqa: B018 - said here and now where it is missing
-        learner = LearnerInWaiting(lambda: _loaded(folder), on_failure=stop.set)
+        learner = LearnerInWaiting(lambda: _loaded(folder, tell), on_failure=stop.set)
         session = open_session(folder, roster, store, tell, learner=learner)
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
 
@@ -83,7 +83,15 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
             tell("link", {"state": state})
             learner.begin()
 
-        node = FlowerNode(folder.config.coordinator, folder.ca, folder.node_key, on_state=linked)
+        node = FlowerNode(
+            folder.config.coordinator,
+            folder.ca,
+            folder.node_key,
+            on_state=linked,
+            on_trouble=lambda error: tell("trouble", error.describe()),
+            patience=folder.config.waits.first,
+            give_up=folder.config.waits.give_up,
+        )
         node.serve(session.handle, stop)
         if learner.failure is not None:
             raise learner.failure
@@ -92,7 +100,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     tell("down", {})
 
 
-def _loaded(folder: DepartmentFolder) -> Learner:
+def _loaded(folder: DepartmentFolder, tell: Callable[[str, dict[str, Any]], None]) -> Learner:
     """The learner, its table read once: one that cannot be read is said at the start, and not in a log later."""
     import torch
 
@@ -101,4 +109,5 @@ def _loaded(folder: DepartmentFolder) -> Learner:
     torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     learner = learner_of(folder)
     describe(folder.data, folder.root)
+    tell("loaded", {"department": folder.config.name})
     return learner

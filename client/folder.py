@@ -43,6 +43,19 @@ class GuardConfig(BaseModel):
     tell_choice: bool = True
 
 
+class Waits(BaseModel):
+    """``[waits]``; in seconds.  What a run waits for stands in its charter.
+
+    first    how long a hub may refuse a daemon that starts: one that was killed elsewhere keeps its place for 20 s
+    give_up  how long a request that the hub fails over is repeated before its message is dropped
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: Annotated[float, Field(ge=0)] = 30.0
+    give_up: Annotated[float, Field(gt=0)] = 60.0
+
+
 class DepartmentConfig(BaseModel):
     """``department.toml``.
 
@@ -58,6 +71,7 @@ class DepartmentConfig(BaseModel):
     authority: Hex32
     data: DataConfig | None = None
     guard: GuardConfig = GuardConfig()
+    waits: Waits = Waits()
 
 
 class DepartmentFolder:

@@ -65,6 +65,11 @@ _DATA_TEMPLATE = """
 #[guard]
 #early_exit = false
 #tell_choice = true              # may be counted in an evaluation that asks, with a random answer half the time
+
+# How long the daemon waits where no charter says so, in seconds.
+#[waits]
+#first = 30.0                    # for a hub that refuses it as it starts: one killed elsewhere keeps its place for 20 s
+#give_up = 60.0                  # repeating a request that the hub fails over, before its message is dropped
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, ConfigError
+from commonroot.common.errors import CommonrootError, ConfigError, StorageFull
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
 from commonroot.common.secure_sum.codec import SumCodec
@@ -24,6 +24,7 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
+from commonroot.server.waits import Waits
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +68,11 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                         exchange=exchange,
                         on_event=tell,
                         newest_roster=lambda: folder.roster().digest,
+                        retry=folder.config.waits.retry,
                     ), exchange
 
                 late = LateClosings(journal, driver_of)
+                space = Space(folder.config.waits, stop, tell)
                 while not stop.is_set():
                     latest = _valid_roster(folder)
                     if latest.digest != roster.digest:
@@ -80,6 +83,9 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     if run is not None:
                         try:
                             driver_of(run)[0].drive()
+                            space.found()
+                        except StorageFull as error:
+                            space.wait(error)  # the journal says where to go on
                         except CommonrootError as error:
                             journal.set_run(run.run, "stopped", f"{error} ({error.code})")
                             tell("stopped", error.describe())
@@ -112,6 +118,30 @@ def longest_reply(charter: Charter, roster: Roster) -> int:
     """Bytes of the longest parcel that a department may send under this charter: an upload, or a greeting."""
     upload = SumCodec.of_round(charter, roster, len(roster.departments)).layout.nbytes
     return MAX_HEAD + max(upload, CIPHERTEXT_BYTES * len(roster.departments))
+
+
+class Space:
+    """Waits for a full disk to have room again, as long as ``[waits]`` says and no longer."""
+
+    def __init__(self, waits: Waits, stop: threading.Event, tell: Callable[[str, dict[str, Any]], None]) -> None:
+        self._waits = waits
+        self._stop = stop
+        self._tell = tell
+        self._since: float | None = None
+
+    def found(self) -> None:
+        """Something was written again."""
+        self._since = None
+
+    def wait(self, error: StorageFull) -> None:
+        """A moment, before it is tried again.  Raises the error where it lasted too long."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            self._tell("storage-full", error.describe())
+        if now - self._since >= self._waits.storage:
+            raise error
+        self._stop.wait(self._waits.look)
 
 
 class LateClosings:

@@ -36,6 +36,7 @@ from commonroot.files import (
     write_secret,
 )
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.waits import Waits
 
 ROSTER_DAYS = 366
 
@@ -53,6 +54,11 @@ names = [{names}]
 
 # Where the journal lives: empty for journal.db in this folder, or any SQLAlchemy URL.
 database = ""
+
+# How long to wait where no charter says so, in seconds.
+#[waits]
+#retry = 2.0        # after a second lost round in a row; three times as long after each further one
+#storage = 3600.0   # for space on a full disk, before the coordinator ends
 """
 
 
@@ -66,6 +72,7 @@ class CoordinatorConfig(BaseModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     database: str = ""
+    waits: Waits = Waits()
 
 
 class CoordinatorFolder:

@@ -23,7 +23,7 @@ import numpy as np
 
 from commonroot.common import parcel
 from commonroot.common.charter import Charter
-from commonroot.common.errors import BadShare, CommonrootError, NotEnoughShares, PeerError, Refused
+from commonroot.common.errors import BadShare, CommonrootError, NotEnoughShares, NotEnoughUploads, PeerError, Refused
 from commonroot.common.messages import Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
@@ -114,7 +114,7 @@ class RoundDriver:
         self._on_fault = on_fault
         self._on_progress = on_progress
         #: Who refused to upload never saw this round through, and cannot open it.
-        self._refused: set[int] = set()
+        self._refused: dict[int, str] = {}
         self._on_exhibit = on_exhibit
 
     def drive(
@@ -137,7 +137,7 @@ class RoundDriver:
                     floor=self._charter.cohort.floor,
                 )
                 self._gather(machine, opening, broadcast, trained, account)
-                machine.fix()
+                self._fix(machine)
                 self._journal.fix_round(opening.round, machine.snapshot())
             else:
                 machine = CoordinatorRound.restore(self._roster, self._identity, snapshot)
@@ -180,7 +180,7 @@ class RoundDriver:
             except PeerError as error:
                 self._blame(who, error, reply)
                 if isinstance(error, Refused):
-                    self._refused.add(who)
+                    self._refused[who] = str(error)
                 return False
             uploaded.add(who)
             self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
@@ -194,6 +194,14 @@ class RoundDriver:
             accept=accept,
             on_fault=self._link_fault,
         )
+
+    def _fix(self, machine: CoordinatorRound) -> None:
+        """Settle the survivor set.  Raises NotEnoughUploads, saying which departments refused and with what code."""
+        try:
+            machine.fix()
+        except NotEnoughUploads as error:
+            told = "".join(f"; {self._name(who)!r} {self._refused[who]}" for who in sorted(self._refused))
+            raise NotEnoughUploads(f"{error}{told}") from error
 
     def _confirm(self, machine: CoordinatorRound, account: Account) -> None:
         """Have the survivor set confirmed, in half of the time that there is for an opening."""

@@ -21,7 +21,18 @@ from commonroot.simulations.crash_points import POINTS, Stage
 from commonroot.simulations.mortal import struck
 from commonroot.simulations.network import Crossing, Weather
 from commonroot.simulations.processes import free_port, processes
-from commonroot.simulations.trial import COORDINATOR, Findings, Shape, Trial, audit, heads, plant, undisturbed, versions
+from commonroot.simulations.trial import (
+    COORDINATOR,
+    Findings,
+    Shape,
+    Trial,
+    audit,
+    copied,
+    heads_changed,
+    plant,
+    undisturbed,
+    versions,
+)
 
 #: How long a point may take to be passed, and a run to make its next version after it, in seconds.
 _PASSING: Final = 60.0
@@ -89,7 +100,7 @@ class Outcome:
     strikes: list[Strike]
     findings: Findings
     heads_changed: int
-    finished: bool
+    ended: bool
     seconds: float
     trouble: list[str] = field(default_factory=list)
 
@@ -131,17 +142,17 @@ def scenarios() -> list[Scenario]:
         Scenario("struck in every round", Shape(rounds=_rounds(plain)), tuple(plain), to_the_end=True),
         Scenario(
             "an upload is lost in every round",
-            Shape(departments=4, rounds=len(confirm) + len(lost) + 4, upload=2.5, gather=20),
+            Shape(departments=4, rounds=_rounds([*confirm, *lost]), upload=2.5, gather=20),
             (*confirm, *lost),
             lossy=("dogwood",),
         ),
-        Scenario("departments train first", Shape(rounds=3 * len(ready), ready="on"), tuple(ready)),
+        Scenario("departments train first", Shape(rounds=_rounds(ready), ready="on"), tuple(ready)),
     ]
 
 
 def _rounds(steps: Sequence[Step]) -> int:
     """Rounds enough for a run that goes on while a process is looked for that has just come back."""
-    return 3 * sum(step.settles for step in steps)
+    return 5 * sum(step.settles for step in steps) // 2
 
 
 def _power_cuts() -> list[str]:
@@ -154,62 +165,70 @@ def run_scenario(root: Path, scenario: Scenario, tell: Tell) -> Outcome:
     """Strike at every point of a scenario, and compare with the same run undisturbed."""
     began = time.monotonic()
     federation = plant(root / "struck", scenario.shape, port=free_port())
-    quiet = undisturbed(root / "undisturbed", scenario.shape, federation, [_losing(scenario.lossy)])
-    expected = versions(quiet)
+    copy = copied(federation, root / "undisturbed")
     trouble: list[str] = []
-    with processes(root / "logs") as running:
-        trial = Trial(federation, running, mortal=True)
+    with processes(root / "logs") as running, Trial(federation, running, mortal=True) as trial:
         strikes = _strike_all(trial, scenario, tell, trouble)
-        try:
-            trial.until(partial(_over, trial, scenario), "the end of the run", seconds=2 * _SETTLING)
-        except (RunStopped, ProcessDied) as error:
-            trouble.append(f"{error} ({trial.state()})")
-        finished = trial.state() == "finished"
-    made = versions(federation)
-    wrong = next((v for v, (a, b) in enumerate(zip(made, expected, strict=False)) if a != b), len(made))
+        if scenario.to_the_end:
+            try:
+                trial.until(partial(_over, trial), "the end of the run", seconds=2 * _SETTLING)
+            except (RunStopped, ProcessDied) as error:
+                trouble.append(f"{error} ({trial.state()})")
+        state = trial.state()
+    reached = scenario.shape.rounds if scenario.to_the_end else trial.version()
+    quiet = undisturbed(copy, reached, [_losing(scenario.lossy)])
+    made, expected = versions(federation), versions(quiet)
+    right = next((v for v, (a, b) in enumerate(zip(made, expected, strict=False)) if a != b), len(made))
+    ended = made == expected and (state == "finished" or not scenario.to_the_end)
     for strike in strikes:
-        strike.identical = strike.happened and not strike.why and strike.version + 1 < wrong
-        if scenario.to_the_end and strike.version + 1 >= len(expected):
-            strike.identical = strike.happened and not strike.why and finished and made == expected
-    theirs, ours = heads(quiet), heads(federation)
+        following = strike.version + 1 < right if strike.version + 1 < len(expected) else ended
+        strike.identical = strike.happened and not strike.why and following
     return Outcome(
         scenario.name,
         strikes,
-        audit(federation, scenario.shape.rounds),
-        sum(theirs[name] != ours[name] for name in theirs),
-        finished,
+        audit(federation, reached),
+        len(heads_changed(federation, quiet, reached)),
+        ended,
         time.monotonic() - began,
         trouble,
     )
 
 
-def _over(trial: Trial, scenario: Scenario) -> bool:
+def _over(trial: Trial) -> bool:
     state = trial.state()
     if state.startswith("stopped"):
         raise RunStopped(state)
-    return state == "finished" if scenario.to_the_end else trial.version() >= scenario.shape.rounds
+    return state == "finished"
 
 
 def _strike_all(trial: Trial, scenario: Scenario, tell: Tell, trouble: list[str]) -> list[Strike]:
     strikes: list[Strike] = []
     for at, step in enumerate(scenario.steps):
-        for name in trial.names:
-            trial.order(name, lose=[parcel.MASKED] if name in (*scenario.lossy, *step.lose) else [])
+        _lose(trial, (*scenario.lossy, *step.lose))
         for who, points in step.orders.items():
             trial.order(who, strike=points)
         if at == 0:
             trial.start_all()
-        made = _strike_step(trial, step, trouble)
+        made, version, killed_at = _strike_step(trial, step, trouble)
+        _lose(trial, scenario.lossy)
+        if step.settles:
+            _settle(trial, made, version, killed_at)
         strikes += made
         for strike in made:
             tell(strike)
-    for name in trial.names:
-        trial.order(name, lose=[parcel.MASKED] if name in scenario.lossy else [])
     return strikes
 
 
-def _strike_step(trial: Trial, step: Step, trouble: list[str]) -> list[Strike]:
-    """Wait until each process died of each of its points, starting it again each time."""
+def _lose(trial: Trial, departments: Sequence[str]) -> None:
+    for name in trial.names:
+        trial.order(name, lose=[parcel.MASKED] if name in departments else [])
+
+
+def _strike_step(trial: Trial, step: Step, trouble: list[str]) -> tuple[list[Strike], int, float]:
+    """Wait until each process died of each of its points, starting it again each time.
+
+    Returns the strikes, and for the last one the version that was the newest then and the time.
+    """
     todo = {who: list(points) for who, points in step.orders.items()}
     found: list[Strike] = []
     since = time.monotonic()
@@ -238,9 +257,7 @@ def _strike_step(trial: Trial, step: Step, trouble: list[str]) -> list[Strike]:
                     trial.skip(who, number)
             break
         time.sleep(0.02)
-    if step.settles:
-        _settle(trial, found, version, killed_at)
-    return found
+    return found, version, killed_at
 
 
 def _settle(trial: Trial, found: Iterable[Strike], version: int, killed_at: float) -> None:
@@ -268,7 +285,7 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
     """An outcome for a file."""
     return {
         "scenario": outcome.scenario,
-        "finished": outcome.finished,
+        "ended": outcome.ended,
         "seconds": outcome.seconds,
         "trouble": outcome.trouble,
         "strikes": [

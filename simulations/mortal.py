@@ -1,18 +1,22 @@
 """``python -m commonroot.simulations.mortal ORDERS …``: ``commonroot …``, killed with SIGKILL at a point of its run.
 
 The orders are a JSON file that may change while the process runs: ``strike`` lists points by number, and the first one
-that did not strike yet is where the process dies; ``lose`` lists kinds of replies that never leave a department.  A
-strike is noted in ``ORDERS.struck`` before the signal, so the next process looks for the next point.
+that did not strike yet is where the process dies; ``lose`` lists kinds of replies that never leave a department;
+``ahead`` is how many seconds this process takes the time to be ahead of what it is.  A strike is noted in
+``ORDERS.struck`` before the signal, so the next process looks for the next point.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from commonroot.cli import app
@@ -30,6 +34,7 @@ class Orders:
         self._seen = -1
         self._target = ""
         self._lose: frozenset[str] = frozenset()
+        self._ahead = 0.0
 
     def passing(self, point: Point) -> None:
         """Die here, if this is the point."""
@@ -49,6 +54,12 @@ class Orders:
             self._look()
             return kind in self._lose
 
+    def ahead(self) -> float:
+        """Seconds that the clock is wrong by."""
+        with self._lock:
+            self._look()
+            return self._ahead
+
     def _look(self) -> None:
         try:
             changed = self._path.stat().st_mtime_ns
@@ -59,6 +70,7 @@ class Orders:
         self._seen = changed
         orders = json.loads(self._path.read_bytes())
         self._lose = frozenset(orders.get("lose", ()))
+        self._ahead = float(orders.get("ahead", 0.0))
         self._target = next(iter(orders.get("strike", [])[struck(self._path) :]), "")
 
 
@@ -78,13 +90,29 @@ def _lose_replies(orders: Orders) -> None:
             raise node._Dropped
         sending(self, call, to, message, parcel)
 
-    node.FlowerNode._reply = reply  # type: ignore[method-assign]
+    setattr(node.FlowerNode, "_reply", reply)  # noqa: B010 - the class says otherwise to type checkers
+
+
+def _set_clock(orders: Orders) -> None:
+    """Let this process and Flower in it read a clock that is wrong by what the orders say; time passes as ever."""
+    from flwr.supercore import date
+
+    right = time.time
+
+    class _Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> _Clock:
+            return cls.fromtimestamp(time.time(), tz)
+
+    time.time = lambda: right() + orders.ahead()
+    setattr(date, "datetime", SimpleNamespace(datetime=_Clock, UTC=datetime.UTC))  # noqa: B010 - not to be told
 
 
 def main() -> None:
     """Entry point."""
     path, *arguments = sys.argv[1:]
     orders = Orders(Path(path))
+    _set_clock(orders)
     if arguments[:1] == ["department"]:
         _lose_replies(orders)
         install(DEPARTMENT, orders.passing)

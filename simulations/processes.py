@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from commonroot.common.errors import ProcessDied
 
 
 class Processes:
-    """Programs of one federation, each with its log under ``logs``."""
+    """Programs of one federation, each with its log under ``logs``; ``prefix`` comes before each command line."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, prefix: Sequence[str] = ()) -> None:
         self._logs = logs
+        self._prefix = tuple(prefix)
         logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -26,7 +27,7 @@ class Processes:
         """Start ``commonroot …`` (or another module) under a name; output is appended to ``logs/NAME.log``."""
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*self._prefix, sys.executable, "-m", module, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -90,9 +91,9 @@ class Processes:
 
 
 @contextmanager
-def processes(logs: Path) -> Iterator[Processes]:
+def processes(logs: Path, prefix: Sequence[str] = ()) -> Iterator[Processes]:
     """Programs that never outlive the block."""
-    started = Processes(logs)
+    started = Processes(logs, prefix)
     try:
         yield started
     finally:

@@ -10,17 +10,19 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from commonroot.client.data import DataConfig
+from commonroot.client.folder import DepartmentFolder
 from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import CommonrootError, RunStopped
 from commonroot.common.ledger import Entry, verify
 from commonroot.common.secure_sum.primitives import sha256
+from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Round
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, write_table
@@ -71,7 +73,7 @@ class Shape:
     attempts: int = 50
 
 
-def plant(root: Path, shape: Shape, *, port: int) -> Federation:
+def plant(root: Path, shape: Shape, *, port: int, queued: bool = True) -> Federation:
     """A founded federation under ``root`` whose coordinator listens on ``port`` of this machine, a run queued."""
     names = NAMES[: shape.departments] if shape.departments <= len(NAMES) else numbered(shape.departments)
     sections = {name: _table(root / "tables" / f"{name}.npz", at) for at, name in enumerate(names)}
@@ -87,10 +89,15 @@ def plant(root: Path, shape: Shape, *, port: int) -> Federation:
         attempts=shape.attempts,
     )
     made = found(root, federation="trial", charter_toml=charter, departments=sections, port=port)
-    journal = made.coordinator.journal()
-    journal.queue(made.charter)
-    journal.close()
+    if queued:
+        queue(made)
     return made
+
+
+def queue(federation: Federation) -> None:
+    """Ask for a run of the federation's charter."""
+    with books(federation) as journal:
+        journal.queue(federation.charter)
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -115,7 +122,18 @@ class Trial:
         self.federation = federation
         self.processes = processes
         self._mortal = mortal
-        self._orders: dict[str, dict[str, list[str]]] = {}
+        self._orders: dict[str, dict[str, Any]] = {}
+        self._journal = federation.coordinator.journal()
+
+    def close(self) -> None:
+        """Let go of the journal, which is read while the coordinator writes it."""
+        self._journal.close()
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,18 +159,32 @@ class Trial:
         """Where the coordinator or a department keeps everything."""
         return self.federation.coordinator.root if name == COORDINATOR else self.federation.departments[name].root
 
+    def moved(self, name: str, folder: Path) -> None:
+        """From now on this is the folder of the coordinator or of a department, which is down."""
+        if name == COORDINATOR:
+            self._journal.close()
+            self.federation = replace(self.federation, coordinator=CoordinatorFolder(folder))
+            self._journal = self.federation.coordinator.journal()
+        else:
+            departments = self.federation.departments | {name: DepartmentFolder(folder)}
+            self.federation = replace(self.federation, departments=departments)
+
     def orders_of(self, name: str) -> Path:
         """The file of orders for one process, outside its folder."""
         folder = self.federation.root / "orders"
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.json"
 
-    def order(self, name: str, *, strike: Sequence[str] = (), lose: Sequence[str] | None = None) -> None:
-        """Add points to strike at, in this order, or say which kinds of replies are lost from now on."""
+    def order(
+        self, name: str, *, strike: Sequence[str] = (), lose: Sequence[str] | None = None, ahead: float | None = None
+    ) -> None:
+        """Add points to strike at, in this order; say which kinds of replies are lost and how wrong the clock is."""
         orders = self._orders.setdefault(name, {"strike": [], "lose": []})
         orders["strike"].extend(strike)
         if lose is not None:
             orders["lose"] = list(lose)
+        if ahead is not None:
+            orders["ahead"] = ahead
         path = self.orders_of(name)
         new = path.with_suffix(".new")
         new.write_text(json.dumps(orders))
@@ -181,17 +213,16 @@ class Trial:
 
     def state(self) -> str:
         """The run's state in the journal, with its reason."""
-        with books(self.federation) as journal:
-            run = journal.runs()[0]
+        run = self._journal.runs()[0]
         return f"{run.state}: {run.reason}" if run.reason else run.state
 
     def version(self) -> int:
         """The newest version of the backbone, -1 before the first."""
-        with books(self.federation) as journal:
-            return len(journal.versions(1)) - 1
+        found = self._journal.versions(1, newest=1)
+        return found[0].version if found else -1
 
 
-class books:  # noqa: N801 - used like a function
+class books:
     """A federation's journal, closed after the block."""
 
     def __init__(self, federation: Federation) -> None:
@@ -246,23 +277,27 @@ def _hash(head: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return sha256(*(name.encode() + np.ascontiguousarray(head[name]).tobytes() for name in sorted(head))).hex()
 
 
-def undisturbed(root: Path, shape: Shape, federation: Federation, weather: Iterable[Weather] = ()) -> Federation:
-    """The same folders' run in this process, with a network that does no more than ``weather``; without the closing.
+def copied(federation: Federation, root: Path) -> Path:
+    """A copy of a federation's folders, for a run that is to be compared; taken before its first process starts."""
+    shutil.copytree(federation.root, root)
+    return root
 
-    It is copied before the federation's first process starts, so everything but keys and masks is the same.
+
+def undisturbed(root: Path, version: int, weather: Iterable[Weather] = ()) -> Federation:
+    """The run of copied folders in this process up to a version, over a network that does no more than ``weather``.
+
+    Everything but keys and masks is as in the copied federation.  Raises RunStopped where that version is not made.
     """
     import torch
-
-    shutil.copytree(federation.root, root, dirs_exist_ok=True)
-    copy = reopen(root)
 
     class _Enough(Exception):
         pass
 
-    def listen(kind: str, _facts: dict[str, Any]) -> None:
-        if kind == "closing":
+    def listen(kind: str, facts: dict[str, Any]) -> None:
+        if kind == "closing" or (kind == "closed" and facts["version"] >= version):
             raise _Enough
 
+    copy = reopen(root)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as daemons do: sums of floats depend on it
     at_work = SimulatedFederation(copy, MemoryNetwork(weather=weather))
@@ -275,9 +310,20 @@ def undisturbed(root: Path, shape: Shape, federation: Federation, weather: Itera
         at_work.close()
         torch.set_num_threads(threads)
     made = len(versions(copy)) - 1
-    if made != shape.rounds:
-        raise RunStopped(f"the undisturbed run made {made} of {shape.rounds} versions")
+    if made != version:
+        raise RunStopped(f"the undisturbed run made {made} of {version} versions")
     return copy
+
+
+def heads_changed(ours: Federation, theirs: Federation, version: int) -> list[str]:
+    """Departments whose heads differ in two federations, up to those that a version was made with."""
+    here, there = heads(ours), heads(theirs)
+    changed = []
+    for name, kept in here.items():
+        common = {v for v in kept.keys() & there[name].keys() if v < version}
+        if version - 1 not in common or any(kept[v] != there[name][v] for v in common):
+            changed.append(name)
+    return changed
 
 
 @dataclass(frozen=True, slots=True)
