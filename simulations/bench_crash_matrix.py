@@ -34,7 +34,7 @@ from commonroot.simulations.trial import (
     versions,
 )
 
-#: How long a point may take to be passed, and a run to make its next version after it, in seconds.
+#: How long a point may take to be passed while no version is made, and a run to make its next version after it, in seconds.
 _PASSING: Final = 60.0
 _SETTLING: Final = 90.0
 
@@ -233,7 +233,10 @@ def _strike_step(trial: Trial, step: Step, trouble: list[str]) -> tuple[list[Str
     found: list[Strike] = []
     since = time.monotonic()
     killed_at, version = since, trial.version()
+    newest = version
     while any(todo.values()):
+        if trial.version() > newest:  # points after the last round are passed once the rounds before are over
+            newest, since = trial.version(), time.monotonic()
         for who in (COORDINATOR, *trial.names):
             if not trial.processes.ended(who):
                 continue
