@@ -131,7 +131,7 @@ class FlowerNode:
                     try:
                         self._attend(call, node_id, session, handle, stop)
                     except _Rejected:
-                        _log.warning("the hub lost this node; joining again")
+                        _log.warning("joining the hub again")
             except _Stopped:
                 self._say(LEFT)
 
@@ -202,7 +202,9 @@ class FlowerNode:
         try:
             while not rejected.is_set():
                 asked = time.monotonic()
-                answer = call(call.client.PullMessages, question)
+                # The hub hands a message out once, and its answer may have been lost with the line: as a node that
+                # joins anew we are asked again, and answer alike.
+                answer = call(call.client.PullMessages, question, once=True)
                 now = time.monotonic()
                 if answer.messages_list:
                     with self._busy:
@@ -353,11 +355,11 @@ class _Caller:
         self._stop = stop
         self._say = say
 
-    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False) -> _A:
-        """One request.
+    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False, once: bool = False) -> _A:
+        """One request; with ``once`` it is not repeated where the hub may have answered it.
 
-        Raises  _Stopped; _Rejected: the hub refuses this node; _Dropped: it refuses this request;
-                WrongAuthority: only if ``first``
+        Raises  _Stopped; _Rejected: the hub refuses this node, or with ``once``, its answer was lost;
+                _Dropped: it refuses this request; WrongAuthority: only if ``first``
         """
         pause = 0.1
         broken_since: float | None = None
@@ -374,6 +376,8 @@ class _Caller:
                 if first and failed_tls is not None:
                     raise WrongAuthority(f"the coordinator's certificate: {failed_tls}") from error
                 self._say(UNREACHABLE)
+                if once and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise _Rejected from error
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
                 if status == httpx.codes.UNAUTHORIZED or (request.__class__ is ActivateNodeRequest and status < 500):
