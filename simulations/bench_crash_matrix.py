@@ -34,7 +34,7 @@ from commonroot.simulations.trial import (
     versions,
 )
 
-#: How long a point may take to be passed while no version is made, and a run to make its next version after it, in seconds.
+#: In seconds: how long a point may take to be passed while no version is made, and the next version after it.
 _PASSING: Final = 60.0
 _SETTLING: Final = 90.0
 

@@ -37,7 +37,7 @@ WAITS = [
     ("coordinator", "for a department that the hub does not see any more", "timing", "absence"),
     ("coordinator", "for departments to take over the final backbone", "timing", "closing"),
     ("coordinator", "rounds in a row that may come to nothing", "timing", "attempts"),
-    ("coordinator", "after the second lost round in a row, three times as long after each further", "coordinator", "retry"),
+    ("coordinator", "after a second lost round in a row, thrice as long after each further", "coordinator", "retry"),
     ("coordinator", "for room on a full disk", "coordinator", "storage"),
     ("coordinator", "between two looks at a full disk", "coordinator", "look"),
     ("coordinator", "between two looks at who is there, while something is asked", "server.exchange", "_LOOK"),
