@@ -34,7 +34,7 @@ from commonroot.simulations.usage import usage_of
 
 _SEED: Final = 6
 #: Rounds from one kill to the next, at least and at most.
-_GAP: Final = (8, 28)
+_GAP: Final = (4, 20)
 #: How long a run may make no version, in seconds.
 _STUCK: Final = 240.0
 #: Seconds between two looks at the processes' memory.
