@@ -101,6 +101,8 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     else:
                         try:
                             late.look()
+                        except StorageFull as error:
+                            space.wait(error)
                         except (CommonrootError, Stopped):
                             raise
                         except Exception as error:

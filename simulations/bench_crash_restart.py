@@ -45,7 +45,7 @@ def run(root: Path, console: Console) -> list[Row]:
             log = root / "logs" / "ash.log"
             lines = log.read_text().splitlines() if log.exists() else []
             told = [json.loads(line) for line in lines if line.startswith("{")]
-            return sum(one["event"] == "link" and one["state"] == "joined" for one in told)
+            return sum(one.get("event") == "link" and one.get("state") == "joined" for one in told)
 
         trial.start_all()
         _until(lambda: listens() and joined() > 0)

@@ -67,7 +67,7 @@ def _loaded(root: Path, trial: Trial) -> bool:
     for name in trial.names:
         lines = (root / "logs" / f"{name}.log").read_text().splitlines()
         told = [json.loads(line) for line in lines if line.startswith("{")]
-        if not any(one["event"] == "loaded" for one in told):
+        if not any(one.get("event") == "loaded" for one in told):
             return False
     return True
 
