@@ -82,10 +82,11 @@ typing:
 	@for entry in commonroot/*.py commonroot/py.typed $(ROOMS); do \
 	  ln -sfn "../../$$entry" ".typing/commonroot/$${entry##*/}"; done
 
-docs: $(STAMP) ## write what is made from the code: docs/errors.md, parts of docs/protocol.md and docs/threats.md
+docs: $(STAMP) ## write what is made from the code: docs/errors.md, parts of docs/protocol.md, threats.md, crashes.md
 	"$(BIN)/python" tests/test_errors.py
 	"$(BIN)/python" tests/protocol_page.py
 	"$(BIN)/python" tests/proofs/threats.py
+	"$(BIN)/python" tests/crashes_page.py
 
 clean: ## what was built and cached; the virtual environment too
 	rm -rf build dist *.egg-info .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis "$(VENV)"

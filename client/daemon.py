@@ -1,7 +1,13 @@
-"""``department up``: the resident node, the session and the learner in one process, until told to stop."""
+"""``department up``: the resident node, the session and the learner in one process, until told to stop.
+
+The node comes first and the learner after it (``learner_in_waiting``): a daemon that was killed is back on the hub
+before its libraries are loaded and its table is read.  Rosters follow each other (``enrol_follow``), each with a session
+and a node of its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -11,24 +17,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from commonroot.client.checking import describe
 from commonroot.client.consent import Desk
 from commonroot.client.enrol_follow import WAITING, Membership
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.learner import DepartmentLearner
+from commonroot.client.learner_in_waiting import LearnerInWaiting
 from commonroot.client.policy import read_policy
 from commonroot.client.retention import prune
-from commonroot.client.session import Session
+from commonroot.client.session import Learner, Session
 from commonroot.client.standing import carry_out, require_to_stay, watch
-from commonroot.client.store import LEAVING, LEFT, DepartmentStore
+from commonroot.client.store import LEAVING, DepartmentStore
 from commonroot.client.traffic import Traffic
 from commonroot.common import parcel
 from commonroot.common.errors import ConfigError, Unreachable
 from commonroot.common.roster import Roster
-from commonroot.console import event_printer, stop_on_signals
+from commonroot.console import stop_on_signals
+from commonroot.logs import LogOptions, Tell, telling
 
-#: Told of what happens, by a word and its facts.
-Tell = Callable[[str, dict[str, Any]], None]
 #: How long a leaving daemon waits to be asked for its good-bye, in seconds.
 _GOODBYE = 20.0
 
@@ -37,29 +41,36 @@ def open_session(
     folder: DepartmentFolder,
     roster: Roster,
     store: DepartmentStore,
-    on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+    on_event: Tell = lambda kind, facts: None,
     random: Callable[[int], bytes] = os.urandom,
+    learner: Learner | None = None,
 ) -> Session:
     """The session of a folder: what the daemon runs behind a Flower node and a simulation runs in memory."""
-    secret = folder.secret()
     return Session(
         roster=roster,
         identity=folder.identity(),
-        secret=secret,
+        secret=folder.secret(),
         store=store,
-        learner=DepartmentLearner(
-            folder.root,
-            folder.config.name,
-            folder.data,
-            secret,
-            leaves=folder.config.guard.early_exit,
-            tells=folder.config.guard.tell_choice,
-        ),
+        learner=learner or learner_of(folder),
         approved=folder.approved,
         random=random,
         on_event=on_event,
         consider=Desk(folder, store, roster, on_event).consider,
         closed_now=lambda: _outside_hours(folder.root),
+    )
+
+
+def learner_of(folder: DepartmentFolder) -> Learner:
+    """The learner of a folder: its rows, its head, its models."""
+    from commonroot.client.learner_in_waiting import LearnerInWaiting
+
+    return DepartmentLearner(
+        folder.root,
+        folder.config.name,
+        folder.data,
+        folder.secret(),
+        leaves=folder.config.guard.early_exit,
+        tells=folder.config.guard.tell_choice,
     )
 
 
@@ -69,41 +80,61 @@ def _outside_hours(root: Path) -> bool:
     return stored is not None and not stored.policy.open_at(time.time())
 
 
-def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
-    """Serve until stopped by a signal (or ``stop``), under one roster after another (``enrol_follow``).
+def serve(
+    root: Path,
+    *,
+    as_json: bool = False,
+    log: LogOptions | None = None,
+    view: bool = False,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until stopped by a signal (or ``stop``), under one roster after another.
 
-    Raises DataError, KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the
-    coordinator is not the pinned one or does not know this department.
+    Parameters  as_json: short for ``log=LogOptions("json")``; view: show a picture of what goes on instead of lines
+    Raises      KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the coordinator
+                is not the pinned one or does not know this department; HasLeft; DataError soon after, where the table
+                cannot be read
     """
-    import torch
-
-    torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = DepartmentFolder(root)
-    tell = event_printer(as_json)
-    membership = Membership(root, tell, stop)
-    roster = _first_roster(folder, membership, stop)
-    if roster is None:
-        tell("down", {})
-        return
-    followed = False
-    with membership:
-        while True:
-            gone = _serve_epoch(folder, roster, tell, membership, stop, patient=followed)
-            if gone or stop.is_set():
-                break
-            if membership.join_offered():
+    folder.data  # noqa: B018 - said here and now where it is missing
+    with ExitStack() as undo:
+        terminal = _terminal(folder, undo) if view else None
+        tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
+        membership = Membership(root, tell, stop)
+
+        def end() -> None:
+            stop.set()
+            membership.over.set()
+
+        learner = LearnerInWaiting(lambda: _loaded(folder, tell), on_failure=end)
+        roster = _first_roster(folder, membership, stop)
+        followed = False
+        undo.enter_context(membership)
+        while roster is not None and not stop.is_set():
+            _serve_epoch(folder, roster, learner, tell, membership, end, patient=followed)
+            if learner.failure is not None:
+                raise learner.failure
+            if not stop.is_set() and membership.join_offered():
                 folder, followed = DepartmentFolder(root), True
                 roster = folder.roster()
-    tell("down", {})
+        tell("down", {})
 
 
 def _serve_epoch(
-    folder: DepartmentFolder, roster: Roster, tell: Tell, membership: Membership, stop: threading.Event, *, patient: bool
-) -> bool:
-    """Serve under one roster, until ``membership.over``; True once this department has left for good.
+    folder: DepartmentFolder,
+    roster: Roster,
+    learner: LearnerInWaiting,
+    tell: Tell,
+    membership: Membership,
+    end: Callable[[], None],
+    *,
+    patient: bool,
+) -> None:
+    """Serve under one roster, until ``membership.over``.
 
+    end      ends the daemon, once this department has left for good
     patient  nobody is watching: wait for a hub that does not let this node in yet
     """
     from commonroot.client.node import FlowerNode
@@ -113,9 +144,9 @@ def _serve_epoch(
         if kind == "refused" and facts.get("request") in (parcel.GREET, parcel.INTRODUCE):
             membership.nudge()
 
-    def end() -> None:
-        stop.set()
-        membership.over.set()
+    def linked(state: str) -> None:
+        tell("link", {"state": state})
+        learner.begin()
 
     config = folder.config
     store = DepartmentStore(folder.root, federation=config.federation, department=config.name, owner=True)
@@ -127,9 +158,8 @@ def _serve_epoch(
         let_go = prune(folder.root, config.retention, store.chosen(), dry_run=False, owner=True)
         if let_go["paths"]:
             tell("pruned", {"paths": len(let_go["paths"]), "bytes": let_go["bytes"]})
-        session = open_session(folder, roster, store, listen)
+        session = open_session(folder, roster, store, listen, learner=learner)
         if not patient:
-            describe(folder.data, folder.root)  # a table that cannot be read is said here and now, not in a log later
             tell("up", {"department": config.name, "coordinator": config.coordinator})
         traffic, over = Traffic(store), threading.Event()
         undo.callback(traffic.flush)
@@ -141,14 +171,35 @@ def _serve_epoch(
             config.coordinator,
             folder.ca,
             folder.node_key,
-            on_state=lambda state: tell("link", {"state": state}),
+            on_state=linked,
+            on_trouble=lambda error: tell("trouble", error.describe()),
             on_sent=traffic.count,
-            **({"patience": math.inf} if patient else {}),
+            patience=math.inf if patient else config.waits.first,
+            give_up=config.waits.give_up,
         )
         node.serve(session.handle, membership.over)
         if store.standing() == LEAVING:
             carry_out(folder, store, wait=_GOODBYE, on_event=tell)
-        return store.standing() == LEFT
+
+
+def _loaded(folder: DepartmentFolder, tell: Tell) -> Learner:
+    """The learner, its table read once: one that cannot be read is said at the start, and not in a log later."""
+    import torch
+
+    
+    torch.set_num_threads(1)  # departments of one machine must not fight over its cores
+    learner = learner_of(folder)
+    describe(folder.data, folder.root)
+    tell("loaded", {"department": folder.config.name})
+    return learner
+
+
+def _terminal(folder: DepartmentFolder, undo: ExitStack) -> logging.Handler:
+    from commonroot.client.terminal import Terminal
+
+    store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
+    undo.callback(store.close)
+    return undo.enter_context(Terminal(folder, store))
 
 
 def _first_roster(folder: DepartmentFolder, membership: Membership, stop: threading.Event) -> Roster | None:

@@ -62,6 +62,19 @@ class RosterConfig(BaseModel):
     every: Annotated[float, Field(ge=1, le=86_400)] = 30.0
 
 
+class Waits(BaseModel):
+    """``[waits]``; in seconds.  What a run waits for stands in its charter.
+
+    first    how long a hub may refuse a daemon that starts: one that was killed elsewhere keeps its place for 20 s
+    give_up  how long a request that the hub fails over is repeated before its message is dropped
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: Annotated[float, Field(ge=0)] = 30.0
+    give_up: Annotated[float, Field(gt=0)] = 60.0
+
+
 class DepartmentConfig(BaseModel):
     """``department.toml``.
 
@@ -79,6 +92,7 @@ class DepartmentConfig(BaseModel):
     guard: GuardConfig = GuardConfig()
     retention: RetentionConfig = RetentionConfig()
     roster: RosterConfig = RosterConfig()
+    waits: Waits = Waits()
 
 
 class DepartmentFolder:

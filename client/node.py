@@ -63,8 +63,6 @@ _HELD: Final = 0.5
 #: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
 _SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
 _REQUEST_TIMEOUT: Final = 30.0
-#: How long a request that the hub answers with 5xx is repeated before the message is given up, in seconds.
-_GIVE_UP: Final = 60.0
 
 JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
 
@@ -85,9 +83,12 @@ class FlowerNode:
     """One department on the federation's hub.
 
     ``address`` is ``host:port``, the host being one that the server certificate names.  ``on_state`` hears "joined",
-    "unreachable", "refused" and "left" whenever that changes; ``on_sent`` kind and size in bytes of a request before it
+    "unreachable", "refused" and "left" whenever that changes, and ``on_trouble`` why the hub refuses a node that it
+    took before, where that is known: the clock was set; ``on_sent`` kind and size in bytes of a request before it
     leaves, from more than one thread.  ``patience`` is how many seconds a first connection may
     be refused before :class:`NodeRefused` is raised: a node that was killed elsewhere keeps its place for 20 s.
+    ``give_up`` is how many seconds a request is repeated that the hub answers with 5xx, or an announced object waited
+    for, before its message is dropped.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class FlowerNode:
         *,
         on_state: Callable[[str], None] | None = None,
         on_sent: Callable[[str, int], None] | None = None,
+        on_trouble: Callable[[CommonrootError], None] | None = None,
         patience: float = 30.0,
+        give_up: float = 60.0,
     ) -> None:
         self._address = address
         self._key_path = node_private_key_path
@@ -107,7 +110,9 @@ class FlowerNode:
         self._tls = trusting(ca_path)
         self._on_state = on_state
         self._on_sent = on_sent
+        self._on_trouble = on_trouble
         self._patience = patience
+        self._give_up = give_up
         self._state = ""
         self._known = False  # whether this hub has ever taken us
         self._busy = threading.Lock()
@@ -122,14 +127,14 @@ class FlowerNode:
         """
         quiet()
         with open_session(self._key_path) as session, self._client() as client:
-            call = _Caller(client, stop, self._say)
+            call = _Caller(client, stop, self._say, self._give_up)
             try:
                 while True:
                     node_id = self._join(call, session, stop)
                     try:
                         self._attend(call, node_id, session, handle, stop)
                     except _Rejected:
-                        _log.warning("the hub lost this node; joining again")
+                        _log.warning("joining the hub again")
             except _Stopped:
                 self._say(LEFT)
 
@@ -152,8 +157,12 @@ class FlowerNode:
                 self._say(JOINED)
                 return node_id
             except _Rejected as refusal:
+                again = self._state == REFUSED
                 self._say(REFUSED)
-                if not self._known:
+                if self._known:
+                    if not again:
+                        self._tell_clock(refusal)
+                else:
                     _check_clock(refusal)
                     if time.monotonic() > deadline:
                         raise NodeRefused(
@@ -162,6 +171,15 @@ class FlowerNode:
             if stop.wait(pause):
                 raise _Stopped
             pause = min(1.5 * pause, 3.0)
+
+    def _tell_clock(self, refusal: _Rejected) -> None:
+        """Say it once where a clock was set while we ran: the hub takes us again when it is right."""
+        try:
+            _check_clock(refusal)
+        except ClockSkew as skew:
+            _log.warning("%s (%s): %s", skew, skew.code, skew.advice)
+            if self._on_trouble is not None:
+                self._on_trouble(skew)
 
     def _leave(self, call: _Caller, node_id: int) -> bool:
         """Sign off.  False: the hub did not answer, and will notice by itself after 20 s."""
@@ -187,7 +205,9 @@ class FlowerNode:
         try:
             while not rejected.is_set():
                 asked = time.monotonic()
-                answer = call(call.client.PullMessages, question)
+                # The hub hands a message out once, and its answer may have been lost with the line: as a node that
+                # joins anew we are asked again, and answer alike.
+                answer = call(call.client.PullMessages, question, once=True)
                 now = time.monotonic()
                 if answer.messages_list:
                     with self._busy:
@@ -334,16 +354,19 @@ class FlowerNode:
 class _Caller:
     """Requests to the hub that outlast its absence: connection errors and 5xx are tried again until we are stopped."""
 
-    def __init__(self, client: FleetHttpClient, stop: threading.Event, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: FleetHttpClient, stop: threading.Event, say: Callable[[str], None], give_up: float
+    ) -> None:
         self.client = client
+        self.give_up = give_up
         self._stop = stop
         self._say = say
 
-    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False) -> _A:
-        """One request.
+    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False, once: bool = False) -> _A:
+        """One request; with ``once`` it is not repeated where the hub may have answered it.
 
-        Raises  _Stopped; _Rejected: the hub refuses this node; _Dropped: it refuses this request;
-                WrongAuthority: only if ``first``
+        Raises  _Stopped; _Rejected: the hub refuses this node, or with ``once``, its answer was lost;
+                _Dropped: it refuses this request; WrongAuthority: only if ``first``
         """
         pause = 0.1
         broken_since: float | None = None
@@ -360,6 +383,8 @@ class _Caller:
                 if first and failed_tls is not None:
                     raise WrongAuthority(f"the coordinator's certificate: {failed_tls}") from error
                 self._say(UNREACHABLE)
+                if once and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise _Rejected from error
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
                 if status == httpx.codes.UNAUTHORIZED or (request.__class__ is ActivateNodeRequest and status < 500):
@@ -368,7 +393,7 @@ class _Caller:
                     raise _Dropped from error
                 # The hub fails over this request and not over others: perhaps it belongs to a run it has lost.
                 broken_since = broken_since or time.monotonic()
-                if time.monotonic() - broken_since > _GIVE_UP and request.__class__ is not PullMessagesRequest:
+                if time.monotonic() - broken_since > self.give_up and request.__class__ is not PullMessagesRequest:
                     raise _Dropped from error
             except ValueError as error:  # an answer that is no protobuf: something else sits at this address
                 _log.debug("an answer that is none of Flower's: %s", type(error).__name__)
@@ -377,14 +402,16 @@ class _Caller:
             pause = min(2 * pause, 3.0)
 
     def fetch(self, request: PullObjectRequest) -> bytes:
-        """One object, waiting while its upload goes on."""
-        pause = 0.02
+        """One object, waiting while its upload goes on.  Raises _Dropped where it does not come for a long time."""
+        pause, deadline = 0.02, time.monotonic() + self.give_up
         while True:
             answer = self(self.client.PullObject, request)
             if not answer.object_found:
                 raise _Dropped
             if answer.object_available:
                 return answer.object_content
+            if time.monotonic() > deadline:
+                raise _Dropped
             if self._stop.wait(pause):
                 raise _Stopped
             pause = min(2 * pause, 0.25)

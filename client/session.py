@@ -570,8 +570,8 @@ class Session:
                 },
                 statement=statement,
             )
-        except CommonrootError:
-            _log.exception("the refusal could not be recorded")
+        except CommonrootError as failure:
+            _log.error("the refusal could not be recorded: %s (%s)", failure, failure.code)
 
     def _keep_lie(self, request: Parcel, code: str) -> bool:
         """Keep a refused request if the coordinator signed it and it is no mere repeat of one that was accepted."""

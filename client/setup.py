@@ -85,6 +85,10 @@ _DATA_TEMPLATE = """
 #[roster]
 #follow = true
 #every = 30                      # seconds between two looks
+# How long the daemon waits where no charter says so, in seconds.
+#[waits]
+#first = 30.0                    # for a hub that refuses it as it starts: one killed elsewhere keeps its place for 20 s
+#give_up = 60.0                  # repeating a request that the hub fails over, before its message is dropped
 """
 
 

@@ -63,6 +63,18 @@ def atomic_write(path: Path, *parts: bytes | bytearray | memoryview, mode: int =
         sync_folder(path.parent)
 
 
+def owner_of(folder: Path) -> int | None:
+    """The process that holds a folder as its daemon; None where there is none, or the system does not tell."""
+    try:
+        number = str((folder / "daemon.lock").stat().st_ino)
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    # By the file's number alone: some file systems give the kernel's table another device than they tell us.
+    found = [words for line in locks if (words := line.split())[1] == "FLOCK" and words[5].split(":")[-1] == number]
+    return int(found[0][4]) if found else None
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

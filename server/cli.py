@@ -231,6 +231,8 @@ def status(folder: Folder, json: Json = False) -> None:
                 loss = r["report"].get("held_out")
                 told = f"loss {loss:.3f}" if loss is not None else r["reason"]
                 say(f"  round {r['round']:<5} {r['state']:<7} {told}")
+        for line in facts["trouble"]:
+            say(f"trouble  {line}")
         for fault in facts["faults"][-5:]:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
 

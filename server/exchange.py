@@ -84,40 +84,42 @@ class Exchange:
         deliveries = dict.fromkeys(parcels, 0)
         next_look = began
         enough = not waiting
-        while waiting and not enough:
-            self._check_stop()
-            now = self._clock()
-            if now >= deadline:
-                break
-            if now >= next_look:
-                next_look = now + _LOOK
-                present = self.present()
-                for who in sorted(waiting):
-                    if who in present:
-                        last_seen[who] = now
-                        asked = who in tickets.values()
-                        if deliveries[who] < _DELIVERIES and (not asked or incarnation[who] != present[who]):
-                            self._forget(tickets, who)
-                            incarnation[who] = present[who]
-                            tickets[self._links.send(self._node_keys[who], parcels[who])] = who
-                            deliveries[who] += 1
-                waiting = {who for who in waiting if now - last_seen[who] <= self._absence}
-                for who in [w for w in tickets.values() if w not in waiting]:
-                    self._forget(tickets, who)
-            patience = min(deadline, next_look) - now
-            for ticket, reply in self._links.collect(list(tickets), max(0.0, patience)):
-                who = tickets.pop(ticket)
-                if isinstance(reply, Fault):
-                    if on_fault is not None:
-                        on_fault(who, reply.reason)
-                    if deliveries[who] >= _DELIVERIES:
-                        waiting.discard(who)
-                    continue
-                waiting.discard(who)
-                answered.add(who)
-                enough = accept(who, reply) or enough
-                del reply  # it may be large, and the next one is fetched before this name is used again
-        self._links.forget(list(tickets))
+        try:
+            while waiting and not enough:
+                self._check_stop()
+                now = self._clock()
+                if now >= deadline:
+                    break
+                if now >= next_look:
+                    next_look = now + _LOOK
+                    present = self.present()
+                    for who in sorted(waiting):
+                        if who in present:
+                            last_seen[who] = now
+                            asked = who in tickets.values()
+                            if deliveries[who] < _DELIVERIES and (not asked or incarnation[who] != present[who]):
+                                self._forget(tickets, who)
+                                incarnation[who] = present[who]
+                                tickets[self._links.send(self._node_keys[who], parcels[who])] = who
+                                deliveries[who] += 1
+                    waiting = {who for who in waiting if now - last_seen[who] <= self._absence}
+                    for who in [w for w in tickets.values() if w not in waiting]:
+                        self._forget(tickets, who)
+                patience = min(deadline, next_look) - now
+                for ticket, reply in self._links.collect(list(tickets), max(0.0, patience)):
+                    who = tickets.pop(ticket)
+                    if isinstance(reply, Fault):
+                        if on_fault is not None:
+                            on_fault(who, reply.reason)
+                        if deliveries[who] >= _DELIVERIES:
+                            waiting.discard(who)
+                        continue
+                    waiting.discard(who)
+                    answered.add(who)
+                    enough = accept(who, reply) or enough
+                    del reply  # it may be large, and the next one is fetched before this name is used again
+        finally:  # also where a full disk or a stop ends it: replies in flight may be large
+            self._links.forget(list(tickets))
         return set(parcels) - answered
 
     def _forget(self, tickets: dict[str, int], who: int) -> None:

@@ -44,6 +44,7 @@ from commonroot.files import (
 )
 from commonroot.server import keeping
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.waits import Waits
 
 ROSTER_DAYS = 366
 
@@ -72,7 +73,7 @@ class CoordinatorConfig(BaseModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     database: Annotated[str, Field(repr=False)] = ""
-    waits: keeping.WaitsConfig = keeping.WaitsConfig()
+    waits: Waits = Waits()
     retention: keeping.RetentionConfig = keeping.RetentionConfig()
 
 

@@ -266,13 +266,19 @@ class Journal:
             audit.append(db, "round-lost", {"round": number})
         self._forget_snapshots()
 
-    def rounds(self, run: int | None = None) -> list[Round]:
-        """Rounds in order, of one run or of all."""
-        query = sa.select(tables.rounds).order_by(tables.rounds.c.round)
+    def rounds(self, run: int | None = None, *states: RoundState, newest: int | None = None) -> list[Round]:
+        """Rounds in order, of one run or of all.
+
+        Parameters  states: only rounds in these; newest: only as many, counted from the end.  A run of a year has very
+        many rounds, so whoever asks in every round says which ones it needs.
+        """
+        query = sa.select(tables.rounds).order_by(tables.rounds.c.round.desc()).limit(newest)
         if run is not None:
             query = query.where(tables.rounds.c.run == run)
+        if states:
+            query = query.where(tables.rounds.c.state.in_(states))
         with self.database.reading() as db:
-            rows = db.execute(query).all()
+            rows = db.execute(query).all()[::-1]
         return [
             Round(
                 r.round,
@@ -318,11 +324,12 @@ class Journal:
             told: dict[str, Fact] = {"run": version.run, "version": version.version, "backbone": version.digest.hex()}
             audit.append(db, "version", told)
 
-    def versions(self, run: int) -> list[Version]:
-        """Versions of a run's backbone, oldest first."""
-        query = sa.select(tables.versions).where(tables.versions.c.run == run).order_by(tables.versions.c.version)
+    def versions(self, run: int, *, newest: int | None = None) -> list[Version]:
+        """Versions of a run's backbone, oldest first; only the ``newest`` so many where that is given."""
+        query = sa.select(tables.versions).where(tables.versions.c.run == run)
+        query = query.order_by(tables.versions.c.version.desc()).limit(newest)
         with self.database.reading() as db:
-            rows = db.execute(query).all()
+            rows = db.execute(query).all()[::-1]
         return [Version(r.run, r.version, r.file, r.digest, r.bounds, r.at) for r in rows]
 
     # -- the beginning of an epoch -------------------------------------------------------------------------------

@@ -21,9 +21,11 @@ TEMPLATE: Final = """\
 # "env:NAME", the environment variable that holds the URL, for a password that should stand in no file.
 database = ""
 
-# How long, in seconds, a database that went away is waited for before the coordinator stops; its runs go on from there.
+# How long to wait where no charter says so, in seconds; a coordinator that stops goes on from there when it is started.
 #[waits]
-#database = 30
+#retry = 2.0           # after a second lost round in a row; three times as long after each further one
+#storage = 3600.0      # for space on a full disk, before the coordinator ends
+#database = 30.0       # for a database that went away
 
 # What is let go of by itself while no run is going on; 0 keeps it for ever. Never what is needed to go on or to prove.
 #[retention]
@@ -36,15 +38,6 @@ database = ""
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WaitsConfig(_Section):
-    """``[waits]``, in seconds.
-
-    database  a database that went away in the middle of a run
-    """
-
-    database: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = PATIENCE
 
 
 class RetentionConfig(_Section):

@@ -29,6 +29,7 @@ from commonroot.common.errors import (
     HasLeft,
     NotApproved,
     NotEnoughShares,
+    NotEnoughUploads,
     OutsidePolicy,
     Paused,
     PeerError,
@@ -124,7 +125,7 @@ class RoundDriver:
         self._on_fault = on_fault
         self._on_progress = on_progress
         #: Who refused to upload never saw this round through, and cannot open it.
-        self._refused: set[int] = set()
+        self._refused: dict[int, str] = {}
         #: Who refused because its people do not want to take part now; its code, by number.
         self.unwilling: dict[int, str] = {}
         #: Who said good-bye instead of uploading; the parcel, by number.
@@ -151,7 +152,7 @@ class RoundDriver:
                     floor=self._charter.cohort.floor,
                 )
                 self._gather(machine, opening, broadcast, trained, account)
-                machine.fix()
+                self._fix(machine)
                 self._journal.fix_round(
                     opening.round, machine.snapshot(), survivors=machine.survivors, opened=machine.opened_digest
                 )
@@ -196,7 +197,7 @@ class RoundDriver:
             except PeerError as error:
                 self._blame(who, error, reply)
                 if isinstance(error, Refused):
-                    self._refused.add(who)
+                    self._refused[who] = str(error)
                     if (said := code_of(reply)) in UNWILLING:
                         self.unwilling[who] = said
                 if reply.kind == parcel.GOODBYE:
@@ -214,6 +215,14 @@ class RoundDriver:
             accept=accept,
             on_fault=self._link_fault,
         )
+
+    def _fix(self, machine: CoordinatorRound) -> None:
+        """Settle the survivor set.  Raises NotEnoughUploads, saying which departments refused and with what code."""
+        try:
+            machine.fix()
+        except NotEnoughUploads as error:
+            told = "".join(f"; {self._name(who)!r} {self._refused[who]}" for who in sorted(self._refused))
+            raise NotEnoughUploads(f"{error}{told}") from error
 
     def _confirm(self, machine: CoordinatorRound, account: Account) -> None:
         """Have the survivor set confirmed, in half of the time that there is for an opening."""

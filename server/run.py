@@ -35,6 +35,8 @@ from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.offers import take_goodbye
 from commonroot.server.round import UNWILLING, RoundDriver, RoundResult, code_of, expect
+from commonroot.server.round import RoundDriver, RoundResult, expect
+from commonroot.server.waits import pause_after
 from commonroot.strategies import build, check_roster
 from commonroot.strategies.averaging import mean_losses
 from commonroot.strategies.warm_start import first_state
@@ -65,8 +67,12 @@ class RunDriver:
         clock: Callable[[], float] = time.monotonic,
         on_event: OnEvent = lambda kind, facts: None,
         newest_roster: Callable[[], bytes] | None = None,
+        retry: float = 0.0,
     ) -> None:
-        """``newest_roster``: digest of the roster that stands now; a run stops when it is another than ``roster``."""
+        """
+        Parameters  newest_roster: digest of the roster that stands now; a run stops when it is another than ``roster``
+                    retry: seconds to wait where a second round in a row was lost; see ``waits``
+        """
         self.run = run
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
@@ -103,12 +109,13 @@ class RunDriver:
             on_event=on_event,
         )
         self._floor = smallest_cohort(roster.parameters, self._charter.cohort.floor)
+        self._retry = retry
 
     def drive(self) -> None:
         """Run to the end.  The run's state and reason stand in the journal afterwards."""
         self._journal.set_run(self.run.run, "running")
         self._on_event("run", {"run": self.run.run, "rounds": self._charter.rounds, "charter": self.run.digest})
-        if not self._journal.versions(self.run.run):
+        if not self._journal.versions(self.run.run, newest=1):
             self._store_first_version()
         self._give_up_earlier_epochs()
         lost_in_a_row = 0
@@ -120,7 +127,8 @@ class RunDriver:
                 lost_in_a_row = 0
             except RoundLost as lost:
                 lost_in_a_row += 1
-                self._on_event("lost", {"code": lost.code, "why": str(lost)})
+                again = pause_after(lost_in_a_row, self._retry)
+                self._on_event("lost", {"code": lost.code, "why": str(lost), "again_in": again})
                 if lost_in_a_row >= self._charter.timing.attempts:
                     reason = f"{lost_in_a_row} rounds in a row came to nothing; the last: {lost} ({lost.code})"
                     reason += self._behind(version)
@@ -128,10 +136,17 @@ class RunDriver:
                     self._on_event("stopped", {"why": reason})
                     self._journal.sign_audit(self._identity)
                     return
+                self._rest(again)
         self.deliver_closing(self.without_closing(), seconds=self._charter.timing.closing)
         self._journal.set_run(self.run.run, "finished")
         self._journal.sign_audit(self._identity)
         self._on_event("finished", {"run": self.run.run})
+
+    def _rest(self, seconds: float) -> None:
+        """Before a round is tried again: what was wrong may need a while, and attempts are counted."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            self._exchange.pause(min(left, 1.0))
 
     # -- epochs ------------------------------------------------------------------------------------------------------
 
@@ -149,8 +164,8 @@ class RunDriver:
 
         Members that answered a fixed survivor set open this backbone for no other; see docs/adr, epochs.
         """
-        for left in self._journal.rounds(self.run.run):
-            if left.state in ("open", "fixed") and RoundOpen.decode(left.opening).roster != self._roster.digest:
+        for left in self._journal.rounds(self.run.run, "open", "fixed"):
+            if RoundOpen.decode(left.opening).roster != self._roster.digest:
                 self._journal.lose_round(left.round, "its epoch ended before it was over")
                 self._on_event("lost", {"round": left.round, "why": "its epoch ended before it was over"})
 
@@ -167,7 +182,7 @@ class RunDriver:
     # -- rounds ----------------------------------------------------------------------------------------------------
 
     def _one_round(self, version: Version, *, patient: bool) -> None:
-        pending = [r for r in self._journal.rounds(self.run.run) if r.state in ("open", "fixed")]
+        pending = self._journal.rounds(self.run.run, "open", "fixed", newest=1)
         began = self._clock()
         state = self._backbones.read(version.file, version.digest)
         broadcast = flatten(state, self._charter.broadcast)
@@ -281,7 +296,7 @@ class RunDriver:
 
     def _previous(self) -> Previous:
         """The last sum that was opened in this epoch, for the members to compare with what they answered."""
-        closed = [r for r in self._journal.rounds() if r.state == "closed"]
+        closed = self._journal.rounds(None, "closed", newest=1)
         if not closed:
             return Previous()
         last: Round = closed[-1]
@@ -300,7 +315,7 @@ class RunDriver:
         """
         began = self._clock()
         deadline = began + self._charter.timing.gather
-        if not patient or not self._journal.rounds(self.run.run):
+        if not patient or not self._journal.rounds(self.run.run, newest=1):
             everyone_until = deadline
         else:
             everyone_until = began if self._ready else began + self._charter.timing.absence
@@ -494,7 +509,7 @@ class RunDriver:
         self._journal.add_version(Version(self.run.run, 0, file, digest, bounds, time.time()))
 
     def _newest(self) -> Version:
-        return self._journal.versions(self.run.run)[-1]
+        return self._journal.versions(self.run.run, newest=1)[-1]
 
     def _names(self, numbers: tuple[int, ...] | list[int]) -> list[str]:
         return [self._roster.departments[who].name for who in numbers]

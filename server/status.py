@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+from collections.abc import Sequence
+from typing import Any, Final
 
+from commonroot.files import owner_of
 from commonroot.server.folder import CoordinatorFolder
+
+#: With less than this many bytes left a journal cannot be written for long.
+_LITTLE: Final = 4 * 2**20
 
 
 def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
@@ -37,9 +43,21 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             )
         return {
             "federation": folder.config.federation,
+            "trouble": troubles(folder, [str(run["state"]) for run in runs]),
             "runs": runs,
             "faults": journal.faults(),
             "received": journal.received(),
         }
     finally:
         journal.close()
+
+
+def troubles(folder: CoordinatorFolder, states: Sequence[str]) -> list[str]:
+    """Why a run does not go on that the journal itself cannot tell: a full disk, or no process; a line each."""
+    found = []
+    free = shutil.disk_usage(folder.root).free
+    if free < _LITTLE:
+        found.append(f"the disk of {folder.root} is full: {free} bytes are left; runs go on once there is room")
+    if owner_of(folder.root) is None and any(state in ("queued", "running") for state in states):
+        found.append(f"no coordinator is up on {folder.root}: `commonroot coordinator up {folder.root}`")
+    return found

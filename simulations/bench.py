@@ -64,11 +64,13 @@ class Row:
 #: Name → module with a function ``run(console) -> list[Row]``; imported only when asked for.
 #: One that has ``CASES`` takes the names of those to run, where data lies, and a folder for details.
 BENCHMARKS: Final[dict[str, str]] = {
+    "crash": "commonroot.simulations.bench_crash",
     "data": "commonroot.simulations.bench_data",
     "data-deployed": "commonroot.simulations.bench_data_deployed",
     "guard": "commonroot.simulations.bench_guard",
     "latency": "commonroot.simulations.bench_latency",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
+    "soak": "commonroot.simulations.bench_soak",
     "transfer": "commonroot.simulations.bench_transfer",
 }
 

@@ -131,7 +131,8 @@ def search(
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
     only: Annotated[
-        list[str] | None, typer.Argument(help="Of `data` and `transfer`: the datasets to run; all without.")
+        list[str] | None,
+        typer.Argument(help="Of `data` and `transfer`: the datasets to run; of `crash` and `soak`: the cases."),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
     deployed: Annotated[
@@ -152,6 +153,7 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
     cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Of `soak`: how many rounds; 1,000 without.", min=20)] = None,
     json: Json = False,
 ) -> None:
     """Measure, beside the peer in the same run; writes runs/bench/NAME.json."""
@@ -170,6 +172,7 @@ def bench(
         console = Console(stderr=json, width=max(console.width, 132))  # a file has no width of its own
     place, named = _place_and_names(data or [])
     asked = {"methods": method, "seeds": seeds, "first_seed": first_seed, "workers": workers, "cache": cache}
+    asked |= {"rounds": rounds}
     options = {key: value for key, value in asked.items() if value is not None}
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from commonroot.common.errors import ProcessDied
 
 
 class Processes:
-    """Programs of one federation, each with its log under ``logs``."""
+    """Programs of one federation, each with its log under ``logs``; ``prefix`` comes before each command line."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, prefix: Sequence[str] = ()) -> None:
         self._logs = logs
+        self._prefix = tuple(prefix)
         logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -26,7 +27,7 @@ class Processes:
         """Start ``commonroot …`` (or another module) under a name; output is appended to ``logs/NAME.log``."""
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*self._prefix, sys.executable, "-m", module, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -48,12 +49,31 @@ class Processes:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def pid(self, name: str) -> int:
+        """The process's number; KeyError for one that was never started or was killed here."""
+        return self._running[name].pid
+
+    def ended(self, name: str) -> bool:
+        """Whether a program that was started under this name has ended; it is forgotten then."""
+        if self._running[name].poll() is None:
+            return False
+        del self._running[name]
+        return True
+
+    def runs(self, name: str) -> bool:
+        """Whether a program was started under this name and not yet seen to have ended."""
+        return name in self._running
+
+    def last_words(self, name: str) -> str:
+        """The last line of a program's log."""
+        return "".join((self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:])
+
     def check(self) -> None:
         """Raise ProcessDied for the first program that ended by itself."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                tail = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-                told = f": {tail[0]}" if tail else ""
+                told = self.last_words(name)
+                told = f": {told}" if told else ""
                 raise ProcessDied(f"{name} ended with status {process.returncode}{told} (log: {self._logs / name}.log)")
 
     def stop_all(self, *, patience: float = 15.0) -> None:
@@ -71,9 +91,9 @@ class Processes:
 
 
 @contextmanager
-def processes(logs: Path) -> Iterator[Processes]:
+def processes(logs: Path, prefix: Sequence[str] = ()) -> Iterator[Processes]:
     """Programs that never outlive the block."""
-    started = Processes(logs)
+    started = Processes(logs, prefix)
     try:
         yield started
     finally:

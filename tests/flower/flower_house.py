@@ -13,6 +13,7 @@ import pytest
 
 from commonroot.client.node import FlowerNode, Handler
 from commonroot.client.node_key import make_node_key
+from commonroot.common.errors import CommonrootError
 from commonroot.common.parcel import MASKED, Parcel
 from commonroot.server import pki
 from commonroot.server.flower_links import FlowerLinks
@@ -72,10 +73,18 @@ class Department:
         ca: Path | None = None,
     ) -> None:
         self.states: list[str] = []
+        self.troubles: list[CommonrootError] = []
         self.error: BaseException | None = None
         self.stop = threading.Event()
         address = f"127.0.0.1:{port}"
-        node = FlowerNode(address, ca or place.ca, place.node_key(name), on_state=self.states.append, patience=patience)
+        node = FlowerNode(
+            address,
+            ca or place.ca,
+            place.node_key(name),
+            on_state=self.states.append,
+            on_trouble=self.troubles.append,
+            patience=patience,
+        )
         self._thread = threading.Thread(target=self._serve, args=(node, handle), daemon=True)
 
     def _serve(self, node: FlowerNode, handle: Handler) -> None:

@@ -24,6 +24,7 @@ from commonroot.common.errors import ClockSkew, KeyFileError, NodeRefused, Wrong
 from commonroot.common.parcel import MASKED, REFUSAL, Parcel
 from commonroot.server import pki
 from commonroot.server.links import Fault, Links
+from commonroot.simulations.relay import Relay
 
 
 def test_registered_departments_join_answer_and_leave(house: House) -> None:
@@ -172,6 +173,43 @@ def test_a_clock_that_is_ahead_is_named(house: House, monkeypatch: pytest.Monkey
         error = a.ended()
     assert isinstance(error, ClockSkew)
     assert re.search(r"(59|6\d) s ahead", str(error))  # the date in an answer is to the second, and a little old
+
+
+def test_a_clock_that_is_set_while_a_node_runs_is_named_once_and_the_node_is_back_when_it_is_right(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datetime
+
+    real = time.time
+    with Department(house.place, house.hub.public_port, "a") as a:
+        until(lambda: a.states == ["joined"])
+        with monkeypatch.context() as wrong:
+            wrong.setattr(flower_signs, "now", lambda: flower_now() + datetime.timedelta(seconds=60))
+            ahead = SimpleNamespace(**{**vars(time), "time": lambda: real() + 60})
+            wrong.setattr(node_module, "time", ahead)
+            until(lambda: "refused" in a.states, 30)
+            until(lambda: bool(a.troubles), 10)
+        until(lambda: a.states[-1] == "joined", 30)
+        assert isinstance(ask(house.links, house.place.lines["a"], Parcel("open")), Parcel)
+    assert [type(trouble) for trouble in a.troubles] == [ClockSkew]
+
+
+def test_a_message_that_was_lost_with_the_line_is_had_again_by_joining_anew(house: House) -> None:
+    """The line breaks while the hub holds the node's question; the answer to it would go nowhere.
+
+    The node joins anew, which the coordinator sees, and the message is sent to it again.
+    """
+    line = house.place.lines["a"]
+    with Relay(house.hub.public_port) as relay, Department(house.place, relay.port, "a") as a:
+        until(lambda: house.hub.node_id(line) in house.hub.bell._waiting)  # the hub holds its question
+        before = house.links.present()[line]
+        relay.cut()
+        until(lambda: "unreachable" in a.states)
+        relay.mend()
+        until(lambda: house.links.present().get(line, before) != before, 30)
+        assert isinstance(ask(house.links, line, Parcel("open")), Parcel)
+    assert a.states[:2] == ["joined", "unreachable"]
+    assert a.states[-2:] == ["joined", "left"]
 
 
 def test_nothing_of_a_handlers_failure_travels(house: House, caplog: pytest.LogCaptureFixture) -> None:
