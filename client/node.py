@@ -65,6 +65,8 @@ _SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
 _REQUEST_TIMEOUT: Final = 30.0
 #: How long a request that the hub answers with 5xx is repeated before the message is given up, in seconds.
 _GIVE_UP: Final = 60.0
+#: The longest that the hub may ask us to wait, in seconds.
+_PATIENT: Final = 30
 
 JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
 
@@ -355,10 +357,18 @@ class _Caller:
                 self._say(UNREACHABLE)
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
-                if status == httpx.codes.UNAUTHORIZED or (request.__class__ is ActivateNodeRequest and status < 500):
+                again = status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT)
+                if status == httpx.codes.UNAUTHORIZED or (
+                    request.__class__ is ActivateNodeRequest and status < 500 and not again
+                ):
                     raise _Rejected from error
-                if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+                if status < 500 and not again:
                     raise _Dropped from error
+                wanted = _retry_after(error.response)
+                if wanted:
+                    # It is there and says when to come back; a message is not given up for that.
+                    self._stop.wait(wanted * random.uniform(1.0, 1.2))
+                    continue
                 # The hub fails over this request and not over others: perhaps it belongs to a run it has lost.
                 broken_since = broken_since or time.monotonic()
                 if time.monotonic() - broken_since > _GIVE_UP and request.__class__ is not PullMessagesRequest:
@@ -381,6 +391,12 @@ class _Caller:
             if self._stop.wait(pause):
                 raise _Stopped
             pause = min(2 * pause, 0.25)
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """For how long the hub asks us to wait, in seconds, at most :data:`_PATIENT`; 0 if it does not ask."""
+    told = answer.headers.get("retry-after", "")
+    return float(min(int(told[:6]), _PATIENT)) if told.isascii() and told.isdigit() else 0.0
 
 
 def _handled(handle: Handler, parcel: Parcel) -> Parcel:

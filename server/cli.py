@@ -271,6 +271,10 @@ def status(folder: Folder, json: Json = False) -> None:
                 say(f"  round {r['round']:<5} {r['state']:<7} {told}")
         for fault in facts["faults"][-5:]:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
+        for reason, count in facts["gate"].get("refused", {}).items():
+            say(f"port   refused {count} × {reason}")
+        for name, counts in facts["gate"].get("departments", {}).items():
+            say(f"port   of {name}: " + ", ".join(f"{count} × {reason}" for reason, count in counts.items()))
 
     emit(facts, json, text)
 

@@ -48,7 +48,12 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     try:
         backbones = BackboneStore(root / "backbones")
         with SuperLink(
-            root / "links", folder.config.host, folder.config.port, folder.server_certificate, folder.server_key
+            root / "links",
+            folder.config.host,
+            folder.config.port,
+            folder.server_certificate,
+            folder.server_key,
+            folder.config.limits,
         ) as hub:
             _let_in(hub, roster, tell)
             tell("listening", {"host": folder.config.host, "port": hub.public_port})

@@ -36,6 +36,8 @@ from commonroot.files import (
     write_secret,
 )
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.limits import TEMPLATE as LIMITS_TEMPLATE
+from commonroot.server.limits import Limits
 
 ROSTER_DAYS = 366
 
@@ -54,6 +56,7 @@ names = [{names}]
 # Where the journal lives: empty for journal.db in this folder, or any SQLAlchemy URL.
 database = ""
 """
+_TEMPLATE += LIMITS_TEMPLATE
 
 
 class CoordinatorConfig(BaseModel):
@@ -66,6 +69,7 @@ class CoordinatorConfig(BaseModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     database: str = ""
+    limits: Limits = Limits()
 
 
 class CoordinatorFolder:

@@ -5,8 +5,11 @@ are: whoever holds the CA certificate, which every department does, could start 
 listener goes through this gate, which passes what a department's node needs and answers 404 to the rest.  Registering
 a node is not among it: departments are enrolled by central IT.
 
-A long body is read only for a registered node: its signed headers are verified first, so nobody else can make the hub
-hold more than a few kilobytes.  A body must also arrive in reasonable time.
+A body is read only for a registered node: its signed headers are verified first, so nobody else can make the hub hold
+anything.  A body must also arrive in reasonable time, and be about what is that node's own (``belongings``).
+
+Whoever asks too often is told when to come back (429, 503, with Retry-After).  Nodes have a budget each, strangers one
+for their address, so that a stranger behind the same address translation takes nothing from the departments there.
 
 The gate is also a doorbell.  A node that asks for messages when there are none is kept waiting until there are, so a
 message arrives at once and an idle federation costs one request per node every few seconds.
@@ -15,7 +18,11 @@ message arrives at once and an idle federation costs one request per node every 
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import threading
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
@@ -23,12 +30,14 @@ from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 
+from commonroot.server.admission import Admission
+from commonroot.server.belongings import Belongings
+from commonroot.server.limits import Budgets, Limits, Refusals, origin
+
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-#: Whether the headers, by name, are signed by a registered node.
-Admit = Callable[[Mapping[str, str]], bool]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FLEET: Final = "/v1/fleet/"
@@ -47,14 +56,13 @@ OPEN_ROUTES: Final = frozenset(
 
 #: The longest request body in bytes: one 5 MiB chunk and what is around it.
 MAX_REQUEST: Final = 6 * 1024 * 1024
-#: Bodies up to this many bytes are read before the hub has checked who sends them.
-SHORT_REQUEST: Final = 64 * 1024
-#: How long a whole request body may take, in seconds: 5 MiB at 0.7 Mbit/s.
-BODY_SECONDS: Final = 60.0
+#: What a Host header may look like; anything else could make two readers see two paths.
+_HOST: Final = re.compile(rb"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 #: What a node signs every request with; without them there is nothing to read.
 SIGNED_WITH: Final = frozenset(
     name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER)
 )
+_REASONS: Final = {400: "not-clear", 401: "not-signed", 404: "no-such-route", 413: "body-too-long"}
 #: How long a node that asks in vain is kept waiting, in seconds; well below any proxy's patience.
 HOLD: Final = 10.0
 
@@ -130,49 +138,125 @@ class Doorbell:
 class Gate:
     """ASGI filter in front of the hub; see the top of this file.
 
-    ``admit`` is asked, in a thread of its own, before a long body is read.
+    admission   who signed the headers
+    belongings  what a node may ask for
+    proved      told the address and port from where a node proved itself
     """
 
     def __init__(
         self,
         hub: App,
         bell: Doorbell,
-        admit: Admit,
+        admission: Admission,
+        belongings: Belongings,
         *,
+        limits: Limits | None = None,
+        refusals: Refusals | None = None,
+        proved: Callable[[tuple[str, int]], None] = lambda peer: None,
         hold: float = HOLD,
         limit: int = MAX_REQUEST,
-        body_seconds: float = BODY_SECONDS,
     ) -> None:
-        self._admit = admit
-        self._body_seconds = body_seconds
         self._hub = hub
         self._bell = bell
+        self._admission = admission
+        self._belongings = belongings
+        self._limits = limits or Limits()
+        self._refusals = refusals or Refusals()
+        self._proved = proved
         self._hold = hold
         self._limit = limit
+        self._addresses = Budgets(self._limits.requests_per_address)
+        self._strangers = Budgets(self._limits.requests_of_strangers)
+        self._nodes = Budgets(self._limits.requests_per_node)
+        self._at_once: Counter[int] = Counter()
+        self._held = 0  # bytes of bodies that are being read or handed on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"the listener is set up for http, not for {scope['type']}")
+        peer = tuple(scope.get("client") or ("", 0))
+        place, now = origin(peer[0]), time.monotonic()
+        if wait := self._addresses.take(place, now):
+            await self._refuse(send, 429, "address-too-fast", wait=wait)
+            return
+        status, announced = self._look_at(scope)
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in SIGNED_WITH}
+        if status is not None or scope["method"] == "GET":
+            await self._serve_stranger(scope, receive, send, place, now, status)
+            return
+        node_id = await self._who(headers, place, now)
+        if node_id is None:
+            await self._serve_stranger(scope, receive, send, place, now, 401)
+            return
+        self._proved((str(peer[0]), int(peer[1])))
+        if wait := self._nodes.take(str(node_id), now):
+            await self._refuse(send, 429, "node-too-fast", node_id, wait=wait)
+        elif self._at_once[node_id] >= self._limits.at_once_per_node:
+            await self._refuse(send, 429, "node-too-many-at-once", node_id, wait=1.0)
+        elif self._held and self._held + announced > self._limits.bodies_mib * 1024 * 1024:
+            await self._refuse(send, 503, "bodies-full", node_id, wait=1.0)
+        else:
+            self._at_once[node_id] += 1
+            self._held += announced
+            try:
+                await self._serve_node(scope, receive, send, node_id)
+            finally:
+                self._held -= announced
+                self._at_once[node_id] -= 1
+                if not self._at_once[node_id]:
+                    del self._at_once[node_id]
+
+    def _look_at(self, scope: Scope) -> tuple[int | None, int]:
+        """What is wrong with a request whoever sends it, and how long its body may be in bytes."""
+        named = Counter(name for name, _ in scope["headers"])
+        chunked = named[b"transfer-encoding"] > 0
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]) or named[b"content-length"] + chunked > 1:
+            return 400, 0  # two readers could read it in two ways
         path = scope["path"]
-        if (scope["method"], path) not in OPEN_ROUTES:
-            await _answer(send, 404)
-            return
-        announced = _announced(scope)
-        if announced is not None and announced > self._limit:
-            await _answer(send, 413)
-            return
-        if scope["method"] == "POST" and not await self._may_send(scope, announced):
-            await _answer(send, 401)
-            return
+        plainly = scope.get("raw_path", path.encode()) == path.encode() and not scope.get("query_string")
+        if (scope["method"], path) not in OPEN_ROUTES or not plainly:
+            return 404, 0
+        announced = self._limit if chunked else _announced(scope)
+        if announced > (self._limit if scope["method"] == "POST" else 0) or (chunked and scope["method"] == "GET"):
+            return 413, 0
+        return None, announced
+
+    async def _who(self, headers: Mapping[str, str], place: str, now: float) -> int | None:
+        """The node that signed, if one did.  Verifying takes a millisecond, so wrong signatures use up a budget: one
+        for this address and this key, that departments with other keys do not share."""
+        claimed = self._admission.claims(headers)
+        if claimed is None or len(headers) < len(SIGNED_WITH) or self._strangers.wait(f"{place} {claimed}", now):
+            return None
+        node_id = await asyncio.to_thread(self._admission, headers)
+        if node_id is None:
+            self._strangers.take(f"{place} {claimed}", now)
+        return node_id
+
+    async def _serve_stranger(
+        self, scope: Scope, receive: Receive, send: Send, place: str, now: float, status: int | None
+    ) -> None:
+        """Someone without a registered key: a word, and nothing is read."""
+        if wait := self._strangers.take(place, now):
+            await self._refuse(send, 429, "stranger-too-fast", wait=wait)
+        elif status is not None:
+            await self._refuse(send, status, _REASONS[status])
+        else:
+            await self._hub(scope, _replay(b"", receive), send)
+
+    async def _serve_node(self, scope: Scope, receive: Receive, send: Send, node_id: int) -> None:
+        path = scope["path"]
         try:
-            async with asyncio.timeout(self._body_seconds):
-                body = await _read(receive, self._limit if scope["method"] == "POST" else 0)
+            async with asyncio.timeout(self._limits.body_seconds):
+                body = await _read(receive, self._limit)
         except TimeoutError:
-            await _answer(send, 408)
+            await self._refuse(send, 408, "body-too-slow", node_id)
             return
         if body is None:
-            await _answer(send, 413)
+            await self._refuse(send, 413, _REASONS[413], node_id)
+        elif not self._belongings.may(path, node_id, body):
+            await self._refuse(send, 403, "not-its-own", node_id)
         elif path == _PULL:
             await self._pull(scope, body, receive, send)
         elif path == _LEAVE:
@@ -185,14 +269,16 @@ class Gate:
             if path == _ARRIVAL:
                 self._bell.arrived.set()
 
-    async def _may_send(self, scope: Scope, announced: int | None) -> bool:
-        """Whether to read the body at all.  The hub checks every request itself; this is about what to hold for it."""
-        headers = {name: value for name, value in scope["headers"] if name in SIGNED_WITH}
-        if len(headers) < len(SIGNED_WITH):
-            return False
-        if announced is not None and announced <= SHORT_REQUEST:
-            return True
-        return await asyncio.to_thread(self._admit, {n.decode(): v.decode("latin-1") for n, v in headers.items()})
+    async def _refuse(
+        self, send: Send, status: int, reason: str, node_id: int | None = None, *, wait: float = 0.0
+    ) -> None:
+        """No, without a word of explanation; ``wait`` is when to come back, in seconds."""
+        self._refusals.add(reason, node_id)
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        if wait:
+            headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
@@ -231,11 +317,9 @@ async def _pass_on(answer: list[Event], send: Send) -> None:
         await send(part)
 
 
-def _announced(scope: Scope) -> int | None:
-    """The announced length of the body in bytes; None if it comes in pieces of its own lengths."""
+def _announced(scope: Scope) -> int:
+    """The announced length of the body in bytes."""
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
-        return None
     if not lengths:
         return 0
     # More digits than any length we take has; int() of a very long number would be slow.
@@ -268,9 +352,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-async def _answer(send: Send, status: int) -> None:
-    headers = [(b"content-length", b"0"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from commonroot.server.folder import CoordinatorFolder
@@ -40,6 +41,21 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             "runs": runs,
             "faults": journal.faults(),
             "received": journal.received(),
+            "gate": at_the_gate(folder),
         }
     finally:
         journal.close()
+
+
+def at_the_gate(folder: CoordinatorFolder) -> dict[str, Any]:
+    """What the public port held and had refused when the coordinator last wrote it down; empty before it was up.
+
+    open         connections, and those of strangers among them
+    refused      reason → how often since it came up; departments: of each that was refused something
+    at           when that was, in seconds since 1970
+    """
+    try:
+        found = json.loads((folder.root / "links" / "gate.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -18,17 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
+import ssl
 import threading
 import time
 import warnings
-from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import uvicorn
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -40,33 +40,37 @@ from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
-    SYSTEM_TIME_TOLERANCE,
-    TIMESTAMP_HEADER,
-    TIMESTAMP_TOLERANCE,
 )
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, NodeStatus
-from flwr.supercore.date import now as flower_now
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
 from flwr.supercore.utils import int64_to_uint64
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from commonroot.common.errors import ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.files import atomic_write
 from commonroot.flower import MAX_BODY, MAX_HEAD, quiet
+from commonroot.server.admission import Admission
 from commonroot.server.announcements import check_announcement
-from commonroot.server.gate import Admit, App, Doorbell, Gate
+from commonroot.server.belongings import Belongings
+from commonroot.server.doors import Door
+from commonroot.server.gate import App, Doorbell, Gate
+from commonroot.server.limits import Limits, Refusals
+
+_log = logging.getLogger(__name__)
 
 DATABASE: Final = "links.db"
 #: How long starting or stopping the listener may take, in seconds.
@@ -79,8 +83,9 @@ _KEEP_ALIVE: Final = 30
 _DAWDLING: Final = 35.0
 #: The longest head of a request, in bytes.
 _MAX_HEADERS: Final = 16 * 1024
-#: Connections that are served at once; the rest get 503.  A department needs two or three, a roster has at most 32.
-_CONNECTIONS: Final = 256
+#: What the port refused, beside the database, for ``coordinator status``; written this often, in seconds.
+GATE_BOOK: Final = "gate.json"
+_BOOKKEEPING: Final = 5.0
 
 
 class _Payloads(InMemoryObjectStore):
@@ -113,6 +118,7 @@ class _Links(SqlLinkState):
         super().__init__(str(database), NoOpFederationManager(), payloads)
         self._turn = threading.RLock()
         self._payloads = payloads
+        self.belongings = Belongings()
         #: Bytes of the longest reply that is expected.
         self.largest = MAX_HEAD + MAX_BODY
         #: Why the reply to a message was refused when it was announced, by that message.
@@ -131,11 +137,16 @@ class _Links(SqlLinkState):
                 if asked is not None and int64_to_uint64(asked["dst_node_id"]) == told.src_node_id:
                     self.refused[told.reply_to_message_id] = str(error)
                 return False, []
-            return self.post(message, object_tree, session_id)
+            return super().store_message_and_object_tree(message, object_tree, session_id)
 
     def post(self, message: Message, object_tree: ObjectTree, session_id: str) -> tuple[bool, list[str]]:
-        """What the coordinator sends: stored without asking."""
-        return super().store_message_and_object_tree(message, object_tree, session_id)
+        """What the coordinator sends: stored without asking, and from now on its addressee may ask for it."""
+        told = message.metadata
+        self.belongings.given(told.message_id, told.dst_node_id, object_tree)
+        stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
+        if not stored:
+            self.belongings.taken([told.message_id])
+        return stored, missing
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -156,7 +167,15 @@ class SuperLink:
             ForeignState: the database is not one of Flower's, or of a newer one
     """
 
-    def __init__(self, state_dir: Path, public_host: str, public_port: int, certificate: Path, key: Path) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        public_host: str,
+        public_port: int,
+        certificate: Path,
+        key: Path,
+        limits: Limits | None = None,
+    ) -> None:
         self._state_dir = state_dir
         self._host = public_host
         self._port = public_port
@@ -164,6 +183,11 @@ class SuperLink:
         self._key = key
         self._links: _Links | None = None
         self._listener: _Listener | None = None
+        self._limits = limits or Limits()
+        self._admission = Admission()
+        self._door: Door | None = None
+        self._book: _Book | None = None
+        self.refusals = Refusals()
         self.bell = Doorbell()
 
     @property
@@ -189,10 +213,21 @@ class SuperLink:
             self._port = sock.getsockname()[1]
             undo.callback(self._close)
             self._links = self._open_links()
+            self._know()
             self.bell = Doorbell()
-            config = self._listening(Gate(_node_routes(self._links), self.bell, _admission(self._links)))
-            self._listener = _Listener(config, sock)
+            self._door = undo.enter_context(Door(sock, self._limits, self.refusals))
+            gate = Gate(
+                _node_routes(self._links),
+                self.bell,
+                self._admission,
+                self._links.belongings,
+                limits=self._limits,
+                refusals=self.refusals,
+                proved=self._door.proved,
+            )
+            self._listener = _Listener(self._listening(gate), self._door)
             self._listener.start()
+            self._book = _Book(self._state_dir / GATE_BOOK, self.at_the_gate)
             undo.pop_all()
         return self
 
@@ -209,12 +244,14 @@ class SuperLink:
         pem = _as_pem(public_key)
         if self.state.get_node_id_by_public_key(pem) is None:
             self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, pem, HEARTBEAT_DEFAULT_INTERVAL, name=name)
+            self._know()
 
     def unregister(self, public_key: str) -> None:
         """Shut this node out, at once and for good: its key may not be registered again.  Unknown: nothing happens."""
         node_id = self.state.get_node_id_by_public_key(_as_pem(public_key))
         if node_id is not None:
             self.state.delete_node(NOOP_FLWR_AID, node_id)
+            self._know()
             self.bell.ring(node_id)
 
     def node_id(self, public_key: str) -> int | None:
@@ -223,8 +260,24 @@ class SuperLink:
 
     def registered(self) -> list[str]:
         """The keys that may come in, one OpenSSH line each."""
-        nodes = self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
-        return [as_line(node.public_key) for node in nodes]
+        return [as_line(node.public_key) for node in self._nodes()]
+
+    def at_the_gate(self) -> dict[str, Any]:
+        """What the public port holds and has refused since it opened, in all and by department."""
+        names = {node.node_id: node.name or str(node.node_id) for node in self._nodes()}
+        refused = self.refusals.by_node().items()
+        return {
+            "open": {} if self._door is None else self._door.counts(),
+            "refused": self.refusals.by_reason(),
+            "departments": {names.get(node_id, str(node_id)): counts for node_id, counts in refused},
+        }
+
+    def _nodes(self) -> Sequence[NodeInfo]:
+        return self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
+
+    def _know(self) -> None:
+        """Tell the gate who may come in."""
+        self._admission.know({node.public_key: node.node_id for node in self._nodes()})
 
     def allow(self, largest: int) -> None:
         """From now on replies of up to ``largest`` bytes are expected, and announcements of longer ones refused."""
@@ -243,6 +296,7 @@ class SuperLink:
         ids = set(message_ids)
         for message_id in ids:
             self._running().refused.pop(message_id, None)
+        self._running().belongings.taken(ids)
         self.state.delete_messages(ids)
         for message_id in ids:
             self.state.object_store.delete(message_id)
@@ -276,20 +330,26 @@ class SuperLink:
             # h11 bounds a request's headers; httptools would collect them for ever.
             http="h11",
             h11_max_incomplete_event_size=_MAX_HEADERS,
-            limit_concurrency=_CONNECTIONS,
+            loop="asyncio",  # another loop would accept connections past the door
             timeout_graceful_shutdown=_LAST_ORDERS,
         )
         try:
             config.load()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise KeyFileError(f"{self._certificate} and {self._key} are no certificate and its key") from error
+        if config.ssl is not None:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3  # both ends are ours; nothing older, no renegotiation
         return config
 
     def _close(self) -> None:
         self.bell.close()
+        if self._book is not None:
+            self._book.close()
+            self._book = None
         if self._listener is not None:
             self._listener.stop()
             self._listener = None
+        self._door = None
         if self._links is not None:
             self._links.close()
             self._links = None
@@ -302,14 +362,16 @@ class _Server(uvicorn.Server):
     next asks.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
         super().__init__(config)
+        self._door = door
         self._idle_since: dict[object, float] = {}
 
     async def on_tick(self, counter: int) -> bool:
         """Look once a second for connections without a request in progress."""
         if counter % 10 == 0:
             self._hang_up(time.monotonic())
+            self._door.sweep(time.monotonic())
         return await super().on_tick(counter)
 
     def _hang_up(self, now: float) -> None:
@@ -340,10 +402,10 @@ class _Server(uvicorn.Server):
 class _Listener:
     """One uvicorn server in a thread.  In a thread it leaves signals alone, which is what we want."""
 
-    def __init__(self, config: uvicorn.Config, sock: socket.socket) -> None:
-        self._server = _Server(config)
-        self._socket = sock
-        self._thread = threading.Thread(target=self._server.run, args=([sock],), name="commonroot-hub", daemon=True)
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        self._server = _Server(config, door)
+        self._socket = door
+        self._thread = threading.Thread(target=self._server.run, args=([door],), name="commonroot-hub", daemon=True)
 
     def start(self) -> None:
         """Return when it listens."""
@@ -360,6 +422,37 @@ class _Listener:
             self._server.should_exit = True
             self._thread.join(_PATIENCE)
         self._socket.close()
+
+
+class _Book:
+    """Writes what the gate counts, when it has changed, so that other processes can read it."""
+
+    def __init__(self, path: Path, counts: Callable[[], dict[str, Any]]) -> None:
+        self._path = path
+        self._counts = counts
+        self._written: dict[str, Any] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="commonroot-gate-book", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        self._over.set()
+        self._thread.join(_PATIENCE)
+
+    def _keep(self) -> None:
+        while not self._over.wait(_BOOKKEEPING):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            counts = self._counts()
+            if counts != self._written:
+                atomic_write(self._path, json.dumps(counts | {"at": time.time()}).encode(), mode=0o600)
+                self._written = counts
+        except (CommonrootError, OSError, OperationalError) as error:  # a full disk, say; the next time may be better
+            _log.warning("cannot write %s: %s", self._path.name, type(error).__name__)
 
 
 def _node_routes(links: LinkState) -> App:
@@ -382,26 +475,6 @@ def _node_routes(links: LinkState) -> App:
     app.include_router(health.router)
     app.include_router(fleet_router)
     return app
-
-
-def _admission(links: LinkState) -> Admit:
-    """Flower's own check of a node's signed headers, before there is a body to check them against."""
-
-    def admit(headers: Mapping[str, str]) -> bool:
-        try:
-            public_key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
-            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
-            signed_at = headers[TIMESTAMP_HEADER]
-            age = (flower_now() - datetime.fromisoformat(signed_at)).total_seconds()
-            return (
-                -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
-                and links.get_node_id_by_public_key(public_key) is not None
-                and verify_signature(bytes_to_public_key(public_key), signed_at.encode("ascii"), signature)
-            )
-        except Exception:  # whatever a stranger's headers make of a decoder: they are not a node's
-            return False
-
-    return admit
 
 
 def as_line(pem: bytes) -> str:
