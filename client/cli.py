@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from commonroot.client import cli_service
 from commonroot.console import Json, emit, group, say
 
 app = group("For a department's data team: join, approve, train, predict.")
+app.add_typer(cli_service.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar="DIR")]
 

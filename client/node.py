@@ -37,9 +37,11 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, Pu
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from commonroot import __version__
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
 from commonroot.common.errors import ClockSkew, CommonrootError, KeyFileError, Malformed, NodeRefused, WrongAuthority
@@ -313,7 +315,10 @@ class FlowerNode:
         # RuntimeVersionHttpInterceptor ends the process over a version it does not like; VersionStamp does not.
         return FleetHttpClient(
             f"https://{self._address}",
-            interceptors=[VersionStamp("SuperNode"), NodeAuthHttpInterceptor(self._key, self._key.public_key())],
+            interceptors=[
+                VersionStamp("SuperNode", __version__),
+                NodeAuthHttpInterceptor(self._key, self._key.public_key()),
+            ],
             verify=self._tls,
             timeout=_REQUEST_TIMEOUT,
         )
@@ -451,3 +456,12 @@ def _check_clock(refusal: _Rejected) -> None:
     ahead = time.time() - theirs
     if ahead > _SKEW_AHEAD or ahead < -_SKEW_BEHIND:
         raise ClockSkew(f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}")
+
+
+def signed_headers(key_path: Path) -> dict[str, str]:
+    """Headers under which the hub knows a request to be this node's, once.  For ``doctor``, which sends no more."""
+    key = load_node_key(key_path)
+    request = httpx.Request("GET", "https://hub/health")
+    context = ProtobufRequestContext("", PullMessagesRequest(), request)
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(200))
+    return {name: value for name, value in request.headers.items() if name.startswith("flwr-")}

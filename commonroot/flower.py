@@ -91,10 +91,15 @@ class _OnlyTheUnexpected(logging.Filter):
 
 
 class VersionStamp:
-    """Names Flower's version on every request, as its own clients do, but never ends the process over the answer."""
+    """Names Flower's version on every request, as its own clients do, but never ends the process over the answer.
 
-    def __init__(self, component: str) -> None:
+    ``program`` is the version of ours, for the other side's ``doctor``.
+    """
+
+    def __init__(self, component: str, program: str = "") -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component(component).as_metadata())
+        if program:
+            self._headers["commonroot-version"] = program
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers and pass on."""

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
+from commonroot.server import cli_service
 
 app = group("For central IT: keys, roster, charters, runs.")
+app.add_typer(cli_service.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 
@@ -273,8 +275,9 @@ def status(folder: Folder, json: Json = False) -> None:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
         for reason, count in facts["gate"].get("refused", {}).items():
             say(f"port   refused {count} × {reason}")
-        for name, counts in facts["gate"].get("departments", {}).items():
-            say(f"port   of {name}: " + ", ".join(f"{count} × {reason}" for reason, count in counts.items()))
+        for name, about in facts["gate"].get("departments", {}).items():
+            if about["refused"]:
+                say(f"port   of {name}: " + ", ".join(f"{count} × {what}" for what, count in about["refused"].items()))
 
     emit(facts, json, text)
 

@@ -53,7 +53,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
             folder.config.port,
             folder.server_certificate,
             folder.server_key,
-            folder.config.limits,
+            limits=folder.config.limits,
         ) as hub:
             _let_in(hub, roster, tell)
             tell("listening", {"host": folder.config.host, "port": hub.public_port})

@@ -24,12 +24,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now as flower_now
 
+from commonroot import __version__
 from commonroot.server.admission import Admission
 from commonroot.server.belongings import Belongings
 from commonroot.server.limits import Budgets, Limits, Refusals, origin
@@ -56,13 +59,24 @@ OPEN_ROUTES: Final = frozenset(
 
 #: The longest request body in bytes: one 5 MiB chunk and what is around it.
 MAX_REQUEST: Final = 6 * 1024 * 1024
+#: Each side tells the other what it runs; the coordinator tells registered nodes only.
+VERSION_HEADER: Final = b"commonroot-version"
+_VERSION: Final = re.compile(rb"[0-9A-Za-z.+-]{1,32}")
 #: What a Host header may look like; anything else could make two readers see two paths.
 _HOST: Final = re.compile(rb"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+#: The longest head of a request, in bytes.
+MAX_HEADERS: Final = 16 * 1024
 #: What a node signs every request with; without them there is nothing to read.
 SIGNED_WITH: Final = frozenset(
     name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER)
 )
-_REASONS: Final = {400: "not-clear", 401: "not-signed", 404: "no-such-route", 413: "body-too-long"}
+_REASONS: Final = {
+    400: "not-clear",
+    401: "not-signed",
+    404: "no-such-route",
+    413: "body-too-long",
+    431: "headers-too-long",
+}
 #: How long a node that asks in vain is kept waiting, in seconds; well below any proxy's patience.
 HOLD: Final = 10.0
 
@@ -135,6 +149,13 @@ class Doorbell:
         self.arrived.set()
 
 
+class Seen(NamedTuple):
+    """What the last request of a node said about it."""
+
+    version: str
+    clock_ahead: int  # seconds
+
+
 class Gate:
     """ASGI filter in front of the hub; see the top of this file.
 
@@ -168,6 +189,8 @@ class Gate:
         self._addresses = Budgets(self._limits.requests_per_address)
         self._strangers = Budgets(self._limits.requests_of_strangers)
         self._nodes = Budgets(self._limits.requests_per_node)
+        #: Of each node that signed a request: what it runs, and its clock.
+        self.seen: dict[int, Seen] = {}
         self._at_once: Counter[int] = Counter()
         self._held = 0  # bytes of bodies that are being read or handed on
 
@@ -182,7 +205,7 @@ class Gate:
             return
         status, announced = self._look_at(scope)
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in SIGNED_WITH}
-        if status is not None or scope["method"] == "GET":
+        if status is not None or (scope["method"] == "GET" and not headers):
             await self._serve_stranger(scope, receive, send, place, now, status)
             return
         node_id = await self._who(headers, place, now)
@@ -190,6 +213,7 @@ class Gate:
             await self._serve_stranger(scope, receive, send, place, now, 401)
             return
         self._proved((str(peer[0]), int(peer[1])))
+        self._note(scope, node_id, headers)
         if wait := self._nodes.take(str(node_id), now):
             await self._refuse(send, 429, "node-too-fast", node_id, wait=wait)
         elif self._at_once[node_id] >= self._limits.at_once_per_node:
@@ -209,6 +233,8 @@ class Gate:
 
     def _look_at(self, scope: Scope) -> tuple[int | None, int]:
         """What is wrong with a request whoever sends it, and how long its body may be in bytes."""
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+            return 431, 0
         named = Counter(name for name, _ in scope["headers"])
         chunked = named[b"transfer-encoding"] > 0
         hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -247,6 +273,9 @@ class Gate:
 
     async def _serve_node(self, scope: Scope, receive: Receive, send: Send, node_id: int) -> None:
         path = scope["path"]
+        if scope["method"] == "GET":
+            await self._hub(scope, _replay(b"", receive), _with_version(send))
+            return
         try:
             async with asyncio.timeout(self._limits.body_seconds):
                 body = await _read(receive, self._limit)
@@ -256,7 +285,7 @@ class Gate:
         if body is None:
             await self._refuse(send, 413, _REASONS[413], node_id)
         elif not self._belongings.may(path, node_id, body):
-            await self._refuse(send, 403, "not-its-own", node_id)
+            await self._refuse(send, 403, "not-its-own", node_id, close=False)
         elif path == _PULL:
             await self._pull(scope, body, receive, send)
         elif path == _LEAVE:
@@ -269,12 +298,31 @@ class Gate:
             if path == _ARRIVAL:
                 self._bell.arrived.set()
 
+    def _note(self, scope: Scope, node_id: int, headers: Mapping[str, str]) -> None:
+        """What a department runs, and how far its clock is ahead of ours: for ``coordinator doctor``."""
+        told = [value for name, value in scope["headers"] if name == VERSION_HEADER]
+        version = told[0].decode("latin-1") if told and _VERSION.fullmatch(told[0]) else ""
+        signed_at = datetime.fromisoformat(headers[TIMESTAMP_HEADER])  # it was read already, to verify it
+        self.seen[node_id] = Seen(version, round((signed_at - flower_now()).total_seconds()))
+
     async def _refuse(
-        self, send: Send, status: int, reason: str, node_id: int | None = None, *, wait: float = 0.0
+        self,
+        send: Send,
+        status: int,
+        reason: str,
+        node_id: int | None = None,
+        *,
+        wait: float = 0.0,
+        close: bool = True,
     ) -> None:
-        """No, without a word of explanation; ``wait`` is when to come back, in seconds."""
+        """No, without a word of explanation; ``wait`` is when to come back, in seconds.
+
+        A connection whose request was not read to its end has to be closed.
+        """
         self._refusals.add(reason, node_id)
-        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        headers = [(b"content-length", b"0")]
+        if close:
+            headers.append((b"connection", b"close"))
         if wait:
             headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -310,6 +358,17 @@ class Gate:
         # The hub writes into the scope it is given; the second question must not find traces of the first.
         await self._hub({**scope, "state": dict(scope.get("state", {}))}, _replay(body, receive), keep)
         return answer
+
+
+def _with_version(send: Send) -> Send:
+    """``send``, adding what this side runs."""
+
+    async def told(event: Event) -> None:
+        if event["type"] == "http.response.start":
+            event = {**event, "headers": [*event.get("headers", ()), (VERSION_HEADER, __version__.encode())]}
+        await send(event)
+
+    return told
 
 
 async def _pass_on(answer: list[Event], send: Send) -> None:

@@ -34,7 +34,7 @@ class Limits(BaseModel):
     strangers_per_address: Count = 96
     new_connections: Rate = 32.0
     requests_per_address: Rate = 400.0
-    requests_per_node: Rate = 100.0
+    requests_per_node: Rate = 30.0
     requests_of_strangers: Rate = 10.0
     at_once_per_node: Count = 8
     bodies_mib: Annotated[int, Field(ge=8)] = 256
@@ -52,7 +52,7 @@ TEMPLATE: Final = """
 #strangers_per_address = 96
 #new_connections = 32.0          # per second and address, refused before the TLS handshake
 #requests_per_address = 400.0    # of everybody there together
-#requests_per_node = 100.0       # of one enrolled department
+#requests_per_node = 30.0        # of one enrolled department
 #requests_of_strangers = 10.0    # per address: without a registered key, or nodes' routes without a valid signature
 #at_once_per_node = 8            # requests of one department in progress
 #bodies_mib = 256                # request bodies held in memory at once, of all departments together

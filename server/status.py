@@ -51,7 +51,8 @@ def at_the_gate(folder: CoordinatorFolder) -> dict[str, Any]:
     """What the public port held and had refused when the coordinator last wrote it down; empty before it was up.
 
     open         connections, and those of strangers among them
-    refused      reason → how often since it came up; departments: of each that was refused something
+    refused      reason → how often since it came up
+    departments  of each that came: what it runs, how far its clock is ahead in seconds, what it was refused
     at           when that was, in seconds since 1970
     """
     try:

@@ -67,7 +67,7 @@ from commonroot.server.admission import Admission
 from commonroot.server.announcements import check_announcement
 from commonroot.server.belongings import Belongings
 from commonroot.server.doors import Door
-from commonroot.server.gate import App, Doorbell, Gate
+from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
 from commonroot.server.limits import Limits, Refusals
 
 _log = logging.getLogger(__name__)
@@ -81,8 +81,6 @@ _LAST_ORDERS: Final = 2
 _KEEP_ALIVE: Final = 30
 #: The same for one that does send something, but never the whole head of a request.
 _DAWDLING: Final = 35.0
-#: The longest head of a request, in bytes.
-_MAX_HEADERS: Final = 16 * 1024
 #: What the port refused, beside the database, for ``coordinator status``; written this often, in seconds.
 GATE_BOOK: Final = "gate.json"
 _BOOKKEEPING: Final = 5.0
@@ -174,6 +172,7 @@ class SuperLink:
         public_port: int,
         certificate: Path,
         key: Path,
+        *,
         limits: Limits | None = None,
     ) -> None:
         self._state_dir = state_dir
@@ -186,6 +185,7 @@ class SuperLink:
         self._limits = limits or Limits()
         self._admission = Admission()
         self._door: Door | None = None
+        self._gate: Gate | None = None
         self._book: _Book | None = None
         self.refusals = Refusals()
         self.bell = Doorbell()
@@ -216,7 +216,7 @@ class SuperLink:
             self._know()
             self.bell = Doorbell()
             self._door = undo.enter_context(Door(sock, self._limits, self.refusals))
-            gate = Gate(
+            self._gate = gate = Gate(
                 _node_routes(self._links),
                 self.bell,
                 self._admission,
@@ -265,11 +265,20 @@ class SuperLink:
     def at_the_gate(self) -> dict[str, Any]:
         """What the public port holds and has refused since it opened, in all and by department."""
         names = {node.node_id: node.name or str(node.node_id) for node in self._nodes()}
-        refused = self.refusals.by_node().items()
+        seen = {} if self._gate is None else dict(self._gate.seen)
+        refused = self.refusals.by_node()
         return {
             "open": {} if self._door is None else self._door.counts(),
             "refused": self.refusals.by_reason(),
-            "departments": {names.get(node_id, str(node_id)): counts for node_id, counts in refused},
+            "departments": {
+                name: {
+                    "version": seen[node_id].version if node_id in seen else "",
+                    "clock_ahead": seen[node_id].clock_ahead if node_id in seen else None,
+                    "refused": refused.get(node_id, {}),
+                }
+                for node_id, name in names.items()
+                if node_id in seen or node_id in refused
+            },
         }
 
     def _nodes(self) -> Sequence[NodeInfo]:
@@ -329,7 +338,7 @@ class SuperLink:
             timeout_keep_alive=_KEEP_ALIVE,
             # h11 bounds a request's headers; httptools would collect them for ever.
             http="h11",
-            h11_max_incomplete_event_size=_MAX_HEADERS,
+            h11_max_incomplete_event_size=MAX_HEADERS,
             loop="asyncio",  # another loop would accept connections past the door
             timeout_graceful_shutdown=_LAST_ORDERS,
         )

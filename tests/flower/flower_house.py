@@ -59,7 +59,7 @@ class Place:
         return self.folder / "departments" / name / "node.key"
 
     def hub(self, port: int = 0, state: str = "hub", limits: Limits = ROOMY) -> SuperLink:
-        return SuperLink(self.folder / state, "127.0.0.1", port, self.certificate, self.key, limits)
+        return SuperLink(self.folder / state, "127.0.0.1", port, self.certificate, self.key, limits=limits)
 
 
 class Department:
