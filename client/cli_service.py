@@ -49,6 +49,7 @@ def install_service(
 ) -> None:
     """Write a systemd unit that keeps `department up` running, hardened, and say what to type next."""
     from commonroot.client.folder import DepartmentFolder
+    from commonroot.files import atomic_write
     from commonroot.service import service
 
     made = service(
@@ -61,7 +62,7 @@ def install_service(
         devices=devices,
     )
     if not stdout:
-        made.install()
+        made.install(atomic_write)
 
     def text() -> None:
         if stdout:

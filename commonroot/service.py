@@ -11,12 +11,12 @@ import pwd
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from commonroot.common.errors import ConfigError
-from commonroot.files import atomic_write
 
 _SYSTEM: Final = Path("/etc/systemd/system")
 
@@ -27,8 +27,7 @@ Description=Commonroot {side} in {root}
 Documentation=man:systemd.exec(5)
 Wants=network-online.target
 After=network-online.target
-StartLimitIntervalSec=600
-StartLimitBurst=20
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
@@ -37,7 +36,7 @@ WorkingDirectory={root}
 Environment=PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 {credential}# An ended run is no failure; a crash is, and the daemon goes on where it stood.
 Restart=on-failure
-RestartSec=5
+RestartSec=10
 TimeoutStopSec=60
 LimitNOFILE=65536
 LimitCORE=0
@@ -90,15 +89,15 @@ class Service:
     text: str
     next_steps: tuple[str, ...]
 
-    def install(self) -> None:
-        """Write the unit.  Raises ConfigError where this user may not."""
+    def install(self, write: Callable[[Path, bytes], None]) -> None:
+        """Write the unit, with what writes files whole.  Raises ConfigError where this user may not."""
         if not self.path.parent.is_dir():
             try:
                 self.path.parent.mkdir(parents=True)
             except OSError as error:
                 raise ConfigError(f"cannot make {self.path.parent}: {error.strerror}", hint=_HINT) from error
         try:
-            atomic_write(self.path, self.text.encode())
+            write(self.path, self.text.encode())
         except ConfigError as error:
             raise ConfigError(str(error), hint=_HINT) from error
 

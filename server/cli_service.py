@@ -43,6 +43,7 @@ def install_service(
 ) -> None:
     """Write a systemd unit that keeps `coordinator up` running, hardened, and say what to type next."""
     from commonroot.server.folder import CoordinatorFolder
+    from commonroot.files import atomic_write
     from commonroot.service import service
 
     config = CoordinatorFolder(folder).config
@@ -56,7 +57,7 @@ def install_service(
         low_port=config.port < 1024,
     )
     if not stdout:
-        made.install()
+        made.install(atomic_write)
 
     def text() -> None:
         if stdout:
