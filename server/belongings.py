@@ -45,7 +45,7 @@ class Belongings:
                 self._drop(message_id)
 
     def may(self, path: str, node_id: int, body: bytes) -> bool:
-        """Whether this node may make this request.  What cannot be read is left to the hub, which says so."""
+        """Whether this node may make this request."""
         try:
             if path == PULL:
                 return (node_id, PullObjectRequest.FromString(body).object_id) in self._objects
@@ -57,7 +57,7 @@ class Belongings:
                     for reply in PushMessagesRequest.FromString(body).messages_list
                 )
         except DecodeError:
-            return True
+            return path not in (PULL, CONFIRM, REPLY)
         return True
 
     def _is_its(self, message_id: str, node_id: int) -> bool:

@@ -42,8 +42,8 @@ def install_service(
     json: Json = False,
 ) -> None:
     """Write a systemd unit that keeps `coordinator up` running, hardened, and say what to type next."""
-    from commonroot.server.folder import CoordinatorFolder
     from commonroot.files import atomic_write
+    from commonroot.server.folder import CoordinatorFolder
     from commonroot.service import service
 
     config = CoordinatorFolder(folder).config

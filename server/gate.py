@@ -28,13 +28,14 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from flwr.common.constant import TIMESTAMP_HEADER
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now as flower_now
 
 from commonroot import __version__
 from commonroot.server.admission import Admission
-from commonroot.server.belongings import Belongings
+from commonroot.server.belongings import REPLY, Belongings
 from commonroot.server.limits import Budgets, Limits, Refusals, origin
 
 Scope = MutableMapping[str, Any]
@@ -161,6 +162,7 @@ class Gate:
 
     admission   who signed the headers
     belongings  what a node may ask for
+    has_room    whether a reply of these objects may be announced now
     proved      told the address and port from where a node proved itself
     """
 
@@ -174,6 +176,7 @@ class Gate:
         limits: Limits | None = None,
         refusals: Refusals | None = None,
         proved: Callable[[tuple[str, int]], None] = lambda peer: None,
+        has_room: Callable[[ObjectTree], bool] = lambda tree: True,
         hold: float = HOLD,
         limit: int = MAX_REQUEST,
     ) -> None:
@@ -184,6 +187,7 @@ class Gate:
         self._limits = limits or Limits()
         self._refusals = refusals or Refusals()
         self._proved = proved
+        self._has_room = has_room
         self._hold = hold
         self._limit = limit
         self._addresses = Budgets(self._limits.requests_per_address)
@@ -286,6 +290,8 @@ class Gate:
             await self._refuse(send, 413, _REASONS[413], node_id)
         elif not self._belongings.may(path, node_id, body):
             await self._refuse(send, 403, "not-its-own", node_id, close=False)
+        elif path == REPLY and not all(map(self._has_room, PushMessagesRequest.FromString(body).message_object_trees)):
+            await self._refuse(send, 503, "replies-wait-their-turn", node_id, wait=1.0, close=False)
         elif path == _PULL:
             await self._pull(scope, body, receive, send)
         elif path == _LEAVE:

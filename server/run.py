@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughShares, NotEnoughUploads, PeerError, RoundLost, UnknownRound
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
-from commonroot.common.manifest import flatten
+from commonroot.common.manifest import flatten, unflatten
 from commonroot.common.messages import Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
@@ -143,6 +143,10 @@ class RunDriver:
         began = self._clock()
         state = self._backbones.read(version.file, version.digest)
         broadcast = flatten(state, self._charter.broadcast)
+        # While the round goes on, one copy is enough: what is broadcast is the larger part of the state.
+        shapes = [(name, shape) for name, shape in self._charter.broadcast if state[name].dtype == np.float32]
+        if len(shapes) == len(self._charter.broadcast):
+            state |= unflatten(broadcast, shapes, own=True)
         trained: frozenset[int] = frozenset()
         if pending:
             number = pending[-1].round

@@ -47,6 +47,7 @@ from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.error import http_error_translator
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
@@ -62,7 +63,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, Malformed, PortTaken
 from commonroot.files import atomic_write
-from commonroot.flower import MAX_BODY, MAX_HEAD, quiet
+from commonroot.flower import MAX_BODY, MAX_HEAD, Unpacked, quiet
 from commonroot.server.admission import Admission
 from commonroot.server.announcements import check_announcement
 from commonroot.server.belongings import Belongings
@@ -84,6 +85,13 @@ _DAWDLING: Final = 35.0
 #: What the port refused, beside the database, for ``coordinator status``; written this often, in seconds.
 GATE_BOOK: Final = "gate.json"
 _BOOKKEEPING: Final = 5.0
+#: For how long a long reply that does not arrive counts among those on their way, in seconds.
+_LONG_PATIENCE: Final = 120.0
+
+
+def _is_long(tree: ObjectTree) -> bool:
+    """Whether a reply's body is more than fits into its record."""
+    return any(len(record.children) for child in tree.children for record in child.children)
 
 
 class _Payloads(InMemoryObjectStore):
@@ -97,6 +105,34 @@ class _Payloads(InMemoryObjectStore):
         """Note which objects of a message are missing."""
         with self.lock_store:
             return super().preregister(run_id, object_tree)
+
+    def put(self, object_id: str, object_content: bytes | Unpacked) -> None:
+        """Store what a node pushes, compared with its name; what we send is made when it is asked for."""
+        if not isinstance(object_content, Unpacked):
+            super().put(object_id, object_content)
+            return
+        with self.lock_store:
+            entry = self.store[object_id]
+            if not entry.is_available:
+                entry.content = object_content  # type: ignore[assignment]
+                entry.is_available = True
+
+    def get(self, object_id: str) -> bytes | None:
+        """An object; None for one that is not registered, empty for one that has not arrived."""
+        content: bytes | Unpacked | None = super().get(object_id)
+        return content.made() if isinstance(content, Unpacked) else content
+
+    def complete(self, object_ids: Iterable[str]) -> bool:
+        """Whether all of these have arrived."""
+        with self.lock_store:
+            return all(object_id in self.store and self.store[object_id].is_available for object_id in object_ids)
+
+    def take(self, object_id: str) -> None:
+        """Let go of an object's content, unless another message has it too; it stays registered."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            if entry is not None and entry.ref_count <= 1:
+                entry.content = b""
 
     def children_of(self, object_id: str) -> list[str] | None:
         """The children under which an object was registered; None for one that was not."""
@@ -117,6 +153,10 @@ class _Links(SqlLinkState):
         self._turn = threading.RLock()
         self._payloads = payloads
         self.belongings = Belongings()
+        #: Replies that were announced, by what they answer; and when the long ones among them were, by their root.
+        self._replies: dict[str, str] = {}
+        self._long: dict[str, float] = {}
+        self.long_at_once = Limits().long_replies
         #: Bytes of the longest reply that is expected.
         self.largest = MAX_HEAD + MAX_BODY
         #: Why the reply to a message was refused when it was announced, by that message.
@@ -135,7 +175,36 @@ class _Links(SqlLinkState):
                 if asked is not None and int64_to_uint64(asked["dst_node_id"]) == told.src_node_id:
                     self.refused[told.reply_to_message_id] = str(error)
                 return False, []
-            return super().store_message_and_object_tree(message, object_tree, session_id)
+            stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
+            if stored:
+                self._replies[told.reply_to_message_id] = object_tree.object_id
+                if _is_long(object_tree):
+                    self._long.setdefault(object_tree.object_id, time.monotonic())
+            return stored, missing
+
+    def has_room(self, tree: ObjectTree) -> bool:
+        """Whether a reply may be announced now: long ones come a few at a time, so that memory does not depend on how
+        many departments there are.  One that does not get on keeps others out for a while only."""
+        with self._turn:
+            now = time.monotonic()
+            self._long = {name: at for name, at in self._long.items() if name in self._payloads}
+            busy = sum(now - at < _LONG_PATIENCE for at in self._long.values())
+            return not _is_long(tree) or tree.object_id in self._long or busy < self.long_at_once
+
+    def settle(self, message_ids: Iterable[str], *, withdrawn: bool) -> None:
+        """Nobody waits for replies to these any more; what was announced of withdrawn ones is freed."""
+        with self._turn:
+            roots = [self._replies.pop(name) for name in message_ids if name in self._replies]
+        for root in roots if withdrawn else ():
+            self._payloads.delete(root)
+
+    def complete(self, tree: ObjectTree) -> bool:
+        """Whether every object of a reply has arrived."""
+        return self._payloads.complete(node.object_id for node in iterate_object_tree(tree))
+
+    def take(self, object_id: str) -> None:
+        """An object was copied out of the store, and need not be there any more."""
+        self._payloads.take(object_id)
 
     def post(self, message: Message, object_tree: ObjectTree, session_id: str) -> tuple[bool, list[str]]:
         """What the coordinator sends: stored without asking, and from now on its addressee may ask for it."""
@@ -213,6 +282,7 @@ class SuperLink:
             self._port = sock.getsockname()[1]
             undo.callback(self._close)
             self._links = self._open_links()
+            self._links.long_at_once = self._limits.long_replies
             self._know()
             self.bell = Doorbell()
             self._door = undo.enter_context(Door(sock, self._limits, self.refusals))
@@ -223,6 +293,7 @@ class SuperLink:
                 self._links.belongings,
                 limits=self._limits,
                 refusals=self.refusals,
+                has_room=self._links.has_room,
                 proved=self._door.proved,
             )
             self._listener = _Listener(self._listening(gate), self._door)
@@ -296,13 +367,22 @@ class SuperLink:
         """Store a message to a department; whether that was possible, and which of its objects are missing."""
         return self._running().post(message, tree, session)
 
+    def complete(self, tree: ObjectTree) -> bool:
+        """Whether every object of an announced reply has arrived."""
+        return self._running().complete(tree)
+
+    def take(self, object_id: str) -> None:
+        """An object was copied out of the store, and need not be there any more."""
+        self._running().take(object_id)
+
     def refused(self, message_id: str) -> str | None:
         """Why the reply to this message was refused when it was announced, if it was."""
         return self._running().refused.get(message_id)
 
-    def discard(self, message_ids: Iterable[str]) -> None:
-        """Withdraw messages: nobody gets them any more and their payloads are freed."""
+    def discard(self, message_ids: Iterable[str], *, withdrawn: bool = False) -> None:
+        """Put messages away: nobody gets them any more, payloads are freed; of ``withdrawn`` ones, replies as well."""
         ids = set(message_ids)
+        self._running().settle(ids, withdrawn=withdrawn)
         for message_id in ids:
             self._running().refused.pop(message_id, None)
         self._running().belongings.taken(ids)
