@@ -17,6 +17,7 @@ from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
 from commonroot.console import event_printer, stop_on_signals
+from commonroot.machine import give_memory_back
 
 
 def open_session(
@@ -60,6 +61,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     stop = stop or threading.Event()
     stop_on_signals(stop)
+    give_memory_back()
     folder = DepartmentFolder(root)
     roster = folder.roster()
     if roster.expires < time.time():

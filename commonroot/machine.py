@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -22,6 +24,15 @@ LITTLE: Final = 512 * 1024**2
 SOME: Final = 4 * 1024**3
 #: Patience with the other side, in seconds.
 _PATIENCE: Final = 10.0
+
+
+def give_memory_back() -> None:
+    """Let freed buffers of a megabyte and more go back to the system at once, where the C library can be told so.
+
+    glibc raises that threshold whenever such a buffer is freed, and then keeps pieces of payloads for later.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, 1024 * 1024)  # M_MMAP_THRESHOLD
 
 
 def disk(folder: Path, *, more: int = 0) -> Finding:

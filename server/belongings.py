@@ -44,9 +44,12 @@ class Belongings:
             for message_id in message_ids:
                 self._drop(message_id)
 
-    def may(self, path: str, node_id: int, body: bytes) -> bool:
+    def may(self, path: str, node_id: int, body: bytes | bytearray) -> bool:
         """Whether this node may make this request."""
         try:
+            if path not in (PULL, CONFIRM, REPLY):
+                return True
+            body = bytes(body)  # these are short
             if path == PULL:
                 return (node_id, PullObjectRequest.FromString(body).object_id) in self._objects
             if path == CONFIRM:

@@ -17,6 +17,7 @@ from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.console import event_printer, stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.flower import MAX_HEAD
+from commonroot.machine import give_memory_back
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
@@ -35,6 +36,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     """Serve until stopped by a signal (or ``stop``).  Raises PortTaken, KeyFileError, ForeignState before it begins."""
     stop = stop or threading.Event()
     stop_on_signals(stop)
+    give_memory_back()
     folder = CoordinatorFolder(root)
     roster = _valid_roster(folder)
     identity = folder.identity()

@@ -200,6 +200,8 @@ class FlowerLinks:
                     withdrawn.append(ticket)
                     if awaited.reply is not None:
                         withdrawn.append(awaited.reply.object_id)
+            if not self._awaited:
+                self._sealed = None  # nobody waits for an answer to it: a broadcast is large
             if withdrawn:
                 self._hub.discard(withdrawn, withdrawn=True)
 
@@ -289,6 +291,8 @@ class FlowerLinks:
             if reply is not None:
                 del self._awaited[ticket]
                 state.object_store.delete(awaited.reply.object_id)
+                if not self._awaited:
+                    self._sealed = None
                 found.append((ticket, reply))
                 size += len(reply) if isinstance(reply, Parcel) else 0
         return found

@@ -37,12 +37,15 @@ from commonroot import __version__
 from commonroot.server.admission import Admission
 from commonroot.server.belongings import REPLY, Belongings
 from commonroot.server.limits import Budgets, Limits, Refusals, origin
+from commonroot.server.objects import PULL, PUSH, Answer
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: From a route's path, the node that signed, and the body.
+Objects = Callable[[str, int, bytearray], Answer | None]
 
 _FLEET: Final = "/v1/fleet/"
 _PULL: Final = _FLEET + "pull-messages"
@@ -162,6 +165,7 @@ class Gate:
 
     admission   who signed the headers
     belongings  what a node may ask for
+    objects     serves the two routes with payloads; None for what it leaves to the hub
     has_room    whether a reply of these objects may be announced now
     proved      told the address and port from where a node proved itself
     """
@@ -177,6 +181,7 @@ class Gate:
         refusals: Refusals | None = None,
         proved: Callable[[tuple[str, int]], None] = lambda peer: None,
         has_room: Callable[[ObjectTree], bool] = lambda tree: True,
+        objects: Objects = lambda path, node_id, body: None,
         hold: float = HOLD,
         limit: int = MAX_REQUEST,
     ) -> None:
@@ -188,6 +193,7 @@ class Gate:
         self._refusals = refusals or Refusals()
         self._proved = proved
         self._has_room = has_room
+        self._objects = objects
         self._hold = hold
         self._limit = limit
         self._addresses = Budgets(self._limits.requests_per_address)
@@ -290,14 +296,21 @@ class Gate:
             await self._refuse(send, 413, _REASONS[413], node_id)
         elif not self._belongings.may(path, node_id, body):
             await self._refuse(send, 403, "not-its-own", node_id, close=False)
-        elif path == REPLY and not all(map(self._has_room, PushMessagesRequest.FromString(body).message_object_trees)):
+        elif path == REPLY and not all(
+            map(self._has_room, PushMessagesRequest.FromString(bytes(body)).message_object_trees)
+        ):
             await self._refuse(send, 503, "replies-wait-their-turn", node_id, wait=1.0, close=False)
+        elif path in (PULL, PUSH) and (done := await asyncio.to_thread(self._objects, path, node_id, body)) is not None:
+            del body
+            if path == _ARRIVAL:
+                self._bell.arrived.set()
+            await _hand_out(done, send)
         elif path == _PULL:
             await self._pull(scope, body, receive, send)
         elif path == _LEAVE:
             answer = await self._ask(scope, body, receive)
             if answer[0]["status"] == 200:
-                self._bell.ring(DeactivateNodeRequest.FromString(body).node_id)
+                self._bell.ring(DeactivateNodeRequest.FromString(bytes(body)).node_id)
             await _pass_on(answer, send)
         else:
             await self._hub(scope, _replay(body, receive), send)
@@ -334,13 +347,13 @@ class Gate:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _pull(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _pull(self, scope: Scope, body: bytes | bytearray, receive: Receive, send: Send) -> None:
         """Ask the hub for messages; if it has none, wait for the bell and ask once more."""
         rings = self._bell.rings  # before asking: what is stored while we ask rings later
         answer = await self._ask(scope, body, receive)
         # Only a node that the hub understood and authenticated gets 200, so only such a node is kept waiting.
         if answer[0]["status"] == 200 and not any(part.get("body") for part in answer[1:]):
-            node_id = PullMessagesRequest.FromString(body).node.node_id
+            node_id = PullMessagesRequest.FromString(bytes(body)).node.node_id
             if await self._wait(node_id, rings, receive):
                 answer = await self._ask(scope, body, receive)
         await _pass_on(answer, send)
@@ -355,7 +368,7 @@ class Gate:
         await asyncio.gather(*pending, return_exceptions=True)
         return gone not in done and bell.result()
 
-    async def _ask(self, scope: Scope, body: bytes, receive: Receive) -> list[Event]:
+    async def _ask(self, scope: Scope, body: bytes | bytearray, receive: Receive) -> list[Event]:
         answer: list[Event] = []
 
         async def keep(event: Event) -> None:
@@ -377,6 +390,16 @@ def _with_version(send: Send) -> Send:
     return told
 
 
+async def _hand_out(answer: Answer, send: Send) -> None:
+    """An answer in pieces, without putting them together."""
+    status, parts = answer
+    headers = [(b"content-length", str(sum(map(len, parts))).encode()), (b"content-type", b"application/protobuf")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def _pass_on(answer: list[Event], send: Send) -> None:
     for part in answer:
         await send(part)
@@ -391,7 +414,7 @@ def _announced(scope: Scope) -> int:
     return int(lengths[0]) if lengths[0].isdigit() and len(lengths[0]) < 16 else 10**16
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
+async def _read(receive: Receive, limit: int) -> bytearray | None:
     """The whole request body, or None as soon as it is longer than ``limit`` bytes."""
     body = bytearray()
     while True:
@@ -402,10 +425,10 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
         if not event.get("more_body", False):
-            return bytes(body)
+            return body
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytes | bytearray, receive: Receive) -> Receive:
     """What ``receive`` would have given, had the body not been read already."""
     given = False
 
@@ -414,6 +437,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     return again

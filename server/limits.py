@@ -37,7 +37,7 @@ class Limits(BaseModel):
     requests_per_node: Rate = 30.0
     requests_of_strangers: Rate = 10.0
     at_once_per_node: Count = 8
-    long_replies: Count = 8
+    replies_mib: Annotated[int, Field(ge=8)] = 2048
     bodies_mib: Annotated[int, Field(ge=8)] = 256
     body_seconds: Rate = 60.0
 
@@ -56,7 +56,7 @@ TEMPLATE: Final = """
 #requests_per_node = 30.0        # of one enrolled department
 #requests_of_strangers = 10.0    # per address: without a registered key, or nodes' routes without a valid signature
 #at_once_per_node = 8            # requests of one department in progress
-#long_replies = 8                # uploads of more than 4 MiB on their way at once; each takes its size in memory
+#replies_mib = 2048              # uploads on their way at once, in memory; others wait their turn
 #bodies_mib = 256                # request bodies held in memory at once, of all departments together
 #body_seconds = 60.0             # that one body may take: 5 MiB at 0.7 Mbit/s
 """

@@ -26,6 +26,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,6 +38,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from flwr.app import Message
 from flwr.common.constant import (
+    FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
@@ -70,6 +72,7 @@ from commonroot.server.belongings import Belongings
 from commonroot.server.doors import Door
 from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
 from commonroot.server.limits import Limits, Refusals
+from commonroot.server.objects import serve_object
 
 _log = logging.getLogger(__name__)
 
@@ -89,9 +92,10 @@ _BOOKKEEPING: Final = 5.0
 _LONG_PATIENCE: Final = 120.0
 
 
-def _is_long(tree: ObjectTree) -> bool:
-    """Whether a reply's body is more than fits into its record."""
-    return any(len(record.children) for child in tree.children for record in child.children)
+def _long_bytes(tree: ObjectTree) -> int:
+    """At most so many bytes has a reply's body that does not fit into its record; 0 where it fits."""
+    arrays = [array for child in tree.children for record in child.children for array in record.children]
+    return sum(len(array.children) for array in arrays) * FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
 
 class _Payloads(InMemoryObjectStore):
@@ -153,10 +157,11 @@ class _Links(SqlLinkState):
         self._turn = threading.RLock()
         self._payloads = payloads
         self.belongings = Belongings()
-        #: Replies that were announced, by what they answer; and when the long ones among them were, by their root.
+        #: Replies that were announced, by what they answer; and of the long ones, by their root, when, and their bytes.
         self._replies: dict[str, str] = {}
-        self._long: dict[str, float] = {}
-        self.long_at_once = Limits().long_replies
+        self._long: dict[str, tuple[float, int]] = {}
+        #: Bytes of long replies that may be on their way at once.
+        self.most_on_their_way = Limits().replies_mib * 1024 * 1024
         #: Bytes of the longest reply that is expected.
         self.largest = MAX_HEAD + MAX_BODY
         #: Why the reply to a message was refused when it was announced, by that message.
@@ -178,8 +183,8 @@ class _Links(SqlLinkState):
             stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
             if stored:
                 self._replies[told.reply_to_message_id] = object_tree.object_id
-                if _is_long(object_tree):
-                    self._long.setdefault(object_tree.object_id, time.monotonic())
+                if size := _long_bytes(object_tree):
+                    self._long.setdefault(object_tree.object_id, (time.monotonic(), size))
             return stored, missing
 
     def has_room(self, tree: ObjectTree) -> bool:
@@ -187,9 +192,10 @@ class _Links(SqlLinkState):
         many departments there are.  One that does not get on keeps others out for a while only."""
         with self._turn:
             now = time.monotonic()
-            self._long = {name: at for name, at in self._long.items() if name in self._payloads}
-            busy = sum(now - at < _LONG_PATIENCE for at in self._long.values())
-            return not _is_long(tree) or tree.object_id in self._long or busy < self.long_at_once
+            self._long = {name: told for name, told in self._long.items() if name in self._payloads}
+            busy = sum(size for at, size in self._long.values() if now - at < _LONG_PATIENCE)
+            wanted = _long_bytes(tree)
+            return not wanted or not busy or tree.object_id in self._long or busy + wanted <= self.most_on_their_way
 
     def settle(self, message_ids: Iterable[str], *, withdrawn: bool) -> None:
         """Nobody waits for replies to these any more; what was announced of withdrawn ones is freed."""
@@ -282,7 +288,7 @@ class SuperLink:
             self._port = sock.getsockname()[1]
             undo.callback(self._close)
             self._links = self._open_links()
-            self._links.long_at_once = self._limits.long_replies
+            self._links.most_on_their_way = self._limits.replies_mib * 1024 * 1024
             self._know()
             self.bell = Doorbell()
             self._door = undo.enter_context(Door(sock, self._limits, self.refusals))
@@ -294,6 +300,7 @@ class SuperLink:
                 limits=self._limits,
                 refusals=self.refusals,
                 has_room=self._links.has_room,
+                objects=partial(serve_object, self._links),
                 proved=self._door.proved,
             )
             self._listener = _Listener(self._listening(gate), self._door)

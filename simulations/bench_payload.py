@@ -23,6 +23,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.common.errors import RunStopped
 from commonroot.common.parcel import MASKED, RUN_CLOSE, Parcel
 from commonroot.console import stop_on_signals
+from commonroot.machine import give_memory_back
 from commonroot.server.exchange import Exchange
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
@@ -38,9 +39,10 @@ DEPARTMENTS: Final = (1, 4)
 _NAMES: Final = ("north", "south", "west", "east")
 _LIMIT: Final = 1200.0
 
-#: What docs/payload.md promises: peaks over the broadcast's size, whatever the number of departments.
-HUB_BOUND: Final = 2.75
-DEPARTMENT_BOUND: Final = 1.75
+#: What docs/payload.md promises of large payloads: the broadcast, the sum, one reply being added and, for each
+#: department at once, one that arrives; a department holds broadcast and reply.
+HUB_BOUND: Final = {1: 3.0, 4: 4.5}
+DEPARTMENT_BOUND: Final = 2.0
 
 _CHARTER = """\
 federation = "payload"
@@ -59,7 +61,7 @@ def run(console: Console, *, megabytes: int = MEGABYTES) -> list[Row]:
         told = measure(count, megabytes * 1_000_000)
         of = f"{megabytes} MB broadcast, {count} department{'s' if count > 1 else ''}"
         rows += [
-            Row(f"coordinator's peak ÷ broadcast, {of}", told["hub"], "<=", HUB_BOUND),
+            Row(f"coordinator's peak ÷ broadcast, {of}", told["hub"], "<=", HUB_BOUND[count]),
             Row(f"a department's peak ÷ broadcast, {of}", told["department"], "<=", DEPARTMENT_BOUND),
             Row(f"seconds for one exchange, {of}", told["seconds"]),
         ]
@@ -120,6 +122,7 @@ def serve_department(root: Path, told: Path) -> None:
 
     stop = threading.Event()
     stop_on_signals(stop)
+    give_memory_back()
     folder = DepartmentFolder(root)
     base = [0]
 
@@ -131,7 +134,8 @@ def serve_department(root: Path, told: Path) -> None:
             base[0] = peak()
             return Parcel(MASKED)
         # As much as masked lanes take, and as little alike.
-        return Parcel(MASKED, b"", memoryview(bytearray(np.random.default_rng().bytes(len(request.body) // 2))))
+        reply = np.random.default_rng().integers(0, 2**64, len(request.body) // 16, dtype=np.uint64)
+        return Parcel(MASKED, b"", reply.view(np.uint8).data)
 
     FlowerNode(folder.config.coordinator, folder.ca, folder.node_key).serve(handle, stop)
 
@@ -140,6 +144,7 @@ def serve_coordinator(root: Path, count: int, size: int, told: Path) -> None:
     """Broadcast twice, add replies up, and write down the peak."""
     stop = threading.Event()
     stop_on_signals(stop)
+    give_memory_back()
     folder = CoordinatorFolder(root)
     roster = folder.roster()
     everybody = [at for at, member in enumerate(roster.departments) if member.name in _NAMES[:count]]
@@ -166,7 +171,7 @@ def serve_coordinator(root: Path, count: int, size: int, told: Path) -> None:
 
             ask(Parcel("open", b"begin"), lambda who, reply: False)
             base = peak()
-            total = np.zeros(size // 4, dtype=np.uint16)
+            total = np.zeros(size // 16 * 4, dtype=np.uint16)
 
             def add(who: int, reply: Parcel) -> bool:
                 np.add(total, np.frombuffer(reply.body, dtype=np.uint16), out=total)

@@ -70,6 +70,7 @@ FLOWER = {
     "client/node.py": "a department's link",
     "server/admission.py": "which node signed a request",
     "server/belongings.py": "what a node may name in a request",
+    "server/objects.py": "payloads, to and from nodes",
     "server/announcements.py": "what a department may announce to the hub",
     "server/flower_links.py": "the coordinator's links",
     "server/gate.py": "which of the hub's routes the public may reach",
