@@ -82,8 +82,9 @@ typing:
 	@for entry in commonroot/*.py commonroot/py.typed $(ROOMS); do \
 	  ln -sfn "../../$$entry" ".typing/commonroot/$${entry##*/}"; done
 
-docs: $(STAMP) ## write what is made from the code: docs/errors.md, parts of docs/protocol.md, threats.md, crashes.md
+docs: $(STAMP) ## write what is made from the code: docs/errors.md, docs/commands.md, parts of other pages
 	"$(BIN)/python" tests/test_errors.py
+	"$(BIN)/python" tests/test_everything_is_documented.py
 	"$(BIN)/python" tests/protocol_page.py
 	"$(BIN)/python" tests/proofs/threats.py
 	"$(BIN)/python" tests/crashes_page.py

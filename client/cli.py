@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commonroot.client import cli_consent, cli_enrolment, cli_evidence, cli_keeping
+from commonroot.client import cli_consent, cli_enrolment, cli_evidence, cli_keeping, cli_service
 from commonroot.console import Json, emit, group, say
 
 app = group("For a department's data team: join, approve, train, predict.")
@@ -15,6 +15,7 @@ app.add_typer(cli_enrolment.commands)
 app.add_typer(cli_consent.commands)
 app.add_typer(cli_evidence.commands, name="ledger")
 app.add_typer(cli_keeping.commands)
+app.add_typer(cli_service.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar="DIR")]
 

@@ -36,9 +36,11 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, Pu
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from commonroot import __version__
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
 from commonroot.client.tls import tls_failure, trusting
@@ -63,6 +65,8 @@ _HELD: Final = 0.5
 #: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
 _SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
 _REQUEST_TIMEOUT: Final = 30.0
+#: The longest that the hub may ask us to wait, in seconds.
+_PATIENT: Final = 30
 
 JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
 
@@ -335,7 +339,7 @@ class FlowerNode:
         return FleetHttpClient(
             f"https://{self._address}",
             interceptors=[
-                VersionStamp("SuperNode"),
+                VersionStamp("SuperNode", __version__),
                 NodeAuthHttpInterceptor(self._key, self._key.public_key()),
                 *([Counted(self._on_sent)] if self._on_sent is not None else []),  # last: it sees what the others add
             ],
@@ -387,10 +391,18 @@ class _Caller:
                     raise _Rejected from error
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
-                if status == httpx.codes.UNAUTHORIZED or (request.__class__ is ActivateNodeRequest and status < 500):
+                again = status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT)
+                if status == httpx.codes.UNAUTHORIZED or (
+                    request.__class__ is ActivateNodeRequest and status < 500 and not again
+                ):
                     raise _Rejected from error
-                if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+                if status < 500 and not again:
                     raise _Dropped from error
+                wanted = _retry_after(error.response)
+                if wanted:
+                    # It is there and says when to come back; a message is not given up for that.
+                    self._stop.wait(wanted * random.uniform(1.0, 1.2))
+                    continue
                 # The hub fails over this request and not over others: perhaps it belongs to a run it has lost.
                 broken_since = broken_since or time.monotonic()
                 if time.monotonic() - broken_since > self.give_up and request.__class__ is not PullMessagesRequest:
@@ -415,6 +427,12 @@ class _Caller:
             if self._stop.wait(pause):
                 raise _Stopped
             pause = min(2 * pause, 0.25)
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """For how long the hub asks us to wait, in seconds, at most :data:`_PATIENT`; 0 if it does not ask."""
+    told = answer.headers.get("retry-after", "")
+    return float(min(int(told[:6]), _PATIENT)) if told.isascii() and told.isdigit() else 0.0
 
 
 def _handled(handle: Handler, parcel: Parcel) -> Parcel:
@@ -448,3 +466,12 @@ def _check_clock(refusal: _Rejected) -> None:
     ahead = time.time() - theirs
     if ahead > _SKEW_AHEAD or ahead < -_SKEW_BEHIND:
         raise ClockSkew(f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}")
+
+
+def signed_headers(key_path: Path) -> dict[str, str]:
+    """Headers under which the hub knows a request to be this node's, once.  For ``doctor``, which sends no more."""
+    key = load_node_key(key_path)
+    request = httpx.Request("GET", "https://hub/health")
+    context = ProtobufRequestContext("", PullMessagesRequest(), request)
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(200))
+    return {name: value for name, value in request.headers.items() if name.startswith("flwr-")}

@@ -417,7 +417,8 @@ class Session:
         can ask.  Version 0 is what the charter's seed gives, and every later one a bounded number of steps away.
         """
         strategy = build(charter)
-        received = unflatten(body, charter.broadcast)
+        # What came over the link came into a buffer of its own; a large backbone is not kept twice.
+        received = unflatten(body, charter.broadcast, own=isinstance(body, bytearray))
         strategy.check_received(charter, received, version, self._version_0(charter), 0)
         if self._seen is not None and self._seen[0] == charter.digest and self._seen[1] <= version:
             strategy.check_received(charter, received, version, self._seen[2], self._seen[1])

@@ -142,19 +142,22 @@ def flatten(arrays: Arrays, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> by
         array = arrays[name]
         if array.shape != tuple(shape):
             raise ManifestError(f"tensor {name!r}: expected shape {tuple(shape)}, found {array.shape}")
-        parts.append(np.ascontiguousarray(array, dtype="<f4").tobytes())
-    return b"".join(parts)
+        parts.append(np.ascontiguousarray(array, dtype="<f4").reshape(-1).view(np.uint8).data)
+    return b"".join(parts)  # one copy, whatever the number of tensors
 
 
 def unflatten(
-    data: bytes | bytearray | memoryview, shapes: Iterable[tuple[str, tuple[int, ...]]]
+    data: bytes | bytearray | memoryview, shapes: Iterable[tuple[str, tuple[int, ...]]], *, own: bool = False
 ) -> dict[str, NDArray[np.float32]]:
-    """The inverse of ``flatten``: fresh arrays by name.  Raises ManifestError for a wrong length or a non-number."""
+    """The inverse of ``flatten``: fresh arrays by name.  Raises ManifestError for a wrong length or a non-number.
+
+    own  ``data`` belongs to the caller, who leaves it alone from now on: the arrays lie in it, and nothing is copied
+    """
     shapes = [(name, tuple(shape)) for name, shape in shapes]
     expected = 4 * sum(math.prod(shape) for _, shape in shapes)
     if len(data) != expected:
         raise ManifestError(f"expected {expected} bytes of tensors, found {len(data)}")
-    flat = np.frombuffer(data, dtype="<f4").astype(np.float32)
+    flat = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=not own)
     if not np.isfinite(flat).all():
         raise ManifestError("the tensors hold values that are not finite numbers")
     out: dict[str, NDArray[np.float32]] = {}

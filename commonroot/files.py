@@ -408,3 +408,15 @@ def take_ownership(folder: Path) -> IO[bytes]:
     if lock is None:
         raise ConfigError(f"a daemon already runs on {folder}", hint="one daemon a folder: stop the other")
     return lock
+
+
+def runs_here(folder: Path) -> bool:
+    """Whether a daemon holds this folder; asks for its lock and lets go of it again, and makes nothing."""
+    try:
+        with (folder / "daemon.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

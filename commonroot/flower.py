@@ -91,10 +91,15 @@ class _OnlyTheUnexpected(logging.Filter):
 
 
 class VersionStamp:
-    """Names Flower's version on every request, as its own clients do, but never ends the process over the answer."""
+    """Names Flower's version on every request, as its own clients do, but never ends the process over the answer.
 
-    def __init__(self, component: str) -> None:
+    ``program`` is the version of ours, for the other side's ``doctor``.
+    """
+
+    def __init__(self, component: str, program: str = "") -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component(component).as_metadata())
+        if program:
+            self._headers["commonroot-version"] = program
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Add the headers and pass on."""
@@ -139,6 +144,17 @@ def _chunks(body: memoryview, known: tuple[bytes, ...]) -> list[tuple[str, _Chun
     """A body as chunks by name: its pieces, which are as long as Flower's chunks."""
     made = zip(cut(body), known or digests(body), strict=True)
     return [(digest.hex(), _Chunk(piece, digest)) for piece, digest in made]
+
+
+class Unpacked:
+    """An object as it lies in its parcel; its bytes, a second copy, are made when they are wanted."""
+
+    def __init__(self, thing: InflatableObject) -> None:
+        self._thing = thing
+
+    def made(self) -> bytes:
+        """Flower's form of the object."""
+        return self._thing.deflate()
 
 
 class Sealed:
@@ -201,6 +217,12 @@ class Envelope:
         proto.message_id = self.message_id
         self.announcement = MessageProto(metadata=proto, content=recorddict_to_proto(self.content))
         self.tree = ObjectTree(object_id=self.message_id, children=[] if sealed.tree is None else [sealed.tree])
+
+    def unpacked(self, wanted: set[str]) -> Iterator[tuple[str, bytes | Unpacked]]:
+        """As ``contents``, but chunks of the body are left where they lie: the parcel must outlive them."""
+        chunks = {name for name, thing in self._sealed.objects.items() if isinstance(thing, _Chunk)} & wanted
+        yield from ((name, Unpacked(self._sealed.objects[name])) for name in chunks)
+        yield from self.contents(wanted - chunks)
 
     def contents(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
         """The wanted objects, one at a time, the note last of all."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from commonroot.console import Json, emit, group, say
-from commonroot.server import cli_consent, cli_enrolment, cli_evidence, cli_keeping
+from commonroot.server import cli_consent, cli_enrolment, cli_evidence, cli_keeping, cli_service
 from commonroot.server.cli_enrolment import KeyFile, Passphrase
 from commonroot.server.noted import Noted
 
@@ -18,6 +18,7 @@ app.add_typer(cli_enrolment.commands)
 app.add_typer(cli_consent.commands)
 app.add_typer(cli_evidence.commands, name="audit")
 app.add_typer(cli_keeping.commands)
+app.add_typer(cli_service.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 
@@ -235,6 +236,11 @@ def status(folder: Folder, json: Json = False) -> None:
             say(f"trouble  {line}")
         for fault in facts["faults"][-5:]:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
+        for reason, count in facts["gate"].get("refused", {}).items():
+            say(f"port   refused {count} × {reason}")
+        for name, about in facts["gate"].get("departments", {}).items():
+            if about["refused"]:
+                say(f"port   of {name}: " + ", ".join(f"{count} × {what}" for what, count in about["refused"].items()))
 
     emit(facts, json, text)
 

@@ -200,8 +200,10 @@ class FlowerLinks:
                     withdrawn.append(ticket)
                     if awaited.reply is not None:
                         withdrawn.append(awaited.reply.object_id)
+            if not self._awaited:
+                self._sealed = None  # nobody waits for an answer to it: a broadcast is large
             if withdrawn:
-                self._hub.discard(withdrawn)
+                self._hub.discard(withdrawn, withdrawn=True)
 
     @contextmanager
     def _books(self) -> Iterator[LinkState]:
@@ -247,8 +249,8 @@ class FlowerLinks:
         stored, missing = self._hub.post(message, envelope.tree, session)
         if not stored:
             return self._failed("the hub takes no message for this department: it was never online")
-        for object_id, content in envelope.contents(set(missing)):
-            if not state.store_object(run.run_id, session, object_id, content):
+        for object_id, content in envelope.unpacked(set(missing)):
+            if not state.store_object(run.run_id, session, object_id, content):  # type: ignore[arg-type]
                 self._hub.discard([envelope.message_id])
                 return self._failed("the hub did not store the payload")
         self._awaited[envelope.message_id] = _Awaited(key)
@@ -289,6 +291,8 @@ class FlowerLinks:
             if reply is not None:
                 del self._awaited[ticket]
                 state.object_store.delete(awaited.reply.object_id)
+                if not self._awaited:
+                    self._sealed = None
                 found.append((ticket, reply))
                 size += len(reply) if isinstance(reply, Parcel) else 0
         return found
@@ -339,9 +343,13 @@ class FlowerLinks:
                 raise _Never
             if not content:
                 raise _NotYet
+            if reply.children:
+                self._hub.take(object_id)  # so that a reply is not there twice while it is put together
             return content
 
         try:
+            if reply.children and not self._hub.complete(reply):
+                raise _NotYet
             if not reply.children:
                 fetch(reply.object_id)  # a short reply is here already; this says that its sender is done with it
             # checked: the hub compares every object with its name as it takes it in

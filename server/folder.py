@@ -44,6 +44,8 @@ from commonroot.files import (
 )
 from commonroot.server import keeping
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.limits import TEMPLATE as LIMITS_TEMPLATE
+from commonroot.server.limits import Limits
 from commonroot.server.waits import Waits
 
 ROSTER_DAYS = 366
@@ -61,6 +63,7 @@ port = {port}
 names = [{names}]
 
 """
+_TEMPLATE += LIMITS_TEMPLATE
 
 
 class CoordinatorConfig(BaseModel):
@@ -75,6 +78,7 @@ class CoordinatorConfig(BaseModel):
     database: Annotated[str, Field(repr=False)] = ""
     waits: Waits = Waits()
     retention: keeping.RetentionConfig = keeping.RetentionConfig()
+    limits: Limits = Limits()
 
 
 class CoordinatorFolder:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -111,6 +112,23 @@ def expires(certificate: Path) -> datetime.datetime:
         return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as error:
         raise KeyFileError(f"{certificate}: {_why(error)}") from error
+
+
+def mismatch(certificate: Path, key_file: Path, ca: Path) -> str:
+    """Why these three do not belong together; empty if they do.  Raises KeyFileError for what cannot be read."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        authority = x509.load_pem_x509_certificate(ca.read_bytes())
+        key = serialization.load_pem_private_key(read_private(key_file), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise KeyFileError(f"{certificate}, {key_file} or {ca}: {_why(error)}") from error
+    if key.public_key() != found.public_key():
+        return f"{key_file.name} is not the key of {certificate.name}"
+    try:
+        found.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return f"{certificate.name} was not issued by {ca.name}"
+    return ""
 
 
 def write_public(path: Path, content: bytes) -> None:

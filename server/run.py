@@ -21,7 +21,7 @@ from commonroot.common.errors import (
     UnknownRound,
 )
 from commonroot.common.evidence import TELLING, Exhibit, signed_by
-from commonroot.common.manifest import flatten
+from commonroot.common.manifest import flatten, unflatten
 from commonroot.common.messages import Offer, Previous, Ready, RoundOpen, RunClose, Train
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
@@ -186,6 +186,10 @@ class RunDriver:
         began = self._clock()
         state = self._backbones.read(version.file, version.digest)
         broadcast = flatten(state, self._charter.broadcast)
+        # While the round goes on, one copy is enough: what is broadcast is the larger part of the state.
+        shapes = [(name, shape) for name, shape in self._charter.broadcast if state[name].dtype == np.float32]
+        if len(shapes) == len(self._charter.broadcast):
+            state |= unflatten(broadcast, shapes, own=True)
         trained: frozenset[int] = frozenset()
         if pending:
             number = pending[-1].round

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from typing import Any, Final
@@ -47,6 +48,7 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             "runs": runs,
             "faults": journal.faults(),
             "received": journal.received(),
+            "gate": at_the_gate(folder),
         }
     finally:
         journal.close()
@@ -61,3 +63,16 @@ def troubles(folder: CoordinatorFolder, states: Sequence[str]) -> list[str]:
     if owner_of(folder.root) is None and any(state in ("queued", "running") for state in states):
         found.append(f"no coordinator is up on {folder.root}: `commonroot coordinator up {folder.root}`")
     return found
+def at_the_gate(folder: CoordinatorFolder) -> dict[str, Any]:
+    """What the public port held and had refused when the coordinator last wrote it down; empty before it was up.
+
+    open         connections, and those of strangers among them
+    refused      reason → how often since it came up
+    departments  of each that came: what it runs, how far its clock is ahead in seconds, what it was refused
+    at           when that was, in seconds since 1970
+    """
+    try:
+        found = json.loads((folder.root / "links" / "gate.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
+import ssl
 import threading
 import time
 import warnings
-from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import uvicorn
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -37,38 +38,44 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from flwr.app import Message
 from flwr.common.constant import (
+    FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
-    SYSTEM_TIME_TOLERANCE,
-    TIMESTAMP_HEADER,
-    TIMESTAMP_TOLERANCE,
 )
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, NodeStatus
-from flwr.supercore.date import now as flower_now
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.error import http_error_translator
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
 from flwr.supercore.utils import int64_to_uint64
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from commonroot.common.errors import ForeignState, KeyFileError, Malformed, PortTaken
-from commonroot.files import readable_key
-from commonroot.flower import MAX_BODY, MAX_HEAD, quiet
+from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.files import atomic_write, readable_key
+from commonroot.flower import MAX_BODY, MAX_HEAD, Unpacked, quiet
+from commonroot.server.admission import Admission
 from commonroot.server.announcements import check_announcement
+from commonroot.server.belongings import Belongings
+from commonroot.server.doors import Door
 from commonroot.server.enrol_door import Desk, EnrolmentDoor
-from commonroot.server.gate import Admit, App, Doorbell, Gate
+from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
+from commonroot.server.limits import Limits, Refusals
+from commonroot.server.objects import serve_object
+
+_log = logging.getLogger(__name__)
 
 DATABASE: Final = "links.db"
 #: How long starting or stopping the listener may take, in seconds.
@@ -79,10 +86,17 @@ _LAST_ORDERS: Final = 2
 _KEEP_ALIVE: Final = 30
 #: The same for one that does send something, but never the whole head of a request.
 _DAWDLING: Final = 35.0
-#: The longest head of a request, in bytes.
-_MAX_HEADERS: Final = 16 * 1024
-#: Connections that are served at once; the rest get 503.  A department needs two or three, a roster has at most 32.
-_CONNECTIONS: Final = 256
+#: What the port refused, beside the database, for ``coordinator status``; written this often, in seconds.
+GATE_BOOK: Final = "gate.json"
+_BOOKKEEPING: Final = 5.0
+#: For how long a long reply that does not arrive counts among those on their way, in seconds.
+_LONG_PATIENCE: Final = 120.0
+
+
+def _long_bytes(tree: ObjectTree) -> int:
+    """At most so many bytes has a reply's body that does not fit into its record; 0 where it fits."""
+    arrays = [array for child in tree.children for record in child.children for array in record.children]
+    return sum(len(array.children) for array in arrays) * FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
 
 class _Payloads(InMemoryObjectStore):
@@ -96,6 +110,34 @@ class _Payloads(InMemoryObjectStore):
         """Note which objects of a message are missing."""
         with self.lock_store:
             return super().preregister(run_id, object_tree)
+
+    def put(self, object_id: str, object_content: bytes | Unpacked) -> None:
+        """Store what a node pushes, compared with its name; what we send is made when it is asked for."""
+        if not isinstance(object_content, Unpacked):
+            super().put(object_id, object_content)
+            return
+        with self.lock_store:
+            entry = self.store[object_id]
+            if not entry.is_available:
+                entry.content = object_content  # type: ignore[assignment]
+                entry.is_available = True
+
+    def get(self, object_id: str) -> bytes | None:
+        """An object; None for one that is not registered, empty for one that has not arrived."""
+        content: bytes | Unpacked | None = super().get(object_id)
+        return content.made() if isinstance(content, Unpacked) else content
+
+    def complete(self, object_ids: Iterable[str]) -> bool:
+        """Whether all of these have arrived."""
+        with self.lock_store:
+            return all(object_id in self.store and self.store[object_id].is_available for object_id in object_ids)
+
+    def take(self, object_id: str) -> None:
+        """Let go of an object's content, unless another message has it too; it stays registered."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            if entry is not None and entry.ref_count <= 1:
+                entry.content = b""
 
     def children_of(self, object_id: str) -> list[str] | None:
         """The children under which an object was registered; None for one that was not."""
@@ -115,6 +157,12 @@ class _Links(SqlLinkState):
         super().__init__(str(database), NoOpFederationManager(), payloads)
         self._turn = threading.RLock()
         self._payloads = payloads
+        self.belongings = Belongings()
+        #: Replies that were announced, by what they answer; and of the long ones, by their root, when, and their bytes.
+        self._replies: dict[str, str] = {}
+        self._long: dict[str, tuple[float, int]] = {}
+        #: Bytes of long replies that may be on their way at once.
+        self.most_on_their_way = Limits().replies_mib * 1024 * 1024
         #: Bytes of the longest reply that is expected.
         self.largest = MAX_HEAD + MAX_BODY
         #: Why the reply to a message was refused when it was announced, by that message.
@@ -133,11 +181,46 @@ class _Links(SqlLinkState):
                 if asked is not None and int64_to_uint64(asked["dst_node_id"]) == told.src_node_id:
                     self.refused[told.reply_to_message_id] = str(error)
                 return False, []
-            return self.post(message, object_tree, session_id)
+            stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
+            if stored:
+                self._replies[told.reply_to_message_id] = object_tree.object_id
+                if size := _long_bytes(object_tree):
+                    self._long.setdefault(object_tree.object_id, (time.monotonic(), size))
+            return stored, missing
+
+    def has_room(self, tree: ObjectTree) -> bool:
+        """Whether a reply may be announced now: long ones come a few at a time, so that memory does not depend on how
+        many departments there are.  One that does not get on keeps others out for a while only."""
+        with self._turn:
+            now = time.monotonic()
+            self._long = {name: told for name, told in self._long.items() if name in self._payloads}
+            busy = sum(size for at, size in self._long.values() if now - at < _LONG_PATIENCE)
+            wanted = _long_bytes(tree)
+            return not wanted or not busy or tree.object_id in self._long or busy + wanted <= self.most_on_their_way
+
+    def settle(self, message_ids: Iterable[str], *, withdrawn: bool) -> None:
+        """Nobody waits for replies to these any more; what was announced of withdrawn ones is freed."""
+        with self._turn:
+            roots = [self._replies.pop(name) for name in message_ids if name in self._replies]
+        for root in roots if withdrawn else ():
+            self._payloads.delete(root)
+
+    def complete(self, tree: ObjectTree) -> bool:
+        """Whether every object of a reply has arrived."""
+        return self._payloads.complete(node.object_id for node in iterate_object_tree(tree))
+
+    def take(self, object_id: str) -> None:
+        """An object was copied out of the store, and need not be there any more."""
+        self._payloads.take(object_id)
 
     def post(self, message: Message, object_tree: ObjectTree, session_id: str) -> tuple[bool, list[str]]:
-        """What the coordinator sends: stored without asking."""
-        return super().store_message_and_object_tree(message, object_tree, session_id)
+        """What the coordinator sends: stored without asking, and from now on its addressee may ask for it."""
+        told = message.metadata
+        self.belongings.given(told.message_id, told.dst_node_id, object_tree)
+        stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
+        if not stored:
+            self.belongings.taken([told.message_id])
+        return stored, missing
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -167,6 +250,7 @@ class SuperLink:
         key: Path,
         *,
         enrolment: Desk | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """``enrolment`` answers questions about membership, from whomever; without it there is no such route."""
         self._enrolment = enrolment
@@ -177,6 +261,12 @@ class SuperLink:
         self._key = key
         self._links: _Links | None = None
         self._listener: _Listener | None = None
+        self._limits = limits or Limits()
+        self._admission = Admission()
+        self._door: Door | None = None
+        self._gate: Gate | None = None
+        self._book: _Book | None = None
+        self.refusals = Refusals()
         self.bell = Doorbell()
 
     @property
@@ -202,12 +292,25 @@ class SuperLink:
             self._port = sock.getsockname()[1]
             undo.callback(self._close)
             self._links = self._open_links()
+            self._links.most_on_their_way = self._limits.replies_mib * 1024 * 1024
+            self._know()
             self.bell = Doorbell()
-            door = None if self._enrolment is None else EnrolmentDoor(self._enrolment)
-            gate = Gate(_node_routes(self._links), self.bell, _admission(self._links), enrolment=door)
-            config = self._listening(gate)
-            self._listener = _Listener(config, sock)
+            self._door = undo.enter_context(Door(sock, self._limits, self.refusals))
+            self._gate = gate = Gate(
+                _node_routes(self._links),
+                self.bell,
+                self._admission,
+                self._links.belongings,
+                limits=self._limits,
+                refusals=self.refusals,
+                has_room=self._links.has_room,
+                objects=partial(serve_object, self._links),
+                proved=self._door.proved,
+                enrolment=None if self._enrolment is None else EnrolmentDoor(self._enrolment),
+            )
+            self._listener = _Listener(self._listening(gate), self._door)
             self._listener.start()
+            self._book = _Book(self._state_dir / GATE_BOOK, self.at_the_gate)
             undo.pop_all()
         return self
 
@@ -224,12 +327,14 @@ class SuperLink:
         pem = _as_pem(public_key)
         if self.state.get_node_id_by_public_key(pem) is None:
             self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, pem, HEARTBEAT_DEFAULT_INTERVAL, name=name)
+            self._know()
 
     def unregister(self, public_key: str) -> None:
         """Shut this node out, at once and for good: its key may not be registered again.  Unknown: nothing happens."""
         node_id = self.state.get_node_id_by_public_key(_as_pem(public_key))
         if node_id is not None:
             self.state.delete_node(NOOP_FLWR_AID, node_id)
+            self._know()
             self.bell.ring(node_id)
 
     def node_id(self, public_key: str) -> int | None:
@@ -238,8 +343,33 @@ class SuperLink:
 
     def registered(self) -> list[str]:
         """The keys that may come in, one OpenSSH line each."""
-        nodes = self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
-        return [as_line(node.public_key) for node in nodes]
+        return [as_line(node.public_key) for node in self._nodes()]
+
+    def at_the_gate(self) -> dict[str, Any]:
+        """What the public port holds and has refused since it opened, in all and by department."""
+        names = {node.node_id: node.name or str(node.node_id) for node in self._nodes()}
+        seen = {} if self._gate is None else dict(self._gate.seen)
+        refused = self.refusals.by_node()
+        return {
+            "open": {} if self._door is None else self._door.counts(),
+            "refused": self.refusals.by_reason(),
+            "departments": {
+                name: {
+                    "version": seen[node_id].version if node_id in seen else "",
+                    "clock_ahead": seen[node_id].clock_ahead if node_id in seen else None,
+                    "refused": refused.get(node_id, {}),
+                }
+                for node_id, name in names.items()
+                if node_id in seen or node_id in refused
+            },
+        }
+
+    def _nodes(self) -> Sequence[NodeInfo]:
+        return self.state.get_node_info(statuses=[NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE])
+
+    def _know(self) -> None:
+        """Tell the gate who may come in."""
+        self._admission.know({node.public_key: node.node_id for node in self._nodes()})
 
     def allow(self, largest: int) -> None:
         """From now on replies of up to ``largest`` bytes are expected, and announcements of longer ones refused."""
@@ -249,15 +379,25 @@ class SuperLink:
         """Store a message to a department; whether that was possible, and which of its objects are missing."""
         return self._running().post(message, tree, session)
 
+    def complete(self, tree: ObjectTree) -> bool:
+        """Whether every object of an announced reply has arrived."""
+        return self._running().complete(tree)
+
+    def take(self, object_id: str) -> None:
+        """An object was copied out of the store, and need not be there any more."""
+        self._running().take(object_id)
+
     def refused(self, message_id: str) -> str | None:
         """Why the reply to this message was refused when it was announced, if it was."""
         return self._running().refused.get(message_id)
 
-    def discard(self, message_ids: Iterable[str]) -> None:
-        """Withdraw messages: nobody gets them any more and their payloads are freed."""
+    def discard(self, message_ids: Iterable[str], *, withdrawn: bool = False) -> None:
+        """Put messages away: nobody gets them any more, payloads are freed; of ``withdrawn`` ones, replies as well."""
         ids = set(message_ids)
+        self._running().settle(ids, withdrawn=withdrawn)
         for message_id in ids:
             self._running().refused.pop(message_id, None)
+        self._running().belongings.taken(ids)
         self.state.delete_messages(ids)
         for message_id in ids:
             self.state.object_store.delete(message_id)
@@ -294,21 +434,27 @@ class SuperLink:
             timeout_keep_alive=_KEEP_ALIVE,
             # h11 bounds a request's headers; httptools would collect them for ever.
             http="h11",
-            h11_max_incomplete_event_size=_MAX_HEADERS,
-            limit_concurrency=_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEADERS,
+            loop="asyncio",  # another loop would accept connections past the door
             timeout_graceful_shutdown=_LAST_ORDERS,
         )
         try:
             config.load()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise KeyFileError(f"{self._certificate} and {self._key} are no certificate and its key") from error
+        if config.ssl is not None:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3  # both ends are ours; nothing older, no renegotiation
         return config
 
     def _close(self) -> None:
         self.bell.close()
+        if self._book is not None:
+            self._book.close()
+            self._book = None
         if self._listener is not None:
             self._listener.stop()
             self._listener = None
+        self._door = None
         if self._links is not None:
             self._links.close()
             self._links = None
@@ -321,14 +467,16 @@ class _Server(uvicorn.Server):
     next asks.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
         super().__init__(config)
+        self._door = door
         self._idle_since: dict[object, float] = {}
 
     async def on_tick(self, counter: int) -> bool:
         """Look once a second for connections without a request in progress."""
         if counter % 10 == 0:
             self._hang_up(time.monotonic())
+            self._door.sweep(time.monotonic())
         return await super().on_tick(counter)
 
     def _hang_up(self, now: float) -> None:
@@ -359,10 +507,10 @@ class _Server(uvicorn.Server):
 class _Listener:
     """One uvicorn server in a thread.  In a thread it leaves signals alone, which is what we want."""
 
-    def __init__(self, config: uvicorn.Config, sock: socket.socket) -> None:
-        self._server = _Server(config)
-        self._socket = sock
-        self._thread = threading.Thread(target=self._server.run, args=([sock],), name="commonroot-hub", daemon=True)
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        self._server = _Server(config, door)
+        self._socket = door
+        self._thread = threading.Thread(target=self._server.run, args=([door],), name="commonroot-hub", daemon=True)
 
     def start(self) -> None:
         """Return when it listens."""
@@ -379,6 +527,37 @@ class _Listener:
             self._server.should_exit = True
             self._thread.join(_PATIENCE)
         self._socket.close()
+
+
+class _Book:
+    """Writes what the gate counts, when it has changed, so that other processes can read it."""
+
+    def __init__(self, path: Path, counts: Callable[[], dict[str, Any]]) -> None:
+        self._path = path
+        self._counts = counts
+        self._written: dict[str, Any] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="commonroot-gate-book", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        self._over.set()
+        self._thread.join(_PATIENCE)
+
+    def _keep(self) -> None:
+        while not self._over.wait(_BOOKKEEPING):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            counts = self._counts()
+            if counts != self._written:
+                atomic_write(self._path, json.dumps(counts | {"at": time.time()}).encode(), mode=0o600)
+                self._written = counts
+        except (CommonrootError, OSError, OperationalError) as error:  # a full disk, say; the next time may be better
+            _log.warning("cannot write %s: %s", self._path.name, type(error).__name__)
 
 
 def _node_routes(links: LinkState) -> App:
@@ -401,26 +580,6 @@ def _node_routes(links: LinkState) -> App:
     app.include_router(health.router)
     app.include_router(fleet_router)
     return app
-
-
-def _admission(links: LinkState) -> Admit:
-    """Flower's own check of a node's signed headers, before there is a body to check them against."""
-
-    def admit(headers: Mapping[str, str]) -> bool:
-        try:
-            public_key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
-            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
-            signed_at = headers[TIMESTAMP_HEADER]
-            age = (flower_now() - datetime.fromisoformat(signed_at)).total_seconds()
-            return (
-                -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
-                and links.get_node_id_by_public_key(public_key) is not None
-                and verify_signature(bytes_to_public_key(public_key), signed_at.encode("ascii"), signature)
-            )
-        except Exception:  # whatever a stranger's headers make of a decoder: they are not a node's
-            return False
-
-    return admit
 
 
 def as_line(pem: bytes) -> str:

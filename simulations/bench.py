@@ -69,6 +69,7 @@ BENCHMARKS: Final[dict[str, str]] = {
     "data-deployed": "commonroot.simulations.bench_data_deployed",
     "guard": "commonroot.simulations.bench_guard",
     "latency": "commonroot.simulations.bench_latency",
+    "payload": "commonroot.simulations.bench_payload",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
     "soak": "commonroot.simulations.bench_soak",
     "transfer": "commonroot.simulations.bench_transfer",

@@ -31,6 +31,8 @@ FACE = {
     "archive": "backups as one file, which both sides write and read",
     "console": "how every command prints, and ends in one clear error",
     "files": "atomic writes and file modes for the two sides that have files",
+    "machine": "what both sides' doctors ask of a machine",
+    "service": "systemd units, alike for both sides",
     "flower": "how a parcel becomes a Flower message, which both ends must do alike and common may not know",
 }
 FACE_ROOMS = {"server", "client"}
@@ -67,6 +69,9 @@ CRYPTOGRAPHY_ELSEWHERE = {
 FLOWER = {
     "commonroot/flower.py": "messages, alike on both sides",
     "client/node.py": "a department's link",
+    "server/admission.py": "which node signed a request",
+    "server/belongings.py": "what a node may name in a request",
+    "server/objects.py": "payloads, to and from nodes",
     "server/announcements.py": "what a department may announce to the hub",
     "server/flower_links.py": "the coordinator's links",
     "server/gate.py": "which of the hub's routes the public may reach",

@@ -17,8 +17,12 @@ from commonroot.common.errors import CommonrootError
 from commonroot.common.parcel import MASKED, Parcel
 from commonroot.server import pki
 from commonroot.server.flower_links import FlowerLinks
+from commonroot.server.limits import Limits
 from commonroot.server.links import Fault
 from commonroot.server.superlink import SuperLink
+
+#: Tests come all from one address, and more often than anybody should.
+ROOMY = Limits(new_connections=1000, requests_per_address=5000, requests_per_node=5000, requests_of_strangers=5000)
 
 
 def echo(parcel: Parcel) -> Parcel:
@@ -55,8 +59,8 @@ class Place:
     def node_key(self, name: str) -> Path:
         return self.folder / "departments" / name / "node.key"
 
-    def hub(self, port: int = 0, state: str = "hub") -> SuperLink:
-        return SuperLink(self.folder / state, "127.0.0.1", port, self.certificate, self.key)
+    def hub(self, port: int = 0, state: str = "hub", limits: Limits = ROOMY) -> SuperLink:
+        return SuperLink(self.folder / state, "127.0.0.1", port, self.certificate, self.key, limits=limits)
 
 
 class Department:
