@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
-from commonroot.console import event_printer, stop_on_signals
+from commonroot.console import stop_on_signals
+from commonroot.logs import LogOptions, telling
 
 
 def open_session(
@@ -47,9 +50,17 @@ def open_session(
     )
 
 
-def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = None) -> None:
+def serve(
+    root: Path,
+    *,
+    as_json: bool = False,
+    log: LogOptions | None = None,
+    view: bool = False,
+    stop: threading.Event | None = None,
+) -> None:
     """Serve until stopped by a signal (or ``stop``).
 
+    Parameters  as_json: short for ``log=LogOptions("json")``; view: show a picture of what goes on instead of lines
     Raises DataError, KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the
     coordinator is not the pinned one or does not know this department.
     """
@@ -65,8 +76,10 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="ask central IT for a new one and `department join` it")
     store = DepartmentStore(root, federation=folder.config.federation, department=folder.config.name, owner=True)
-    tell = event_printer(as_json)
-    try:
+    with ExitStack() as undo:
+        undo.callback(store.close)
+        terminal = _terminal(folder, store, undo) if view else None
+        tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
         session = open_session(folder, roster, store, tell)
         describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
@@ -77,6 +90,10 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
             on_state=lambda state: tell("link", {"state": state}),
         )
         node.serve(session.handle, stop)
-    finally:
-        store.close()
-    tell("down", {})
+        tell("down", {})
+
+
+def _terminal(folder: DepartmentFolder, store: DepartmentStore, undo: ExitStack) -> logging.Handler:
+    from commonroot.client.terminal import Terminal
+
+    return undo.enter_context(Terminal(folder, store))

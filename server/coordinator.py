@@ -14,26 +14,54 @@ from commonroot.common.errors import CommonrootError, ConfigError
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import CIPHERTEXT_BYTES
 from commonroot.common.secure_sum.codec import SumCodec
-from commonroot.console import event_printer, stop_on_signals
+from commonroot.console import stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.flower import MAX_HEAD
+from commonroot.logs import LogOptions, telling
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
+from commonroot.server.monitor.board import Board
+from commonroot.server.monitor.facts import Sources
+from commonroot.server.monitor.serving import Monitor
 from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 
 _log = logging.getLogger(__name__)
 
+#: Called with what happened and its facts.
+Tell = Callable[[str, dict[str, Any]], None]
+
 #: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5
 
 
-def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: threading.Event | None = None) -> None:
-    """Serve until stopped by a signal (or ``stop``).  Raises PortTaken, KeyFileError, ForeignState before it begins."""
-    stop = stop or threading.Event()
+def serve(
+    root: Path,
+    *,
+    until_idle: bool = False,
+    as_json: bool = False,
+    log: LogOptions | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until stopped by a signal (or ``stop``).
+
+    Parameters  as_json: short for ``log=LogOptions("json")``
+    Raises  PortTaken, KeyFileError, ForeignState before it begins
+    """
+    with telling(log or LogOptions("json" if as_json else "text")) as tell_log:
+        board = Board()
+
+        def tell(kind: str, facts: dict[str, Any]) -> None:
+            tell_log(kind, facts)
+            board.tell(kind, facts)
+
+        _serve(root, until_idle, stop or threading.Event(), tell, board)
+
+
+def _serve(root: Path, until_idle: bool, stop: threading.Event, tell: Tell, board: Board) -> None:
     stop_on_signals(stop)
     folder = CoordinatorFolder(root)
     roster = _valid_roster(folder)
@@ -44,7 +72,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     except BaseException:
         lock.close()
         raise
-    tell = event_printer(as_json)
+    monitor: Monitor | None = None
     try:
         backbones = BackboneStore(root / "backbones")
         with SuperLink(
@@ -52,6 +80,10 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
         ) as hub:
             _let_in(hub, roster, tell)
             tell("listening", {"host": folder.config.host, "port": hub.public_port})
+            board.expect([member.name for member in roster.departments])
+            sources = Sources(folder.config.federation, journal, board, hub.attendance, lambda: roster)
+            monitor = Monitor(folder, sources, tell)
+            monitor.start()
             with FlowerLinks(hub) as links:
 
                 def driver_of(run: Run) -> tuple[RunDriver, Exchange]:
@@ -75,9 +107,11 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
                     if latest.digest != roster.digest:
                         _let_in(hub, latest, tell)
                         roster = latest
+                        board.expect([member.name for member in roster.departments])
                         tell("epoch", {"epoch": roster.epoch, "departments": [m.name for m in roster.departments]})
                     run = journal.next_run()
                     if run is not None:
+                        board.run_begins(run.charter.charter.timing)
                         try:
                             driver_of(run)[0].drive()
                         except CommonrootError as error:
@@ -103,6 +137,8 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     except Stopped:
         pass
     finally:
+        if monitor is not None:
+            monitor.stop()
         journal.close()
         lock.close()
     tell("down", {})
@@ -143,7 +179,7 @@ def _valid_roster(folder: CoordinatorFolder) -> Roster:
     return roster
 
 
-def _let_in(hub: SuperLink, roster: Roster, tell: Callable[[str, dict[str, Any]], None]) -> None:
+def _let_in(hub: SuperLink, roster: Roster, tell: Tell) -> None:
     """The roster's departments may come in, and nobody else.
 
     A node key that was once shut out stays out: a department that returns does so with a new folder.

@@ -2,6 +2,7 @@
 
 coordinator.toml        federation, public address, database
 keys/coordinator.key    signs rounds and charters (0600)
+keys/monitor.token      opens the page for central IT (0600); made when it is first served
 authority/              the enrolment authority: signs rosters.  Move it to a machine of its own if departments
                         should not have to trust the coordinator with it
 tls/                    the federation's CA and the listener's certificate
@@ -36,6 +37,8 @@ from commonroot.files import (
     write_secret,
 )
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.monitor.settings import TEMPLATE as MONITOR
+from commonroot.server.monitor.settings import MonitorSettings
 
 ROSTER_DAYS = 366
 
@@ -66,6 +69,7 @@ class CoordinatorConfig(BaseModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     database: str = ""
+    monitor: MonitorSettings = MonitorSettings()
 
 
 class CoordinatorFolder:
@@ -84,16 +88,27 @@ class CoordinatorFolder:
 
     @classmethod
     def create(
-        cls, root: Path, *, federation: str, host: str, port: int, names: tuple[str, ...], random: Random
+        cls,
+        root: Path,
+        *,
+        federation: str,
+        host: str,
+        port: int,
+        names: tuple[str, ...],
+        random: Random,
+        monitor: bool = True,
     ) -> CoordinatorFolder:
-        """A fresh folder with keys and certificates.  Refuses one that exists and is not empty."""
+        """A fresh folder with keys and certificates.  Refuses one that exists and is not empty.
+
+        monitor  whether ``coordinator up`` serves the page for central IT
+        """
         from commonroot.server.pki import make_authority, make_server_certificate
 
         if root.exists() and any(root.iterdir()):
             raise ConfigError(f"{root} exists and is not empty", hint="choose a new folder")
         text = _TEMPLATE.format(
             federation=federation, host=host, port=port, names=", ".join(f'"{name}"' for name in names)
-        )
+        ) + MONITOR.format(enabled=str(monitor).lower())
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
         for name in ("keys", "authority", "charters", "backbones", "links"):
             (root / name).mkdir(parents=True, exist_ok=True)

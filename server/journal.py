@@ -104,6 +104,12 @@ class Journal:
         """Release the database."""
         self._engine.dispose()
 
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection for those who look: nothing is written through it.  Safe to ask for from any thread."""
+        with self._engine.connect() as db:
+            yield db
+
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def queue(self, charter: SignedCharter) -> int:

@@ -305,7 +305,8 @@ class RunDriver:
                 self._exhibit(name, error.code, reply, asked.round)
             else:
                 ready.add(who)
-                self._on_event("trained", {"round": asked.round, "ready": len(ready), "of": len(cohort)})
+                told = {"round": asked.round, "ready": len(ready), "of": len(cohort), "department": name}
+                self._on_event("trained", told)
             return False
 
         self._on_event("training", {"round": asked.round, "version": version.version, "cohort": self._names(cohort)})

@@ -30,6 +30,7 @@ FACE = {
     "__version__": "a word",
     "console": "how every command prints, and ends in one clear error",
     "files": "atomic writes and file modes for the two sides that have files",
+    "logs": "how a daemon tells its events, alike on both sides",
     "flower": "how a parcel becomes a Flower message, which both ends must do alike and common may not know",
 }
 FACE_ROOMS = {"server", "client"}
