@@ -24,15 +24,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 #: The options of a daemon's log; see ``commonroot.logs``.
 LogFormat = Annotated[
     str,
-    typer.Option("--log-format", help="text: lines for people; json: one object a line.", click_type=click.Choice(["text", "json"])),
+    typer.Option(
+        "--log-format",
+        help="text: lines for people; json: one object a line.",
+        click_type=click.Choice(["text", "json"]),
+    ),
 ]
 LogFile = Annotated[
     Path | None,
-    typer.Option("--log-file", help="Write events and warnings there too; six files of 10 MiB are kept.", metavar="FILE"),
+    typer.Option(
+        "--log-file", help="Write events and warnings there too; six files of 10 MiB are kept.", metavar="FILE"
+    ),
 ]
 LogLevel = Annotated[
     str,
-    typer.Option("--log-level", help="The least that is told.", click_type=click.Choice(["debug", "info", "warning", "error"])),
+    typer.Option(
+        "--log-level", help="The least that is told.", click_type=click.Choice(["debug", "info", "warning", "error"])
+    ),
 ]
 
 

@@ -1,11 +1,11 @@
 """What a daemon tells: one stream of events, to the screen and to a file, as lines for people or JSON for machines.
 
-An event is a word and flat facts (``closed``, ``fault``, ``uploaded``).  Every event is a record of Python's logging, as
-are the warnings of the program's own modules; so whoever reads a line cannot tell apart, and need not, how it came.
+An event is a word and flat facts (``closed``, ``fault``, ``uploaded``).  Every event is a record of Python's logging,
+as are the warnings of the program's own modules, so both end in the same places.
 
-On standard output stand events; on standard error warnings from inside; in the file both.  Neither holds a row, a tensor,
-a key or a token, and no file or line holds what is private to a department (:data:`PRIVATE`): only a view on its own
-terminal is given that.
+On standard output stand events, on standard error warnings from inside, in the file both.  None of them holds a row, a
+tensor, a key or a token, nor what is private to a department (:data:`PRIVATE`): only a view on its own terminal is given
+that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
@@ -27,7 +27,7 @@ from commonroot.files import storage_errors
 Format = Literal["text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 #: Called with an event's word and its facts.
-Tell = Callable[[str, Mapping[str, Any]], None]
+Tell = Callable[[str, dict[str, Any]], None]
 
 #: A log file of this many bytes is put aside, and so many of them are kept.
 FILE_BYTES: Final = 10 * 1024 * 1024
@@ -76,7 +76,7 @@ class Lines(logging.Formatter):
         self._stamped = stamped
 
     def format(self, record: logging.LogRecord) -> str:
-        """JSON: ``event``, ``at`` (seconds since 1970), ``level`` and the facts; of a warning its logger and message."""
+        """JSON: ``event``, ``at`` in seconds since 1970, ``level``, the facts; of a warning its logger and message."""
         kind, facts = event_of(record)
         if self._as_json:
             about = {"event": kind, "at": record.created, "level": record.levelname.lower()}
@@ -126,10 +126,10 @@ def telling(options: LogOptions, *, view: logging.Handler | None = None) -> Iter
     if modules.getEffectiveLevel() > level:
         modules.setLevel(level)
 
-    def tell(kind: str, facts: Mapping[str, Any]) -> None:
+    def tell(kind: str, facts: dict[str, Any]) -> None:
         number = LEVELS.get(kind, logging.INFO)
         if events.isEnabledFor(number):
-            events.log(number, kind, extra={"event": kind, "facts": dict(facts)})
+            events.log(number, kind, extra={"event": kind, "facts": facts})
 
     try:
         yield tell
@@ -162,7 +162,7 @@ class _OwnersFile(RotatingFileHandler):
 
     def _open(self) -> Any:
         # The file may be there already, and with another mode: that is its owner's choice.
-        return open(  # noqa: PTH123, SIM115 - a handler's stream stays open, and only open() takes an opener
+        return open(
             self.baseFilename,
             self.mode,
             encoding=self.encoding,

@@ -17,7 +17,7 @@ from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.console import stop_on_signals
 from commonroot.files import take_ownership
 from commonroot.flower import MAX_HEAD
-from commonroot.logs import LogOptions, telling
+from commonroot.logs import LogOptions, Tell, telling
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
@@ -30,9 +30,6 @@ from commonroot.server.run import RunDriver
 from commonroot.server.superlink import SuperLink
 
 _log = logging.getLogger(__name__)
-
-#: Called with what happened and its facts.
-Tell = Callable[[str, dict[str, Any]], None]
 
 #: How often an idle coordinator looks for queued runs and for departments that lack a final backbone.
 _IDLE_SECONDS = 0.5

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from commonroot import __version__
 from commonroot.common.charter import Charter, SignedCharter
-from commonroot.common.errors import CommonrootError, all_errors
+from commonroot.common.errors import CommonrootError, RoundLost, all_errors
 from commonroot.server import journal_tables as tables
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
@@ -27,6 +27,7 @@ PRIVACY: Final = (
     "no noise is added and no differential-privacy budget is accounted for"
 )
 _OVER: Final = ("closed", "lost")
+_REFUSED: Final = re.compile(r"'([^']+)' refused with (CR\d{2,3})\b")
 _CODE: Final = re.compile(r"\b(CR\d{2,3})\b")
 
 
@@ -141,17 +142,28 @@ class Books:
 
 
 def advice(run: int, state: str, reason: str) -> str:
-    """What a person can do about a stopped run, from the code in its reason; empty for any other run."""
+    """What a person can do about a stopped run, from the codes in its reason; empty for any other run."""
     if state != "stopped":
         return ""
-    codes = _CODE.findall(reason)
     kinds = all_errors()
-    kind = kinds.get(codes[-1]) if codes else None
-    hint = kind.hint if kind is not None and kind is not CommonrootError else ""
-    if not codes and reason.startswith("internal error"):
-        hint = "the coordinator's log has the details"
-    first = f"{hint}; then " if hint else ""
-    return f"{first}`commonroot coordinator resume DIR {run}` lets it go on from its last backbone"
+    refusals = [f"{name!r} {_hint(kinds.get(code))}" for name, code in _REFUSED.findall(reason) if code in kinds]
+    codes = _CODE.findall(reason)
+    last = kinds.get(codes[-1]) if codes else None
+    if refusals:
+        first = "; ".join(refusals)
+    elif last is not None and issubclass(last, RoundLost):
+        first = "see who is absent or was lost, and bring them back"
+    elif last is not None:
+        first = last.hint or last.__name__
+    elif reason.startswith("internal error"):
+        first = "the coordinator's log has the details"
+    else:
+        return f"`commonroot coordinator resume DIR {run}` lets it go on from its last backbone"
+    return f"{first}; then `commonroot coordinator resume DIR {run}` lets it go on from its last backbone"
+
+
+def _hint(kind: type[CommonrootError] | None) -> str:
+    return "" if kind is None else f"({kind.__name__}): {kind.hint}" if kind.hint else f"({kind.__name__})"
 
 
 def _versions(db: sa.Connection) -> dict[int, list[dict[str, Any]]]:
@@ -179,7 +191,9 @@ def _faults(db: sa.Connection, newest: int | None) -> list[dict[str, Any]]:
 def _fault_counts(db: sa.Connection) -> dict[str, int]:
     """Code → how many."""
     t = tables.faults.c
-    return {r.code: int(r.count) for r in db.execute(sa.select(t.code, sa.func.count().label("count")).group_by(t.code))}
+    return {
+        r.code: int(r.times) for r in db.execute(sa.select(t.code, sa.func.count().label("times")).group_by(t.code))
+    }
 
 
 def _received(db: sa.Connection) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""A headless Chromium for tests alone: Debian's browser and its driver, with an empty profile and no word to anybody."""
+"""A headless Chromium for tests alone: Debian's browser and driver, an empty profile, no word to anybody."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import shutil
 import tempfile
@@ -49,7 +50,5 @@ def browser(*, width: int = 1280, height: int = 1000, dark: bool = False) -> Ite
 
 def picture(window: webdriver.Chrome, file: Path) -> None:
     """The whole page as a PNG."""
-    import base64
-
     shot = window.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
     file.write_bytes(base64.b64decode(shot["data"]))

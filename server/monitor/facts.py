@@ -88,7 +88,7 @@ class Watcher:
         }
 
     def _departments(self, roster: Roster, moment: dict[str, Any]) -> list[dict[str, Any]]:
-        """In the roster's order: name, online, since (or None), doing (a word), declined (a code and its name, or None).
+        """In the roster's order: name, online, since (or None), doing, declined (a code and its name, or None).
 
         doing  ``absent``, ``declined``, ``asked``, ``answered`` (in the stage of this moment), or ``waiting``
         """

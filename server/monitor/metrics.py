@@ -1,4 +1,4 @@
-"""The facts as metrics for Prometheus.  ``METRICS`` is the list of them; docs/watching.md shows it, and a test compares.
+"""The facts as metrics for Prometheus.  ``METRICS`` lists them; docs/watching.md shows it, and a test compares.
 
 Labels are few and bounded: states, kinds of messages, codes of errors.  No metric is of one department.
 """

@@ -58,11 +58,12 @@ class _Reader:
 
     def plot(self, number: Callable[[Facts], int | None], name: str, *, classes: str = "") -> None:
         """A plot of a run that follows the facts."""
+        title, make = plots.ALL[name]
+        ui.html(f"<h2>{escape(title)}</h2>", sanitize=False)
         chart = ui.echart({"series": []}).classes(f"plot {classes}").props(f'data-part="plot-{name}"')
 
         def follow(facts: Facts) -> None:
-            run = views.find(facts, number(facts))
-            made = plots.ALL[name](run) if run is not None else {"series": []}
+            made = make(views.find(facts, number(facts)))
             if chart.options != made:
                 chart.options.clear()
                 chart.options.update(made)
@@ -100,19 +101,19 @@ def application(facts: Callable[[], Facts]) -> App:
             reader = _Reader(facts, "/")
             now = await reader.begin()
             with ui.element("main").classes("cards"):
-                with _card("wide"):
+                with _card():
                     reader.part(lambda f: views.run_title(views.find(f, f["current"])), "run")
                     reader.part(views.stage, "stage")
-                with _card("narrow"):
-                    reader.part(lambda f: views.privacy(f, views.find(f, f["current"])), "privacy")
-                with _card():
                     reader.part(lambda f: views.run_tiles(f, views.find(f, f["current"])), "tiles")
                 with _card("half"):
                     reader.part(views.departments, "departments")
                 with _card("half"):
                     reader.plot(lambda f: f["current"], "loss", classes="tall")
-                with _card("narrow"):
-                    reader.part(views.received, "received")
+                with ui.element("div").classes("narrow stack"):
+                    with _card():
+                        reader.part(views.received, "received")
+                    with _card("grow"):
+                        reader.part(lambda f: views.privacy(f, views.find(f, f["current"])), "privacy")
                 with _card("wide"):
                     reader.part(views.events, "events")
             reader.go(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 Options = dict[str, Any]
@@ -12,7 +12,10 @@ _GREEN, _BLUE, _SAND, _GREY = "#3d9079", "#5b8bd0", "#c99a45", "#8594a3"
 _MOST: Final = 1500
 
 
-def loss(run: Mapping[str, Any]) -> Options:
+Run = Mapping[str, Any]
+
+
+def loss(run: Run | None) -> Options:
     """Mean losses of the sums, over versions of the backbone."""
     closed = _closed(run)
     versions = [one["version"] + 1 for one in closed]
@@ -21,44 +24,57 @@ def loss(run: Mapping[str, Any]) -> Options:
         values = [one["report"].get(name) for one in closed]
         if any(value is not None for value in values):
             lines.append(_line(label, versions, values, colour))
-    return _chart("Loss, mean over the sum (1 is chance)", lines)
+    return _chart(lines)
 
 
-def seconds(run: Mapping[str, Any]) -> Options:
+def seconds(run: Run | None) -> Options:
     """How long rounds took."""
     closed = _closed(run)
     points = [one["version"] + 1 for one in closed], [one["report"]["seconds"] for one in closed]
-    return _chart("Seconds of a round", [_line("seconds", *points, _SAND)])
+    return _chart([_line("seconds", *points, _SAND)])
 
 
-def members(run: Mapping[str, Any]) -> Options:
+def members(run: Run | None) -> Options:
     """Departments that were asked, and those in the sum."""
     closed = _closed(run)
     versions = [one["version"] + 1 for one in closed]
     asked = [len(one["report"]["cohort"]) for one in closed]
     inside = [len(one["report"]["survivors"]) for one in closed]
     chart = _chart(
-        "Departments",
         [_line("asked", versions, asked, _GREY, step=True), _line("in the sum", versions, inside, _GREEN, step=True)],
     )
     chart["yAxis"] |= {"min": 0, "minInterval": 1}
     return chart
 
 
-def clipped(run: Mapping[str, Any]) -> Options:
+def clipped(run: Run | None) -> Options:
     """Share of the numbers that were clipped, in percent."""
     closed = _closed(run)
     points = [one["version"] + 1 for one in closed], [100 * one["report"]["clipped_share"] for one in closed]
-    chart = _chart("Clipped numbers, %", [_line("clipped", *points, _BLUE)])
+    chart = _chart([_line("clipped", *points, _BLUE)])
     chart["yAxis"] |= {"min": 0}
     return chart
 
 
-ALL: Final = {"loss": loss, "members": members, "seconds": seconds, "clipped": clipped}
+#: Name → title, and what makes it.
+ALL: Final[Mapping[str, tuple[str, Callable[[Run | None], Options]]]] = {
+    "loss": ("Loss: mean over the sum, 1 is chance", loss),
+    "members": ("Departments", members),
+    "seconds": ("Seconds of a round", seconds),
+    "clipped": ("Clipped numbers, %", clipped),
+}
 
 
-def _closed(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    closed = [one for one in run["rounds"] if one["state"] == "closed"]
+_NOTHING: Final = {
+    "type": "text",
+    "left": "center",
+    "top": "middle",
+    "style": {"text": "No round has closed yet.", "fill": _GREY, "font": "14px system-ui, sans-serif"},
+}
+
+
+def _closed(run: Run | None) -> list[Mapping[str, Any]]:
+    closed = [one for one in (run["rounds"] if run is not None else []) if one["state"] == "closed"]
     step = -(-len(closed) // _MOST) or 1
     return closed[::-1][::step][::-1]  # the newest is always among them
 
@@ -77,21 +93,21 @@ def _line(name: str, x: Sequence[float], y: Sequence[float | None], colour: str,
     }
 
 
-def _chart(title: str, lines: list[Options]) -> Options:
+def _chart(lines: list[Options]) -> Options:
     axis = {
         "axisLine": {"lineStyle": {"color": _GREY}},
         "axisLabel": {"color": _GREY},
         "splitLine": {"lineStyle": {"color": _GREY, "opacity": 0.18}},
     }
-    legend = {"right": 8, "top": 0, "textStyle": {"color": _GREY}, "icon": "roundRect", "itemHeight": 4}
+    legend = {"left": 0, "top": 0, "textStyle": {"color": _GREY}, "icon": "roundRect", "itemHeight": 4}
     return {
         "animation": False,
         "aria": {"enabled": True},
-        "title": {"text": title, "left": 0, "top": 0, "textStyle": {"color": _GREY, "fontSize": 13, "fontWeight": 600}},
-        "grid": {"left": 8, "right": 16, "top": 44, "bottom": 8, "containLabel": True},
+        "grid": {"left": 4, "right": 14, "top": 34, "bottom": 4, "containLabel": True},
         "tooltip": {"trigger": "axis", "confine": True},
-        "xAxis": {"type": "value", "minInterval": 1, "min": "dataMin", "max": "dataMax", **axis},
+        "xAxis": {"type": "value", "minInterval": 1, "min": 0, "max": "dataMax", **axis},
         "yAxis": {"type": "value", "scale": True, **axis},
         "legend": {**legend, "show": len(lines) > 1},
         "series": lines,
+        "graphic": [] if any(line["data"] for line in lines) else [_NOTHING],
     }

@@ -29,7 +29,10 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 sys
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(12, minmax(0, 1fr)) }
 .card { grid-column: span 12; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
         padding: 1.1rem 1.25rem; min-width: 0 }
-@media (min-width: 860px) { .half { grid-column: span 6 } .wide { grid-column: span 8 } .narrow { grid-column: span 4 } }
+.stack { grid-column: span 12; display: flex; flex-direction: column; gap: 1rem; min-width: 0 }
+@media (min-width: 860px) {
+  .half { grid-column: span 6 } .wide { grid-column: span 8 } .narrow, .stack.narrow { grid-column: span 4 } }
+.grow { flex-grow: 1 }
 h2 { margin: 0; font-size: 1.02rem; line-height: 1.4; font-weight: 650; letter-spacing: 0 }
 .title { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem .75rem }
 .card p { margin: .35rem 0 0 } .soft { color: var(--soft) }
@@ -38,9 +41,9 @@ h2 { margin: 0; font-size: 1.02rem; line-height: 1.4; font-weight: 650; letter-s
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 th { text-align: left; font-weight: 550; font-size: .82rem; color: var(--soft); white-space: nowrap }
-th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-tr:last-child td { border-bottom: 0 } td { white-space: nowrap } td:last-child { white-space: normal; min-width: 8rem }
-.num { text-align: right }
+th, td { padding: .42rem 1.4rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+tr:last-child td { border-bottom: 0 } td { white-space: nowrap } td.long { white-space: normal; min-width: 14rem }
+.num { text-align: right } td:last-child, th:last-child { padding-right: 0 }
 .card a { color: var(--root); font-weight: 550 }
 code { font: .87em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace }
 .pill { display: inline-block; padding: .08rem .6rem; border-radius: 99px; font-size: .82rem; font-weight: 600;
@@ -54,12 +57,16 @@ code { font: .87em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace }
 .stage { min-height: 1.5em }
 .callout { margin-top: .9rem; padding: .75rem 1rem; border-radius: 9px; background: var(--bad-ground) }
 .callout p:first-child { margin-top: 0 } .callout strong { color: var(--bad) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: 1rem; margin: 0 }
+.tiles { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem 1.25rem; margin: 1rem 0 0;
+        padding-top: 1.1rem; border-top: 1px solid var(--line) }
+@media (min-width: 560px) { .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)) } }
+@media (min-width: 1080px) { .tiles { grid-template-columns: repeat(8, minmax(0, 1fr)) } }
 .tile dt { font-size: .82rem; color: var(--soft); font-weight: 550 }
 .tile dd { margin: 0; font-size: 1.35rem; font-weight: 650; line-height: 1.35; font-variant-numeric: tabular-nums }
 .tile small { display: block; font-size: .78rem; font-weight: 400; line-height: 1.35; color: var(--soft) }
 .empty { padding: 1.4rem 0 .8rem; color: var(--soft) } .empty p:first-child { margin-top: 0 }
-.plot { height: 250px; width: 100% } .plot.tall { height: 300px }
-.foot { margin-top: 1.25rem; color: var(--soft); font-size: .85rem }
-.broken { margin: 0 0 1rem; padding: .75rem 1rem; border-radius: 9px; background: var(--warn-ground); color: var(--warn) }
+.plot { height: 230px; width: 100%; margin-top: .7rem } .plot.tall { height: 260px }
+@media (max-width: 620px) { th, td { padding-right: .9rem } td.long { min-width: 11rem } .card { padding: 1rem } }
+.broken { margin: 0 0 1rem; padding: .75rem 1rem; border-radius: 9px; background: var(--warn-ground);
+        color: var(--warn) }
 """

@@ -13,11 +13,11 @@ from commonroot.server.monitor import words
 Facts = Mapping[str, Any]
 Run = Mapping[str, Any]
 
-ROUNDS_SHOWN: Final = 60
-VERSIONS_SHOWN: Final = 12
+ROUNDS_SHOWN: Final = 30
+VERSIONS_SHOWN: Final = 8
 EVENTS_SHOWN: Final = 9
 #: Events that are not worth a line of their own.
-_DULL: Final = frozenset({"uploaded", "waiting", "trained"})
+_DULL: Final = frozenset({"uploaded", "waiting", "trained", "page"})
 
 
 def find(facts: Facts, number: int | None) -> Run | None:
@@ -33,15 +33,21 @@ def pill(state: str, word: str | None = None) -> str:
     return f'<span class="pill {escape(state)}">{escape(word or state)}</span>'
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
-    """A table of cells that are HTML already; ``numbers`` are the columns set to the right."""
-    right = set(numbers)
+def table(
+    caption: str,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    long: int | None = None,
+) -> str:
+    """A table of cells that are HTML already; ``numbers`` are the columns set to the right, ``long`` the one that
+    may take several lines."""
+    kinds = dict.fromkeys(numbers, " class=num") | ({} if long is None else {long: " class=long"})
 
     def cells(tag: str, row: Sequence[str]) -> str:
         scope = ' scope="col"' if tag == "th" else ""
-        return "".join(
-            f"<{tag}{scope}{' class=num' if at in right else ''}>{cell}</{tag}>" for at, cell in enumerate(row)
-        )
+        return "".join(f"<{tag}{scope}{kinds.get(at, '')}>{cell}</{tag}>" for at, cell in enumerate(row))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     return (
@@ -74,10 +80,9 @@ def _short(digest: str) -> str:
 def run_title(run: Run | None) -> str:
     """Name, state and how far it has come."""
     if run is None:
-        return empty(
-            "No run yet.",
-            "Sign a charter, have the departments approve it, and queue it: "
-            "<code>commonroot coordinator run DIR CHARTER.json</code>",
+        return (
+            "<h2>No run yet</h2><p class=soft>Sign a charter, have the departments approve it, and queue it: "
+            "<code>commonroot coordinator run DIR CHARTER.json</code></p>"
         )
     done, wanted = run["version"], run["rounds_wanted"]
     share = 100 * done / max(1, wanted)
@@ -114,7 +119,7 @@ def stage(facts: Facts) -> str:
         running = any(run["state"] == "running" for run in facts["runs"])
         if running:
             return '<p class="stage">Between two rounds.</p>'
-        return f'<p class="stage soft">Idle. {waiting} queued.</p>' if waiting else '<p class="stage soft">Idle.</p>'
+        return f'<p class="stage soft">{waiting} queued.</p>' if waiting else ""
     left = [name for name in moment["asked"] if name not in moment["done"]]
     about = f"Round {moment['round']}" if moment["round"] is not None else "Before the next round"
     line = f"<strong>{about}</strong>: {escape(words.STAGES[moment['stage']])}"
@@ -164,17 +169,18 @@ def departments(facts: Facts) -> str:
         if one["doing"] == "absent" and one["since"] is None:
             word = "never came"
         why = one["declined"]
-        remark = f"{escape(why['code'])} {escape(why['name'])}" if why and one["online"] else ""
+        code = f"{why['code']} {why['name']}".strip() if why and one["online"] else ""
+        remark = f'<br><small class="soft">{escape(code)}</small>' if code else ""
         since = "–" if one["since"] is None else f"{words.clock(one['since'], now)}"
         span = "" if one["since"] is None else words.lasting(now - one["since"])
-        return [escape(one["name"]), pill(one["doing"], word), since, f'<span class="soft">{span}</span>', remark]
+        return [escape(one["name"]), pill(one["doing"], word) + remark, since, f'<span class="soft">{span}</span>']
 
     rows = [row(one) for one in facts["departments"]]
     online = sum(one["online"] for one in facts["departments"])
     return (
         f'<div class="title"><h2>Departments</h2><span class="soft">{online} of {len(rows)} online · '
         f"epoch {facts['epoch']}, until {words.clock(facts['roster_expires'], now)}</span></div>"
-        + table("Departments of the roster", ["Name", "Now", "Since (UTC)", "For", "Why"], rows)
+        + table("Departments of the roster", ["Name", "Now", "Since (UTC)", "For"], rows)
     )
 
 
@@ -210,7 +216,7 @@ def events(facts: Facts) -> str:
         ]
         for one in shown
     ]
-    return "<h2>Events</h2>" + table("Latest events", ["At (UTC)", "Event", "Facts"], rows)
+    return "<h2>Events</h2>" + table("Latest events", ["At (UTC)", "Event", "Facts"], rows, long=2)
 
 
 def _told(facts: Facts) -> str:
@@ -220,7 +226,8 @@ def _told(facts: Facts) -> str:
         if isinstance(value, list):
             return words.listed([str(part) for part in value])
         text = str(value)
-        return text if len(text) <= 90 else text[:12] + "…" if " " not in text else text[:89] + "…"
+        most = 90 if " " in text else 40
+        return text if len(text) <= most else text[:most] + "…" if " " in text else text[:12] + "…"
 
     return " · ".join(f"{key} {short(value)}" for key, value in facts.items() if key not in ("url", "token"))
 
@@ -231,7 +238,7 @@ def _told(facts: Facts) -> str:
 def runs(facts: Facts) -> str:
     """Every run, newest first."""
     if not facts["runs"]:
-        return "<h2>Runs</h2>" + run_title(None)
+        return run_title(None)
     rows = [
         [
             f'<a href="/runs/{run["run"]}">Run {run["run"]}</a>',
@@ -282,7 +289,11 @@ def rounds(facts: Facts, run: Run) -> str:
     heads = ["Round", "State", "Version", "Began (UTC)", "Took", "In the sum", "Loss", "Held out", "Remark"]
     more = len(run["rounds"]) - len(newest)
     older = f'<p class="soft">{more} earlier rounds: <code>commonroot coordinator status DIR --json</code></p>'
-    return "<h2>Rounds</h2>" + table("Rounds", heads, map(row, newest), numbers=(0, 4, 6, 7)) + (older if more else "")
+    return (
+        "<h2>Rounds</h2>"
+        + table("Rounds", heads, map(row, newest), numbers=(4, 6, 7), long=8)
+        + (older if more else "")
+    )
 
 
 def versions(facts: Facts, run: Run) -> str:
@@ -296,7 +307,7 @@ def versions(facts: Facts, run: Run) -> str:
     ]
     more = len(run["versions"]) - len(newest)
     older = f'<p class="soft">{more} earlier versions: <code>commonroot coordinator models DIR</code></p>'
-    shown = table("Versions of the backbone", ["Version", "Made (UTC)", "SHA-256", "File"], rows, numbers=(0,))
+    shown = table("Versions of the backbone", ["Version", "Made (UTC)", "SHA-256", "File"], rows)
     taken = run["closed_departments"]
     who = f'<p class="soft">Final version taken over by {escape(words.listed(taken))}.</p>' if taken else ""
     return "<h2>Backbone</h2>" + shown + (older if more else "") + who
@@ -318,11 +329,16 @@ def fault_counts(facts: Facts) -> str:
         if code == "link":
             meaning = "A connection was lost, or a message could not be delivered; it is tried again."
         hint = "" if kind is None or not kind.hint else f'<br><span class="soft">{_code_spans(kind.hint)}</span>'
-        return [f"<code>{escape(code)}</code>", f"{count}", escape(kind.__name__ if kind else ""), escape(meaning) + hint]
+        return [
+            f"<code>{escape(code)}</code>",
+            f"{count}",
+            escape(kind.__name__ if kind else ""),
+            escape(meaning) + hint,
+        ]
 
     ranked = sorted(facts["fault_counts"].items(), key=lambda item: (-item[1], item[0]))
     rows = [row(code, count) for code, count in ranked]
-    return title + table("Faults by code", ["Code", "Times", "Name", "Meaning"], rows, numbers=(1,))
+    return title + table("Faults by code", ["Code", "Times", "Name", "Meaning"], rows, numbers=(1,), long=3)
 
 
 def faults(facts: Facts) -> str:
@@ -342,4 +358,6 @@ def faults(facts: Facts) -> str:
         for one in reversed(facts["faults"])
     ]
     note = '<p class="soft">A fault names what was seen, not who lied.</p>'
-    return title + note + table("Latest faults", ["At (UTC)", "Department", "Code", "Run", "Round", "What"], rows)
+    return (
+        title + note + table("Latest faults", ["At (UTC)", "Department", "Code", "Run", "Round", "What"], rows, long=5)
+    )
