@@ -4,8 +4,8 @@ An event is a word and flat facts (``closed``, ``fault``, ``uploaded``).  Every 
 as are the warnings of the program's own modules, so both end in the same places.
 
 On standard output stand events, on standard error warnings from inside, in the file both.  None of them holds a row, a
-tensor, a key or a token, nor what is private to a department (:data:`PRIVATE`): only a view on its own terminal is given
-that.
+tensor, a key or a token, nor what is private to a department (:data:`PRIVATE`): that is given to a view on its own
+terminal alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from commonroot.files import storage_errors
+from commonroot.common.errors import ConfigError
 
 Format = Literal["text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -106,7 +106,7 @@ def telling(options: LogOptions, *, view: logging.Handler | None = None) -> Iter
     """The function that a daemon tells its events to, until the block ends.
 
     Parameters  view: takes the place of standard output and standard error
-    Raises  ConfigError, StorageFull: the log file cannot be written
+    Raises  ConfigError: the log file cannot be written
     """
     level = getattr(logging, options.level.upper())
     # Not one of logging's own tree: daemons of one process, as in simulations, do not hear one another's events.
@@ -171,9 +171,11 @@ class _OwnersFile(RotatingFileHandler):
 
 
 def _file(path: Path, format: Format) -> logging.Handler:
-    with storage_errors(path):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _OwnersFile(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the log file {path} cannot be written: {error.strerror}") from error
     handler.setFormatter(Lines(format, stamped=True))
     handler.addFilter(_not_private)
     return handler
