@@ -146,7 +146,10 @@ def advice(run: int, state: str, reason: str) -> str:
     if state != "stopped":
         return ""
     kinds = all_errors()
-    refusals = [f"{name!r} {_hint(kinds.get(code))}" for name, code in _REFUSED.findall(reason) if code in kinds]
+    refused: dict[str, list[str]] = {}
+    for name, code in _REFUSED.findall(reason):
+        refused.setdefault(code, []).append(repr(name))
+    refusals = [f"{', '.join(names)} {_hint(kinds[code])}" for code, names in refused.items() if code in kinds]
     codes = _CODE.findall(reason)
     last = kinds.get(codes[-1]) if codes else None
     if refusals:
@@ -162,8 +165,8 @@ def advice(run: int, state: str, reason: str) -> str:
     return f"{first}; then `commonroot coordinator resume DIR {run}` lets it go on from its last backbone"
 
 
-def _hint(kind: type[CommonrootError] | None) -> str:
-    return "" if kind is None else f"({kind.__name__}): {kind.hint}" if kind.hint else f"({kind.__name__})"
+def _hint(kind: type[CommonrootError]) -> str:
+    return f"({kind.__name__}): {kind.hint}" if kind.hint else f"({kind.__name__})"
 
 
 def _versions(db: sa.Connection) -> dict[int, list[dict[str, Any]]]:

@@ -103,7 +103,7 @@ def _chart(lines: list[Options]) -> Options:
     return {
         "animation": False,
         "aria": {"enabled": True},
-        "grid": {"left": 4, "right": 14, "top": 34, "bottom": 4, "containLabel": True},
+        "grid": {"left": 4, "right": 14, "top": 34 if len(lines) > 1 else 14, "bottom": 4, "containLabel": True},
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {"type": "value", "minInterval": 1, "min": 0, "max": "dataMax", **axis},
         "yAxis": {"type": "value", "scale": True, **axis},
