@@ -73,7 +73,6 @@ class Terminal(logging.Handler):
         self._charters = folder.root / "charters"
         self._store = store
         self._clock = clock
-        self._live = Live(get_renderable=self.picture, console=console, refresh_per_second=4, transient=False)
         self._mutex = threading.Lock()
         self._link, self._linked_at = "", clock()
         self._doing, self._doing_since = "", clock()
@@ -84,6 +83,7 @@ class Terminal(logging.Handler):
         self._parcels: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._approved: list[str] = []
+        self._live = Live(get_renderable=self.picture, console=console, refresh_per_second=4)  # draws at once
 
     def __enter__(self) -> Self:
         self._live.start()

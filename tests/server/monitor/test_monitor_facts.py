@@ -122,7 +122,7 @@ def test_only_the_newest_faults_are_shown_but_all_are_counted(tmp_path):
     [
         ("2 rounds in a row came to nothing; the last: too few (CR40)", "see who is absent"),
         ("3 are needed; 'ash' refused with CR12; 'elm' refused with CR12 (CR40)", "'ash', 'elm' (NotApproved): read"),
-        ("no room to write the coordinator's journal (CR62)", errors.StorageFull.hint),
+        (f"no room to write the coordinator's journal ({errors.StorageFull.code})", errors.StorageFull.hint),
         ("internal error KeyError", "log has the details"),
         ("epoch 1 has ended: another roster was signed; resume the run under it", "`commonroot coordinator resume"),
         ("something (CR99)", "`commonroot coordinator resume"),
