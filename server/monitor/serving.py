@@ -118,6 +118,7 @@ class Monitor:
             config = uvicorn.Config(
                 guard,
                 lifespan="on",
+                ws="websockets-sansio",  # the other way is deprecated by websockets itself
                 access_log=False,
                 log_config=None,
                 log_level=logging.ERROR,
