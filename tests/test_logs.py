@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import stat
 from pathlib import Path
 
@@ -131,3 +132,19 @@ def test_facts_that_are_no_json_are_told_as_they_print(capsys):
 def test_json_is_short_for_a_format():
     assert LogOptions.of(True, "text", None, "info").format == "json"
     assert LogOptions.of(False, "json", None, "error") == LogOptions("json", None, "error")
+
+
+def test_every_event_is_in_the_documentation():
+    """Words that are told in the source, and words in the tables of docs/watching.md."""
+    root = Path(__file__).resolve().parent.parent
+    told = re.compile(r'(?:\btell|_tell|_on_event|on_event|_on_progress|_tell_failure)\(\s*"([a-z-]+)"')
+    found = {
+        kind
+        for room in ("client", "server")
+        for path in (root / room).rglob("*.py")
+        for kind in told.findall(path.read_text("utf-8"))
+    }
+    rows = [line for line in (root / "docs/watching.md").read_text("utf-8").splitlines() if line.startswith("| `")]
+    listed = {kind for line in rows for kind in re.findall(r"`([a-z-]+)`", line.split("|")[1])}
+    assert len(found) > 30
+    assert found - logs.PRIVATE - listed == set()
