@@ -1,7 +1,7 @@
 """What a daemon tells: one stream of events, to the screen and to a file, as lines for people or JSON for machines.
 
 An event is a word and flat facts (``closed``, ``fault``, ``uploaded``).  Every event is a record of Python's logging,
-as are the warnings of the program's own modules, so both end in the same places.
+as are the warnings of the program's modules and of libraries, so all end in the same places.
 
 On standard output stand events, on standard error warnings from inside, in the file both.  None of them holds a row, a
 tensor, a key or a token, nor what is private to a department (:data:`PRIVATE`): that is given to a view on its own
@@ -111,7 +111,8 @@ def telling(options: LogOptions, *, view: logging.Handler | None = None) -> Iter
     level = getattr(logging, options.level.upper())
     # Not one of logging's own tree: daemons of one process, as in simulations, do not hear one another's events.
     events = logging.Logger("commonroot.events", level)
-    modules = logging.getLogger("commonroot")
+    # Libraries speak here too, of what is at least a warning; the program's own modules as much as is asked for.
+    everything, modules = logging.getLogger(), logging.getLogger("commonroot")
     file = None if options.file is None else _file(options.file, options.format)
     screen = [view] if view is not None else [_Stream("stdout", options.format)]
     inside = [view] if view is not None else [_Stream("stderr", options.format)]
@@ -121,7 +122,7 @@ def telling(options: LogOptions, *, view: logging.Handler | None = None) -> Iter
         handler.setLevel(max(level, logging.WARNING) if view is None else level)
     heard = [*inside, *([file] if file else [])]
     for handler in heard:
-        modules.addHandler(handler)
+        everything.addHandler(handler)
     before = modules.level
     if modules.getEffectiveLevel() > level:
         modules.setLevel(level)
@@ -136,7 +137,7 @@ def telling(options: LogOptions, *, view: logging.Handler | None = None) -> Iter
     finally:
         modules.setLevel(before)
         for handler in heard:
-            modules.removeHandler(handler)
+            everything.removeHandler(handler)
         for handler in events.handlers:
             handler.close()
 

@@ -40,6 +40,16 @@ def test_the_file_gets_events_and_warnings_and_is_its_owners_alone(tmp_path, cap
     assert json.loads(shown.err)["message"] == "the disk is slow"
 
 
+def test_libraries_are_heard_too_of_what_is_a_warning(tmp_path, capsys):
+    with telling(LogOptions("json", tmp_path / "log", "info")):
+        logging.getLogger("flwr").error("no")
+        logging.getLogger("httpx").info("a request")
+        logging.getLogger("commonroot.client").info("withdrawn")
+    told = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert told == ["no", "withdrawn"]
+    assert json.loads(capsys.readouterr().err)["message"] == "no"
+
+
 def test_lines_for_people_in_a_file_have_a_time_and_a_level(tmp_path, capsys):
     path = tmp_path / "log"
     with telling(LogOptions("text", path)) as tell:
@@ -105,11 +115,11 @@ def test_daemons_of_one_process_do_not_hear_one_another(tmp_path, capsys):
 
 
 def test_nothing_is_left_behind(tmp_path):
-    log = logging.getLogger("commonroot")
-    before = (list(log.handlers), log.level)
+    everything, modules = logging.getLogger(), logging.getLogger("commonroot")
+    before = (list(everything.handlers), everything.level, modules.level)
     with telling(LogOptions("json", tmp_path / "log", "debug")):
-        assert log.handlers != before[0]
-    assert (list(log.handlers), log.level) == before
+        assert everything.handlers != before[0] and modules.level == logging.DEBUG
+    assert (list(everything.handlers), everything.level, modules.level) == before
 
 
 def test_a_traceback_is_part_of_its_record(tmp_path):

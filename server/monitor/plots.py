@@ -10,6 +10,7 @@ Options = dict[str, Any]
 _GREEN, _BLUE, _SAND, _GREY = "#3d9079", "#5b8bd0", "#c99a45", "#8594a3"
 #: More points than a screen has columns show nothing more.
 _MOST: Final = 1500
+_NO_ROUND: Final = "No round has closed yet."
 
 
 Run = Mapping[str, Any]
@@ -24,7 +25,7 @@ def loss(run: Run | None) -> Options:
         values = [one["report"].get(name) for one in closed]
         if any(value is not None for value in values):
             lines.append(_line(label, versions, values, colour))
-    return _chart(lines)
+    return _chart(lines, nothing="No losses are summed by this method." if closed else _NO_ROUND)
 
 
 def seconds(run: Run | None) -> Options:
@@ -65,12 +66,9 @@ ALL: Final[Mapping[str, tuple[str, Callable[[Run | None], Options]]]] = {
 }
 
 
-_NOTHING: Final = {
-    "type": "text",
-    "left": "center",
-    "top": "middle",
-    "style": {"text": "No round has closed yet.", "fill": _GREY, "font": "14px system-ui, sans-serif"},
-}
+def _said(text: str) -> Options:
+    style = {"text": text, "fill": _GREY, "font": "14px system-ui, sans-serif"}
+    return {"type": "text", "left": "center", "top": "middle", "style": style}
 
 
 def _closed(run: Run | None) -> list[Mapping[str, Any]]:
@@ -93,7 +91,7 @@ def _line(name: str, x: Sequence[float], y: Sequence[float | None], colour: str,
     }
 
 
-def _chart(lines: list[Options]) -> Options:
+def _chart(lines: list[Options], *, nothing: str = _NO_ROUND) -> Options:
     axis = {
         "axisLine": {"lineStyle": {"color": _GREY}},
         "axisLabel": {"color": _GREY},
@@ -109,5 +107,5 @@ def _chart(lines: list[Options]) -> Options:
         "yAxis": {"type": "value", "scale": True, **axis},
         "legend": {**legend, "show": len(lines) > 1},
         "series": lines,
-        "graphic": [] if any(line["data"] for line in lines) else [_NOTHING],
+        "graphic": [] if any(line["data"] for line in lines) else [_said(nothing)],
     }

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from commonroot.common import errors
 from commonroot.server.journal import Journal
-from commonroot.server.monitor import views
+from commonroot.server.monitor import plots, views
 from commonroot.server.monitor.board import Board
 from commonroot.server.monitor.facts import Sources, Watcher
 from commonroot.server.monitor.metrics import METRICS, exporter
@@ -215,3 +215,30 @@ def test_what_comes_from_outside_is_escaped(finished, name):
     changed["moment"] |= {"stage": "uploading", "round": 1, "asked": [evil], "until": 1001.0}
     made = getattr(views, name)(changed)
     assert "<img" not in made and "&lt;img" in made
+
+
+# -- plots -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plot_has_a_point_for_every_round_that_closed(finished):
+    run = watcher(finished).facts()["runs"][0]
+    training, held_out = plots.loss(run)["series"]
+    assert (training["name"], held_out["name"]) == ("training", "held out")
+    assert [x for x, _ in training["data"]] == [1, 2, 3]
+    assert [y for _, y in held_out["data"]] == pytest.approx([r["report"]["held_out"] for r in run["rounds"]], rel=1e-4)
+    assert [y for _, y in plots.members(run)["series"][1]["data"]] == [3, 3, 3]
+
+
+def test_a_plot_without_points_says_why(finished):
+    run = watcher(finished).facts()["runs"][0]
+    bare = run | {"rounds": [r | {"report": {**r["report"], "loss": None, "held_out": None}} for r in run["rounds"]]}
+    for of, said in ((None, "No round has closed yet."), (bare, "No losses are summed by this method.")):
+        assert plots.loss(of)["graphic"][0]["style"]["text"] == said
+    assert plots.loss(run)["graphic"] == []
+
+
+def test_a_long_run_is_thinned_and_keeps_its_newest_round(finished):
+    """3,001 rounds in steps of 3 from the newest: versions 3001, 2998, … 1, which is 1,001 points."""
+    one = watcher(finished).facts()["runs"][0]["rounds"][0]
+    points = plots.seconds({"rounds": [one | {"version": version} for version in range(3001)]})["series"][0]["data"]
+    assert (len(points), points[0][0], points[-1][0]) == (1001, 1, 3001)
