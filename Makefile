@@ -51,6 +51,7 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 
 test: $(STAMP) ## every test, the README's transcripts included
 	@.ci/postgres
+	@.ci/chromium
 	"$(BIN)/python" -m pytest
 
 fuzz: $(STAMP) ## ten times what `make test` tries: decoders of a peer's bytes, orders of events in secure sums

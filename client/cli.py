@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commonroot.client import cli_consent, cli_enrolment, cli_evidence, cli_keeping, cli_service
-from commonroot.console import Json, emit, group, say
+from commonroot.console import Json, LogFile, LogFormat, LogLevel, emit, group, say
 
 app = group("For a department's data team: join, approve, train, predict.")
 app.add_typer(cli_enrolment.commands)
@@ -39,11 +39,27 @@ def check(folder: Folder, json: Json = False) -> None:
 
 
 @app.command()
-def up(folder: Folder, json: Json = False) -> None:
-    """Run the daemon: join the coordinator's rounds until stopped.  Opens no port."""
-    from commonroot.client.daemon import serve
+def up(
+    folder: Folder,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a picture, also on a terminal.")] = False,
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    log_level: LogLevel = "info",
+    json: Json = False,
+) -> None:
+    """Run the daemon: join the coordinator's rounds until stopped.  Opens no port.
 
-    serve(folder, as_json=json)
+    On a terminal it shows the link, the round, this department's own loss and what left; elsewhere one line an event.
+    """
+    import os
+    import sys
+
+    from commonroot.client.daemon import serve
+    from commonroot.logs import LogOptions
+
+    options = LogOptions.of(json, log_format, log_file, log_level)
+    seen = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    serve(folder, log=options, view=seen and not plain and options.format == "text")
 
 
 @app.command()

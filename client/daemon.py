@@ -1,8 +1,8 @@
 """``department up``: the resident node, the session and the learner in one process, until told to stop.
 
 The node comes first and the learner after it (``learner_in_waiting``): a daemon that was killed is back on the hub
-before its libraries are loaded and its table is read.  Rosters follow each other (``enrol_follow``), each with a session
-and a node of its own.
+before its libraries are loaded and its table is read.  Rosters follow each other (``enrol_follow``), each with a
+session and a node of its own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def open_session(
 
 def learner_of(folder: DepartmentFolder) -> Learner:
     """The learner of a folder: its rows, its head, its models."""
-    from commonroot.client.learner_in_waiting import LearnerInWaiting
+    from commonroot.client.learner import DepartmentLearner
 
     return DepartmentLearner(
         folder.root,
@@ -186,7 +186,8 @@ def _loaded(folder: DepartmentFolder, tell: Tell) -> Learner:
     """The learner, its table read once: one that cannot be read is said at the start, and not in a log later."""
     import torch
 
-    
+    from commonroot.client.checking import describe
+
     torch.set_num_threads(1)  # departments of one machine must not fight over its cores
     learner = learner_of(folder)
     describe(folder.data, folder.root)

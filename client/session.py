@@ -443,12 +443,15 @@ class Session:
         """
         local = self._store.head_before(charter.digest.hex(), version)
         try:
-            return self._learner.train(charter, received, version, local)
+            trained = self._learner.train(charter, received, version, local)
         except Exception as error:
             code = self._tell_failure("abstained", error)
             if repeats_itself(charter):
                 raise DataError("the rows cannot be summed now, and sums without them would show them") from error
             return Trained(_zeros(charter), {} if local is None else local, code)
+        if own := _losses(trained.terms):
+            self._on_event("learned", {"version": version} | own)  # for this department's own screen alone
+        return trained
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
         """Choose and store; a failure is this department's own affair, except that a full disk is tried again."""
@@ -601,6 +604,12 @@ class Session:
         if last is None or last.round != number:
             return []
         return [f"charter {last.charter.hex()} version {last.version}"]
+
+
+def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
+    """This department's own losses in multiples of the chance loss, where the method has any; else empty."""
+    weight = float(terms["weight"]) if "weight" in terms else 0.0
+    return {name: float(terms[name]) / weight for name in ("loss", "held_out") if weight > 0 and name in terms}
 
 
 def _zeros(charter: Charter) -> dict[str, NDArray[np.floating]]:

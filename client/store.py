@@ -327,10 +327,11 @@ class DepartmentStore:
                 s = statement
                 statements.keep(db, s.kind, s.head, body=s.body, accepted=s.accepted)
 
-    def ledger(self) -> list[Entry]:
-        """Every event, oldest first; ``common.ledger.verify`` checks the chain."""
+    def ledger(self, *, after: int = -1) -> list[Entry]:
+        """Every event after a sequence number, oldest first; ``common.ledger.verify`` checks the whole chain."""
+        query = "SELECT sequence, at, kind, facts, hash FROM ledger WHERE sequence > ? ORDER BY sequence"
         with self._lock:
-            rows = self._db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence").fetchall()
+            rows = self._db.execute(query, (after,)).fetchall()
         return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
 
     def checkpoint(self, owner: str, identity: Identity) -> Head:

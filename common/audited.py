@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from commonroot.common.evidence import decoded
 from commonroot.common.contradictions import Finding, Spoken
+from commonroot.common.evidence import decoded
 from commonroot.common.messages import Confirm, Offer, Open, RoundOpen, RunClose
 from commonroot.common.records import Record
 from commonroot.common.secure_sum.primitives import sha256

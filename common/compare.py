@@ -24,9 +24,9 @@ from typing import Any
 
 from commonroot.common import audited, parcel
 from commonroot.common.charter import Charter, SignedCharter
+from commonroot.common.contradictions import Finding, Spoken
 from commonroot.common.errors import CommonrootError, ConfigError, Malformed
 from commonroot.common.evidence import decoded, is_signed
-from commonroot.common.contradictions import Finding, Spoken
 from commonroot.common.greetings import Greet, Introduce, take_letters
 from commonroot.common.messages import Confirm, Offer, Open, RoundOpen, RunClose, Train
 from commonroot.common.records import Record

@@ -271,6 +271,8 @@ class NotTheNextRoster(UsageError):
 
     code = "CR104"
     hint = "make a new draft with `commonroot coordinator roster DIR --draft FILE` and have that one signed"
+
+
 class OutsidePolicy(UsageError):
     """A charter asks for more than this department's policy permits."""
 

@@ -6,8 +6,8 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -19,6 +19,29 @@ from commonroot.common.errors import CommonrootError
 
 #: The option every command takes.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text for people.")]
+
+
+#: The options of a daemon's log; see ``commonroot.logs``.
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        "--log-format",
+        help="text: lines for people; json: one object a line.",
+        click_type=click.Choice(["text", "json"]),
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file", help="Write events and warnings there too; six files of 10 MiB are kept.", metavar="FILE"
+    ),
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        "--log-level", help="The least that is told.", click_type=click.Choice(["debug", "info", "warning", "error"])
+    ),
+]
 
 
 class Commands(TyperGroup):
@@ -99,15 +122,3 @@ def stop_on_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
-
-
-def event_printer(as_json: bool) -> Callable[[str, dict[str, Any]], None]:
-    """Prints what a daemon does, one line an event: words for people, one JSON object for machines."""
-
-    def tell(kind: str, facts: dict[str, Any]) -> None:
-        if as_json:
-            say(json.dumps({"event": kind, "at": time.time()} | facts))
-        else:
-            say(f"{kind:<10} " + "  ".join(f"{key}={value}" for key, value in facts.items()))
-
-    return tell

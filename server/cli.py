@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from commonroot.console import Json, emit, group, say
-from commonroot.server import cli_consent, cli_enrolment, cli_evidence, cli_keeping, cli_service
+from commonroot.console import Json, LogFile, LogFormat, LogLevel, emit, group, say
+from commonroot.server import cli_consent, cli_enrolment, cli_evidence, cli_keeping, cli_service, cli_watching
 from commonroot.server.cli_enrolment import KeyFile, Passphrase
 from commonroot.server.noted import Noted
 
@@ -19,6 +19,7 @@ app.add_typer(cli_consent.commands)
 app.add_typer(cli_evidence.commands, name="audit")
 app.add_typer(cli_keeping.commands)
 app.add_typer(cli_service.commands)
+app.add_typer(cli_watching.commands)
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metavar="DIR")]
 
@@ -206,12 +207,19 @@ def resume(
 def up(
     folder: Folder,
     until_idle: Annotated[bool, typer.Option(help="Stop once no run is waiting.")] = False,
+    log_format: LogFormat = "text",
+    log_file: LogFile = None,
+    log_level: LogLevel = "info",
     json: Json = False,
 ) -> None:
-    """Serve departments and carry out queued runs.  Killed and started again, it goes on where it stood."""
+    """Serve departments and carry out queued runs.  Killed and started again, it goes on where it stood.
+
+    It also serves a page to watch it by, on this machine alone: `commonroot coordinator page` prints its address.
+    """
+    from commonroot.logs import LogOptions
     from commonroot.server.coordinator import serve
 
-    serve(folder, until_idle=until_idle, as_json=json)
+    serve(folder, until_idle=until_idle, log=LogOptions.of(json, log_format, log_file, log_level))
 
 
 @app.command()
@@ -228,6 +236,8 @@ def status(folder: Folder, json: Json = False) -> None:
         for one in facts["runs"]:
             why = f": {one['reason']}" if one["reason"] else ""
             say(f"run {one['run']}  {one['state']}{why}  charter {one['charter'][:16]}  version {one['version']}")
+            if one["advice"]:
+                say(f"  what to do: {one['advice']}")
             for r in one["rounds"][-5:]:
                 loss = r["report"].get("held_out")
                 told = f"loss {loss:.3f}" if loss is not None else r["reason"]

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,8 @@ def serve(
             undo.enter_context(take_ownership(root))
             journal = folder.journal(owner=secrets.token_hex(16), say=tell)
             undo.callback(journal.close)
-            try:
+            with suppress(Stopped):
                 _Coordinator(folder, journal, board, stop, tell, undo).serve(until_idle=until_idle)
-            except Stopped:
-                pass
         tell("down", {})
 
 
@@ -157,7 +155,7 @@ class _Coordinator:
         self._tell("epoch", {"epoch": latest.epoch, "departments": names})
 
     def _standing(self) -> Roster | None:
-        """The roster that stands; None before the first, and where it has expired: then only membership is spoken of."""
+        """The roster that stands; None before the first and once it expired: then only membership is spoken of."""
         roster = self._folder.standing()
         if roster is None or roster.expires >= time.time():
             return roster

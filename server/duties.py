@@ -58,5 +58,3 @@ class LateClosings:
         if back:
             self._asked.update({who: present[who] for who in back})
             driver.deliver_closing(back, seconds=finished[-1].charter.charter.timing.closing)
-
-

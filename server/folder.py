@@ -2,6 +2,7 @@
 
 coordinator.toml        federation, public address, database
 keys/coordinator.key    signs rounds and charters (0600)
+keys/monitor.token      opens the page for central IT (0600); made when it is first served
 authority/              the enrolment authority: signs rosters.  Move it to a machine of its own if departments
                         should not have to trust the coordinator with it
 tls/                    the federation's CA and the listener's certificate
@@ -46,6 +47,8 @@ from commonroot.server import keeping
 from commonroot.server.journal import Journal, sqlite_url
 from commonroot.server.limits import TEMPLATE as LIMITS_TEMPLATE
 from commonroot.server.limits import Limits
+from commonroot.server.monitor.settings import TEMPLATE as MONITOR
+from commonroot.server.monitor.settings import MonitorSettings
 from commonroot.server.waits import Waits
 
 ROSTER_DAYS = 366
@@ -79,6 +82,7 @@ class CoordinatorConfig(BaseModel):
     waits: Waits = Waits()
     retention: keeping.RetentionConfig = keeping.RetentionConfig()
     limits: Limits = Limits()
+    monitor: MonitorSettings = MonitorSettings()
 
 
 class CoordinatorFolder:
@@ -107,10 +111,12 @@ class CoordinatorFolder:
         random: Random,
         authority: str | None = None,
         lock: Lock | None = None,
+        monitor: bool = True,
     ) -> CoordinatorFolder:
         """A fresh folder with keys, sealed under ``lock``, and certificates.  Refuses one that is not empty.
 
         authority  public key, hex, of an enrolment authority that is kept elsewhere; without it, one is made here
+        monitor    whether ``coordinator up`` serves the page for central IT
         """
         from commonroot.server.pki import make_authority, make_server_certificate
 
@@ -119,7 +125,7 @@ class CoordinatorFolder:
         text = _TEMPLATE.format(
             federation=federation, host=host, port=port, names=", ".join(f'"{name}"' for name in names)
         )
-        text += keeping.TEMPLATE
+        text += keeping.TEMPLATE + MONITOR.format(enabled=str(monitor).lower())
         model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
         if authority is not None and not re.fullmatch("[0-9a-f]{64}", authority):
             raise ConfigError(

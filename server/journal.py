@@ -123,6 +123,10 @@ class Journal:
         """One transaction, committed at the block's end, for those whose tables stand beside these."""
         return self._writing()
 
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection for those who look: nothing is written through it.  Safe to ask for from any thread."""
+        return self.database.reading(snapshot=True)
+
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def queue(self, charter: SignedCharter) -> int:

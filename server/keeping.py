@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import ArgumentError
 
 from commonroot.common.errors import ConfigError
-from commonroot.server.journal_database import PATIENCE
 
 #: ``database = "env:NAME"`` names the variable that holds the URL, so that no password stands in a file.
 ENVIRONMENT: Final = "env:"

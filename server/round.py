@@ -204,7 +204,9 @@ class RoundDriver:
                     self.left[who] = reply
                 return False
             uploaded.add(who)
-            self._on_progress("uploaded", {"round": opening.round, "uploads": len(uploaded)})
+            self._on_progress(
+                "uploaded", {"round": opening.round, "uploads": len(uploaded), "department": self._name(who)}
+            )
             return len(uploaded) == len(opening.cohort)
 
         requests = dict.fromkeys(opening.cohort, request)

@@ -35,7 +35,6 @@ from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.offers import take_goodbye
 from commonroot.server.round import UNWILLING, RoundDriver, RoundResult, code_of, expect
-from commonroot.server.round import RoundDriver, RoundResult, expect
 from commonroot.server.waits import pause_after
 from commonroot.strategies import build, check_roster
 from commonroot.strategies.averaging import mean_losses
@@ -389,7 +388,8 @@ class RunDriver:
                 self._exhibit(name, error.code, reply, asked.round)
             else:
                 ready.add(who)
-                self._on_event("trained", {"round": asked.round, "ready": len(ready), "of": len(cohort)})
+                told = {"round": asked.round, "ready": len(ready), "of": len(cohort), "department": name}
+                self._on_event("trained", told)
             return False
 
         self._on_event("training", {"round": asked.round, "version": version.version, "cohort": self._names(cohort)})

@@ -26,6 +26,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -370,6 +371,17 @@ class SuperLink:
     def _know(self) -> None:
         """Tell the gate who may come in."""
         self._admission.know({node.public_key: node.node_id for node in self._nodes()})
+
+    def attendance(self) -> dict[str, tuple[bool, float]]:
+        """Of every node that ever came, by key (one OpenSSH line): whether it is online, and since when (or since when
+        it is not), in seconds since 1970."""
+        nodes = self.state.get_node_info(statuses=[NodeStatus.ONLINE, NodeStatus.OFFLINE])
+        found = {}
+        for node in nodes:
+            online = node.status == NodeStatus.ONLINE
+            if since := node.last_activated_at if online else node.last_deactivated_at:
+                found[as_line(node.public_key)] = (online, datetime.fromisoformat(since).timestamp())
+        return found
 
     def allow(self, largest: int) -> None:
         """From now on replies of up to ``largest`` bytes are expected, and announcements of longer ones refused."""

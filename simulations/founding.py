@@ -49,12 +49,14 @@ def found(
     seed: int = 1,
     colluders: int | None = None,
     backbone: Path | None = None,
+    monitor: bool = False,
     random: Random = os.urandom,
 ) -> Federation:
     """Make keys, certificates, roster and charter, have every department join and approve.
 
     ``seed`` fixes each department's training randomness, so that runs of one seed can be compared; keys and masks are
-    random all the same.  ``backbone`` is the file of the charter's warm start.
+    random all the same.  ``backbone`` is the file of the charter's warm start; ``monitor`` is whether the coordinator
+    serves its page.
 
     Raises what the single steps raise, such as TooFewDepartments and ConfigError.
     """
@@ -65,6 +67,7 @@ def found(
         port=port,
         names=("localhost", "127.0.0.1"),
         random=random,
+        monitor=monitor,
     )
     folders: dict[str, DepartmentFolder] = {}
     for name, data in departments.items():

@@ -33,6 +33,7 @@ FACE = {
     "files": "atomic writes and file modes for the two sides that have files",
     "machine": "what both sides' doctors ask of a machine",
     "service": "systemd units, alike for both sides",
+    "logs": "how a daemon tells its events, alike on both sides",
     "flower": "how a parcel becomes a Flower message, which both ends must do alike and common may not know",
 }
 FACE_ROOMS = {"server", "client"}

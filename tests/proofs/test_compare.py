@@ -18,8 +18,8 @@ from proofs.test_named_lies import LIES, Lie
 from commonroot.client.evidence_file import export_ledger
 from commonroot.common import ledger, parcel, records
 from commonroot.common.compare import compare
-from commonroot.common.errors import ConfigError
 from commonroot.common.contradictions import Finding
+from commonroot.common.errors import ConfigError
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import SignedRoster
 from commonroot.server.audit_file import export_audit

@@ -47,6 +47,7 @@ from commonroot.common.errors import PeerError
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.chains import Chains
 from commonroot.common.secure_sum.primitives import Identity
+from commonroot.logs import LogOptions
 from commonroot.server import superlink
 from commonroot.server.cli import app as coordinator_cli
 from commonroot.server.coordinator import serve as serve_coordinator
@@ -284,13 +285,18 @@ def deployed(module_path: Path) -> Iterator[tuple[Ear, Witness]]:
         stop = threading.Event()
         with redirect_stdout(out), redirect_stderr(err):
             threads = [
-                threading.Thread(target=serve_department, args=(folder.root,), kwargs={"as_json": True, "stop": stop})
-                for folder in made.departments.values()
+                threading.Thread(
+                    target=serve_department,
+                    args=(folder.root,),
+                    kwargs={"log": LogOptions("text", module_path / "logs" / name, "debug"), "stop": stop},
+                )
+                for name, folder in made.departments.items()
             ]
             for thread in threads:
                 thread.start()
             try:
-                serve_coordinator(made.coordinator.root, until_idle=True, as_json=True)
+                log = LogOptions("json", module_path / "logs" / "coordinator", "debug")
+                serve_coordinator(made.coordinator.root, until_idle=True, log=log)
             finally:
                 stop.set()
                 for thread in threads:
@@ -299,6 +305,8 @@ def deployed(module_path: Path) -> Iterator[tuple[Ear, Witness]]:
                     signal.signal(number, handler)
         ear.note("standard output", out.getvalue())
         ear.note("standard error", err.getvalue())
+        for file in sorted((module_path / "logs").iterdir()):
+            ear.note(f"log file of {file.name}", file.read_text())
         assert len(failures) == 1
         hear_what_is_left(ear, witness, made)
         yield ear, witness
@@ -364,9 +372,12 @@ def test_no_secret_of_a_deployed_run_is_ever_said(deployed):
 def test_the_ear_heard_a_deployed_run(deployed):
     ear, _ = deployed
     assert {"log", "standard output", "standard error", "commands", "coordinator's files", "wire"} <= set(ear.counts)
+    files = {f"log file of {name}": b"\n".join(ear.heard[f"log file of {name}"]) for name in ("coordinator", *NAMES)}
+    assert all(b"uploaded" in files[f"log file of {name}"] for name in NAMES)
+    assert b'"closed"' in files["log file of coordinator"]
     log, shown = b"\n".join(ear.heard["log"]), b"\n".join(ear.heard["standard output"])
     assert re.search(rb"DEBUG", log) and b"httpx" in log
-    assert b'"finished"' in shown and b'"uploaded"' in shown and b"CR20" in shown
+    assert b'"finished"' in shown and b"uploaded" in shown and b"CR20" in shown
     assert sum(map(len, ear.heard["wire"])) > 10_000
 
 
