@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.coded import Once, is_coded
-from commonroot.client.tables.part import Arrays, Filler, filled
+from commonroot.client.tables.part import Arrays, Filler, Picked, filled
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
@@ -78,7 +78,7 @@ class Category:
         gap = len(self.names) - 1 if self.gaps else -1
         once = Once.of(series) if is_coded(series.dtype) else None
         if once is not None:
-            return once.reader(self._places_of(once.values), gap=gap)
+            return once.reader(self._places_of(once.every), gap=gap)
         places = self._places_of(series)
         if series.null_count():
             places[series.is_null().to_numpy()] = gap
@@ -118,7 +118,7 @@ class CategoryFitter:
         self._counts: Counter[str] = Counter()
         self._rows = self._gaps = 0
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         series = frame[self._column]
         self._rows += len(series)
         self._gaps += series.null_count()

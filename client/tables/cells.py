@@ -182,7 +182,7 @@ def _check(
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
         elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
             once = Once.of(cleaned[name]) if is_coded(after[name]) else None
-            texts = cleaned[name].cast(pl.String) if once is None else once.values
+            texts = cleaned[name].cast(pl.String) if once is None else once.every
             longest = texts.str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
                 at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())

@@ -6,6 +6,7 @@ A coded column of text is an ordinary polars Categorical, so rows are cut, filte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
@@ -18,14 +19,16 @@ FEW: Final = 16_384
 _LARGE: Final = 1 << 62
 #: That many cells are tried before a whole column is coded.
 _TRIED: Final = 4_096
+#: That many values are few enough to compare every cell with each.
+_HANDFUL: Final = 8
 
 
 class Codes:
     """The codes of one table's columns, kept so that its batches can be joined."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """``names``: of the columns that may be coded."""
-        self._open = set(names)
+    def __init__(self, names: Iterable[str], *, whole: bool = False) -> None:
+        """``names``: of the columns that may be coded; ``whole``: each comes once, with all its rows."""
+        self._open, self._whole = set(names), whole
         self._known: dict[str, pl.Categories] = {}
 
     def coded(self, cells: pl.Series, *, bare: bool = True) -> pl.Series | None:
@@ -41,12 +44,12 @@ class Codes:
         if found is None or once is None:
             self._open.discard(name)
             return None
-        texts = once.values
+        texts = once.every if self._whole else once.values
         return found if not bare or ((texts == texts.str.strip_chars()) & (texts != "")).all() else None
 
     def _cast(self, cells: pl.Series) -> pl.Series | None:
         if cells.dtype.is_integer():
-            once = None if cells.null_count() else Once.of(cells)
+            once = None if cells.null_count() or self._whole else Once.of(cells)  # one column is a code as it is
             if once is None:
                 return None
             kind = pl.Categorical(self._known.setdefault(cells.name, pl.Categories.random()))
@@ -57,10 +60,26 @@ class Codes:
             return None
         if cells.name not in self._known:
             tried = cells.gather_every(max(1, len(cells) // _TRIED))
-            if len(tried) >= _TRIED and tried.n_unique() > _TRIED * 3 // 4:
+            different = tried.unique()
+            if len(tried) >= _TRIED and len(different) > _TRIED * 3 // 4:
                 return None
+            found = _compared(cells, different) if self._whole else None
+            if found is not None:
+                return found
             self._known[cells.name] = pl.Categories.random()
         return cells.cast(pl.Categorical(self._known[cells.name]))
+
+
+def _compared(cells: pl.Series, different: pl.Series) -> pl.Series | None:
+    """Codes of a column that holds these values and no others: comparing with a handful is faster than looking up."""
+    values = different.drop_nulls().sort()
+    if not 0 < len(values) <= _HANDFUL:
+        return None
+    cell, chain = pl.col(cells.name), pl
+    for at, value in enumerate(values.to_list()):
+        chain = chain.when(cell == pl.lit(value)).then(pl.lit(at, dtype=pl.UInt8))  # type: ignore[assignment]
+    codes = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
+    return codes.cat.to(pl.Enum(values)) if codes.null_count() == cells.null_count() else None
 
 
 def is_coded(dtype: pl.DataType) -> bool:
@@ -69,15 +88,11 @@ def is_coded(dtype: pl.DataType) -> bool:
 
 
 class Once:
-    """A column by its different values.
+    """A column by its different values."""
 
-    values  (k,) those that are there, in no order; text where the column is coded
-    """
-
-    def __init__(self, values: pl.Series, counts: NDArray[np.int64], codes: NDArray[np.intp]) -> None:
-        """``counts``: rows of every code, the last of which stands for a gap."""
-        self.values, self._codes = values, codes
-        self._at, self._gap, self._counts = np.flatnonzero(counts[:-1]), len(counts) - 1, counts
+    def __init__(self, column: pl.Series, codes: NDArray[Any], low: int, size: int) -> None:
+        """``codes``: (n,) in 0 … size - 1, ``size`` for a gap; what code 0 stands for is ``low`` as it is stored."""
+        self._name, self._dtype, self._codes, self._low, self._size = column.name, column.dtype, codes, low, size
 
     @classmethod
     def of(cls, column: pl.Series) -> Self | None:
@@ -86,19 +101,41 @@ class Once:
         if not (is_coded(dtype) or isinstance(dtype, pl.Date) or dtype.is_integer()):
             return None
         stored = column.to_physical()
-        low, high = (int(end) if isinstance(end, int) else 0 for end in (stored.min(), stored.max()))
+        ends = stored.min(), stored.max()
+        low, high = (int(end) if isinstance(end, int) else 0 - place for place, end in enumerate(ends))
         if high - low >= FEW or high >= _LARGE or low < -_LARGE:
             return None
-        if stored.null_count():
+        if is_coded(dtype) and high < FEW:
+            low = 0  # nothing to subtract
+        if low or stored.null_count() or isinstance(stored.dtype, pl.UInt64):
             stored = stored.cast(pl.Int64).fill_null(high + 1)
-        codes = stored.to_numpy().astype(np.intp)
-        if low:
-            codes -= low
-        counts = np.bincount(codes, minlength=high - low + 2)
-        present = pl.Series(column.name, np.flatnonzero(counts[:-1]) + low).cast(column.to_physical().dtype)
-        if is_coded(dtype):
-            return cls(present.cat.to(dtype).cast(pl.String), counts, codes)
-        return cls(present.cast(dtype), counts, codes)
+        codes = stored.to_numpy()
+        return cls(column, codes - low if low else codes, low, high - low + 1)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """Rows of every code, the last of which stands for a gap."""
+        return np.bincount(self._codes, minlength=self._size + 1)
+
+    @cached_property
+    def _at(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self._counts[:-1])
+
+    @cached_property
+    def values(self) -> pl.Series:
+        """(k,) those that are there, in no order; text where the column is coded."""
+        return self._valued(self._at)
+
+    @cached_property
+    def every(self) -> pl.Series:
+        """(codes,) what each code stands for, there or not."""
+        return self._valued(np.arange(self._size))
+
+    def _valued(self, codes: NDArray[np.int64]) -> pl.Series:
+        stored = pl.Series(self._name, codes + self._low)
+        if is_coded(self._dtype):
+            return stored.cast(pl.UInt32).cat.to(self._dtype).cast(pl.String)
+        return stored.cast(pl.Int32).cast(self._dtype) if isinstance(self._dtype, pl.Date) else stored.cast(self._dtype)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -107,15 +144,11 @@ class Once:
 
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
-        return self.table(found, gap=gap).take(self._codes, axis=0)
+        table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
+        table[self._at], table[self._size] = found, gap
+        return table.take(self._codes, axis=0)
 
     def reader(self, found: NDArray[Any], *, gap: Any) -> Callable[[slice], NDArray[Any]]:
-        """The same for a stretch of rows at a time."""
-        table, codes = self.table(found, gap=gap), self._codes
+        """The same for a stretch of rows at a time, of what was found for ``every`` code."""
+        table, codes = np.concatenate([found, np.full_like(found[:1], gap, shape=(1, *found.shape[1:]))]), self._codes
         return lambda rows: table.take(codes[rows], axis=0)
-
-    def table(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
-        """What was found, by code."""
-        table = np.empty((self._gap + 1, *found.shape[1:]), dtype=found.dtype)
-        table[self._at], table[self._gap] = found, gap
-        return table

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
 from commonroot.client.tables.numbers import Moments
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, filled
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, filled
 
 #: Ways of writing a date, the least ambiguous first.
 FORMATS: Final = (
@@ -129,7 +129,7 @@ class Date:
         if once is None:
             at = seconds(series, self.form)
             return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
-        block = self._encoded(_seconds(once.values, self.form))
+        block = self._encoded(_seconds(once.every, self.form))
         read = once.reader(block, gap=self._encoded(np.array([np.nan]))[0])
         return lambda rows, out: np.copyto(out, read(rows))
 
@@ -174,7 +174,7 @@ class DateFitter:
         self._rows = 0
         self._times = self._days = False
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         series = frame[self._column]
         once = Once.of(series)
         different = _seconds(series if once is None else once.values, self._form)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
@@ -60,10 +61,37 @@ class Filling(Protocol):
         """What gives the same numbers as ``encode``."""
 
 
+class Picked:
+    """Some rows of a table; a column of them is made when somebody asks for it."""
+
+    def __init__(self, frame: pl.DataFrame, at: NDArray[np.int64]) -> None:
+        """``at``: positions, ascending, each once."""
+        self._frame, self._at = frame, at
+        self._all = len(at) == len(frame)
+
+    @cached_property
+    def _mask(self) -> pl.Series:
+        mask = np.zeros(len(self._frame), dtype=np.bool_)
+        mask[self._at] = True
+        return pl.Series(mask)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, name: str) -> pl.Series:
+        column = self._frame[name]
+        return column if self._all else column.filter(self._mask)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """(n,) float64 of a column, NaN for a gap."""
+        column = number_column(self._frame[name])
+        return column if self._all else column.take(self._at)
+
+
 class Fitter(Protocol):
     """Sees the training rows once, in batches."""
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         """A batch of cleaned training rows."""
 
     def faults(self) -> list[tuple[str, str, str, str]]:
@@ -76,9 +104,14 @@ class Fitter(Protocol):
         """The fitted feature."""
 
 
-def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> list[NDArray[np.float64]]:
-    """(n,) float64 of each column, NaN for a gap; the table's own memory where it has none."""
-    return [np.asarray(frame[name].to_numpy(), dtype=np.float64) for name in names]
+def number_column(series: pl.Series) -> NDArray[np.float64]:
+    """(n,) float64, NaN for a gap; the table's own memory where it has none."""
+    return np.asarray(series.to_numpy(), dtype=np.float64)
+
+
+def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
+    """(n,) float64 of each column, one after the other."""
+    return (frame.numbers(name) if isinstance(frame, Picked) else number_column(frame[name]) for name in names)
 
 
 def block_rows(width: int) -> int:

@@ -45,6 +45,18 @@ class Reading:
         return cls(config.separator, config.encoding, config.missing)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a look may keep for whoever reads the rows next: reading twice costs more than looking.
+
+    memory   a source no larger than this is read as a whole at the first look
+    columns  those that will be asked for; None for any
+    """
+
+    memory: int = 0
+    columns: frozenset[str] | None = None
+
+
 class Source(Protocol):
     """A table that can be read more than once.
 
@@ -164,12 +176,19 @@ def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[in
 
 
 def open_source(
-    path: Path, reading: Reading, problems: Problems, *, targets: Sequence[str] = (), required: bool = True
+    path: Path,
+    reading: Reading,
+    problems: Problems,
+    *,
+    targets: Sequence[str] = (),
+    required: bool = True,
+    held: Held | None = None,
 ) -> Source | None:
     """A file or folder by its ending; None with a problem added where there is nothing to read.
 
     targets   arrays of an .npz that hold the target
     required  whether they must be there
+    held      what a look may keep
     """
     from commonroot.client.tables.csv_source import CsvSource
     from commonroot.client.tables.image_source import open_folder
@@ -186,7 +205,7 @@ def open_source(
     if ending == ".csv":
         return CsvSource.opened(path, reading, problems)
     if ending == ".parquet":
-        return ParquetSource.opened(path, problems)
+        return ParquetSource.opened(path, problems, held)
     if ending == ".npz":
         return NpzSource.opened(path, tuple(targets), problems, required=required)
     expected = ".csv or .npz or .parquet"
