@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -87,15 +87,20 @@ def is_coded(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Categorical | pl.Enum)
 
 
+#: Whole numbers of few bits, and those that NumPy does not count by.
+_SMALL: Final = (pl.Int8, pl.Int16)
+_UNCOUNTED: Final = (pl.UInt64, pl.Int128, pl.UInt128)
+
+
 class Once:
     """A column by its different values."""
 
-    def __init__(self, column: pl.Series, codes: NDArray[Any], low: int, size: int) -> None:
+    def __init__(self, name: str, dtype: pl.DataType, codes: NDArray[Any], low: int, size: int) -> None:
         """``codes``: (n,) in 0 … size - 1, ``size`` for a gap; what code 0 stands for is ``low`` as it is stored."""
-        self._name, self._dtype, self._codes, self._low, self._size = column.name, column.dtype, codes, low, size
+        self._name, self._dtype, self._codes, self._low, self._size = name, dtype, codes, low, size
 
     @classmethod
-    def of(cls, column: pl.Series) -> Self | None:
+    def of(cls, column: pl.Series) -> Once | None:
         """None where a column is neither codes nor days nor whole numbers, or its values lie far apart or are huge."""
         dtype = column.dtype
         if not (is_coded(dtype) or isinstance(dtype, pl.Date) or dtype.is_integer()):
@@ -107,10 +112,15 @@ class Once:
             return None
         if is_coded(dtype) and high < FEW:
             low = 0  # nothing to subtract
-        if low or stored.null_count() or isinstance(stored.dtype, pl.UInt64):
-            stored = stored.cast(pl.Int64).fill_null(high + 1)
-        codes = stored.to_numpy()
-        return cls(column, codes - low if low else codes, low, high - low + 1)
+        if isinstance(stored.dtype, _SMALL) or (
+            stored.dtype == pl.UInt8 and high == 255
+        ):  # what stands for a gap, or a difference, might not fit
+            stored = stored.cast(pl.Int32)
+        elif isinstance(stored.dtype, _UNCOUNTED):
+            stored = stored.cast(pl.Int64)
+        if low:
+            stored = stored - low
+        return cls(column.name, dtype, stored.fill_null(high - low + 1).to_numpy(), low, high - low + 1)
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -142,13 +152,40 @@ class Once:
         """(k,) rows of each value."""
         return self._counts[self._at]
 
+    @property
+    def gaps(self) -> int:
+        """Rows without a value."""
+        return int(self._counts[self._size])
+
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
         table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
         table[self._at], table[self._size] = found, gap
         return table.take(self._codes, axis=0)
 
-    def reader(self, found: NDArray[Any], *, gap: Any) -> Callable[[slice], NDArray[Any]]:
-        """The same for a stretch of rows at a time, of what was found for ``every`` code."""
-        table, codes = np.concatenate([found, np.full_like(found[:1], gap, shape=(1, *found.shape[1:]))]), self._codes
-        return lambda rows: table.take(codes[rows], axis=0)
+    def picked(self, at: NDArray[np.int64]) -> Once:
+        """Some rows of the column."""
+        return Once(self._name, self._dtype, self._codes.take(at), self._low, self._size)
+
+    def filler(
+        self, found: NDArray[np.float32], gap: NDArray[np.float32]
+    ) -> Callable[[slice, NDArray[np.float32]], None]:
+        """What writes, for a stretch of rows, the row of numbers that was found for each one's value.
+
+        found  (codes, width) for ``every`` code
+        gap    (width,) for a gap
+        """
+        table, codes = np.concatenate([found, gap[None]]), self._codes
+        whole = table.shape[1] // 4 * 4
+        # as many numbers at a time as can be moved as one
+        fours = [np.ascontiguousarray(table[:, at : at + 4]).view(np.complex128)[:, 0] for at in range(0, whole, 4)]
+        ones = [np.ascontiguousarray(table[:, at]) for at in range(whole, table.shape[1])]
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            at = codes[rows].astype(np.intp, copy=False)
+            for place, column in enumerate(fours):
+                out[:, 4 * place : 4 * place + 4].view(np.complex128)[:, 0] = column.take(at)
+            for place, narrow in enumerate(ones, start=whole):
+                out[:, place] = narrow.take(at)
+
+        return fill

@@ -14,6 +14,7 @@ from commonroot.client.tables.job import Job
 from commonroot.client.tables.leaks import SAMPLE, find_leaks
 from commonroot.client.tables.part import Fitter, Picked
 from commonroot.client.tables.plan import Plan, fitters
+from commonroot.client.tables.source import columns_in
 from commonroot.client.tables.split import TRAIN
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
@@ -40,8 +41,11 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
         for one in fitting:
             one.add(rows)
         if job.targets.comparable:
-            sample.append(frame[at[::step]])
             sampled.append(start + at[::step])
+            if not main.table.held:
+                sample.append(frame[at[::step]])
+    if main.table.held and sampled:
+        sample = [columns_in(main.table.whole(job.problems), columns)[np.concatenate(sampled)]]
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
             pass  # told now, before anything is written

@@ -42,6 +42,10 @@ def _as_labels(frame: pl.DataFrame, plain: list[str], y: NDArray[np.int64] | NDA
     labels = target.n_unique()
     if labels < 2 or not plain:
         return set()
+    few = frame.head(20 * (labels + 3)).select(pl.col(plain).n_unique()).row(0)
+    plain = [name for name, distinct in zip(plain, few, strict=True) if distinct <= labels + 2]
+    if not plain:
+        return set()
     counts = frame.select(pl.col(plain).n_unique()).row(0)
     found = set()
     for name, distinct in zip(plain, counts, strict=True):

@@ -13,7 +13,7 @@ from commonroot.client.tables.encode import Side
 from commonroot.client.tables.job import Job
 from commonroot.client.tables.parting import Keys
 from commonroot.client.tables.plan import Plan, make_plan, plan_keys
-from commonroot.client.tables.source import Held, Source, Table, open_source
+from commonroot.client.tables.source import Held, Source, Table, columns_in, open_source
 from commonroot.client.tables.sql_source import open_query
 from commonroot.client.tables.target import cell_kinds, item_counts, takes_several, target_frame
 
@@ -136,11 +136,11 @@ def _side(job: Job, source: Source, plan: Plan, *, labelled: bool | None = None)
     if job.slow:
         table.slower()
     if table.held:
-        read = table.whole(job.problems).select(names)
+        read = columns_in(table.whole(job.problems), names)
     else:
         parts = [frame for _, frame in table.batches(names, problems=job.problems)]
         read = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame({name: [] for name in names})
-    keys = Keys(read.select(list(plan.keys)), plan.window)
+    keys = Keys(columns_in(read, list(plan.keys)), plan.window)
     tokens = None if tagged is None else item_counts(read[tagged])
     target = target_frame(read, job.config) if has else pl.DataFrame()
     return Side(source, table, target, len(read), keys, tokens)

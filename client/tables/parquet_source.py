@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from commonroot.client.tables.problems import Problem, Problems
@@ -55,7 +56,7 @@ class ParquetSource:
             if self.bytes > self._held.memory:
                 return lazy.head(LOOK).collect()
             self._kept = lazy.collect()
-            return self._kept.head(LOOK)
+            return self._kept[np.arange(min(LOOK, len(self._kept)))]  # a copy, which holds no more than it shows
         except UNREADABLE:
             return self._refuse()
 

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
+
 Arrays = Mapping[str, NDArray[Any]]
 #: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
 Filler = Callable[[slice, NDArray[np.float32]], None]
@@ -82,6 +84,11 @@ class Picked:
         column = self._frame[name]
         return column if self._all else column.filter(self._mask)
 
+    def once(self, name: str) -> Once | None:
+        """A column by its different values, as of ``Once.of``."""
+        once = Once.of(self._frame[name])
+        return once if once is None or self._all else once.picked(self._at)
+
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(n,) float64 of a column, NaN for a gap."""
         column = number_column(self._frame[name])
@@ -107,6 +114,11 @@ class Fitter(Protocol):
 def number_column(series: pl.Series) -> NDArray[np.float64]:
     """(n,) float64, NaN for a gap; the table's own memory where it has none."""
     return np.asarray(series.to_numpy(), dtype=np.float64)
+
+
+def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:
+    """A column by its different values, as of ``Once.of``."""
+    return frame.once(name) if isinstance(frame, Picked) else Once.of(frame[name])
 
 
 def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:

@@ -140,7 +140,7 @@ class Table:
         """
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
-            frame = self.whole(problems if problems is not None else Problems()).select(list(wanted))
+            frame = columns_in(self.whole(problems if problems is not None else Problems()), list(wanted))
             yield from _slices(frame, size, whole=whole)
             return
         at = 0
@@ -165,6 +165,11 @@ class Table:
             problems=problems,
             codes=self._codes,
         )
+
+
+def columns_in(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns as they lie in memory, where a query would copy all whose pieces differ from the others'."""
+    return pl.DataFrame([frame[name] for name in names])
 
 
 def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[int, pl.DataFrame]]:

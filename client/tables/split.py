@@ -16,6 +16,8 @@ Parts = tuple[Positions, Positions, Positions]
 #: Places of the parts in an array that says where each row went; LEFT_OUT belongs to none.
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 _SPLIT: Final = 0x73706C6974
+#: From that many rows on, those for choosing and for the test are drawn, and no longer all rows shuffled.
+LARGE: Final = 1 << 19
 #: Rows of so few labels are put together label by label.
 _FEW_LABELS: Final = 16
 
@@ -33,6 +35,8 @@ def place_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stra
     stratify    keep the shares of labels, and one row of every label for training where there are enough rows
     """
     random = np.random.default_rng([_SPLIT, seed])
+    if len(y) >= LARGE:
+        return _drawn(_dense(y) if stratify else np.zeros(len(y), dtype=np.uint8), test, validation, random)
     # the same order as of 64 bits, in half the memory
     order = random.permutation(np.arange(len(y), dtype=np.uint32 if len(y) < 1 << 32 else np.int64))
     first = np.empty(0, dtype=np.int64)
@@ -46,6 +50,37 @@ def place_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stra
     part = np.full(len(y), TRAIN, dtype=np.uint8)
     part[order[held]], part[order[tested]] = VALIDATION, TEST
     return part
+
+
+def _drawn(groups: NDArray[Any], test: int, validation: float, random: np.random.Generator) -> NDArray[np.uint8]:
+    """(n,) part of each row of a large table: as many rows of each label to each part as of a small one, but only those
+    that leave the training rows are drawn, where shuffling all rows takes longer than reading them."""
+    sizes = np.bincount(groups)
+    ranks = random.permutation(len(sizes))
+    tested = _shares(sizes, ranks, test)
+    left = len(groups) - test
+    held = _shares(sizes - tested, ranks, min(max(1, round(validation * left)), left - 1))
+    part = np.full(len(groups), TRAIN, dtype=np.uint8)
+    each = (
+        [np.flatnonzero(groups == one) for one in range(len(sizes))]
+        if len(sizes) <= _FEW_LABELS
+        else np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
+    )
+    for rows, some, more in zip(each, tested.tolist(), held.tolist(), strict=True):
+        chosen = rows[random.choice(len(rows), some + more, replace=False)]
+        part[chosen[:some]], part[chosen[some:]] = TEST, VALIDATION
+    return part
+
+
+def _shares(sizes: NDArray[np.int64], ranks: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """How many of ``wanted`` rows are of each label: as many as lie evenly spaced in its stretch, one kept back."""
+    order = np.argsort(ranks)
+    free = np.cumsum(np.maximum(sizes - 1, 0)[order])
+    if free[-1] < wanted:
+        free = np.cumsum(sizes[order])
+    out = np.empty_like(sizes)
+    out[order] = np.diff(free * wanted // max(1, int(free[-1])), prepend=0)
+    return out
 
 
 def split_groups(group: NDArray[np.int64], *, test: int, validation: float, seed: int) -> Parts:
