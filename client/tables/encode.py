@@ -20,8 +20,6 @@ from commonroot.client.tables.source import BATCH, Reading, Source, Table
 from commonroot.client.tables.store import PARTS, Shelf
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
-#: Rows of a held table that are opened together.
-_HELD: Final = 2 * BATCH
 #: An encoded batch takes about this many bytes at most.
 ENCODED: Final = 16 << 20
 
@@ -112,8 +110,8 @@ def _vectors(features: Features, side: Side, put: Any) -> None:
     step = block_rows(width)
     block = np.empty((step, width), dtype=np.float32)
     ready = all(isinstance(part, Filling) for part in features.parts)
-    size = (_HELD if side.table.held else BATCH) if ready else _batch(features)
-    for start, frame in side.table.batches(features.columns, size=size, whole=True):
+    size = (side.rows if side.table.held else BATCH) if ready else _batch(features)
+    for start, frame in side.table.batches(features.columns, size=max(1, size)):
         fill = features.filler(frame, side.source.folder)
         for at in range(0, len(frame), step):
             rows = block[: min(step, len(frame) - at)]

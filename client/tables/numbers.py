@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, columns_of, filled
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, Pieces, columns_of, filled
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
 _SURELY: Final = 1e90
@@ -170,15 +170,15 @@ class Numbers:
 
     def encode_matrix(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to (n, names) float32."""
-        return filled(self._filler(list(raw.T)), len(raw), len(self.names))
+        return filled(self._filler([Pieces(pl.Series(column)) for column in raw.T]), len(raw), len(self.names))
 
     def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        return self._filler(list(columns_of(frame, self.columns)))
+        return self._filler([Pieces(frame[name]) for name in self.columns])
 
-    def _filler(self, columns: Sequence[NDArray[np.float64]]) -> Filler:
+    def _filler(self, columns: Sequence[Pieces]) -> Filler:
         centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
-        # a sum that is no number has one among its terms, or infinity, which a scale of infinity makes one
-        some = {at for at, column in enumerate(columns) if not np.isfinite(column.sum())}
+        # infinity over a scale of infinity is no number either
+        some = {at for at, column in enumerate(columns) if not column.sound}
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
         room, narrow = np.empty(0), np.empty(0, dtype=np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +115,31 @@ class Fitter(Protocol):
 def number_column(series: pl.Series) -> NDArray[np.float64]:
     """(n,) float64, NaN for a gap; the table's own memory where it has none."""
     return np.asarray(series.to_numpy(), dtype=np.float64)
+
+
+class Pieces:
+    """A column (n,) of float64 in the pieces in which it lies, NaN for a gap; a stretch of rows is copied only where it
+    lies in more than one."""
+
+    def __init__(self, series: pl.Series) -> None:
+        self._pieces = [number_column(chunk) for chunk in series.get_chunks()]
+        self._ends = np.cumsum([len(piece) for piece in self._pieces]).tolist()
+
+    @property
+    def sound(self) -> bool:
+        """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
+        return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
+        at = bisect_right(self._ends, rows.start)
+        begin = self._ends[at - 1] if at else 0
+        stop = min(rows.stop, self._ends[-1])
+        found = self._pieces[at][rows.start - begin : stop - begin]
+        while len(found) < stop - rows.start:
+            at += 1
+            begin = self._ends[at - 1]
+            found = np.concatenate([found, self._pieces[at][: stop - begin]])
+        return found
 
 
 def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:

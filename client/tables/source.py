@@ -132,16 +132,13 @@ class Table:
         *,
         problems: Problems | None = None,
         size: int = BATCH,
-        whole: bool = False,
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """(position of its first row, rows), in order; problems of cells are added where a list is given.
-
-        whole  each batch of a held table lies in one piece of memory, and may be smaller
-        """
+        """(position of its first row, rows), in order; problems of cells are added where a list is given."""
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
             frame = columns_in(self.whole(problems if problems is not None else Problems()), list(wanted))
-            yield from _slices(frame, size, whole=whole)
+            for begin in range(0, len(frame), size):
+                yield begin, frame.slice(begin, size)
             return
         at = 0
         for raw in self.source.read(wanted, typed=self._typed, size=size):
@@ -170,14 +167,6 @@ class Table:
 def columns_in(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Some columns as they lie in memory, where a query would copy all whose pieces differ from the others'."""
     return pl.DataFrame([frame[name] for name in names])
-
-
-def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[int, pl.DataFrame]]:
-    at = 0
-    for length in frame.to_series(0).chunk_lengths() if whole and frame.width else [len(frame)]:
-        for begin in range(at, at + length, size):
-            yield begin, frame.slice(begin, min(size, at + length - begin))
-        at += length
 
 
 def open_source(
