@@ -82,11 +82,20 @@ def _compared(cells: pl.Series, different: pl.Series) -> pl.Series | None:
     return codes.cat.to(pl.Enum(values)) if codes.null_count() == cells.null_count() else None
 
 
+def counts_of(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """(size,) rows of each code in 0 … size - 1; of a handful of codes of a byte, each is counted on its own."""
+    if size <= 2 * _HANDFUL and codes.dtype == np.uint8:
+        return np.array([np.count_nonzero(codes == code) for code in range(size)], dtype=np.int64)
+    return np.bincount(codes, minlength=size)
+
+
 def is_coded(dtype: pl.DataType) -> bool:
     """Does a column of this type hold codes?"""
     return isinstance(dtype, pl.Categorical | pl.Enum)
 
 
+#: The largest number of one byte.
+_BYTE: Final = 255
 #: Whole numbers of few bits, and those that NumPy does not count by.
 _SMALL: Final = (pl.Int8, pl.Int16)
 _UNCOUNTED: Final = (pl.UInt64, pl.Int128, pl.UInt128)
@@ -113,19 +122,21 @@ class Once:
         if is_coded(dtype) and high < FEW:
             low = 0  # nothing to subtract
         if isinstance(stored.dtype, _SMALL) or (
-            stored.dtype == pl.UInt8 and high == 255
+            stored.dtype == pl.UInt8 and high == _BYTE
         ):  # what stands for a gap, or a difference, might not fit
             stored = stored.cast(pl.Int32)
         elif isinstance(stored.dtype, _UNCOUNTED):
             stored = stored.cast(pl.Int64)
         if low:
             stored = stored - low
+        elif high < _BYTE and stored.dtype != pl.UInt8:
+            stored = stored.cast(pl.UInt8)
         return cls(column.name, dtype, stored.fill_null(high - low + 1).to_numpy(), low, high - low + 1)
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
         """Rows of every code, the last of which stands for a gap."""
-        return np.bincount(self._codes, minlength=self._size + 1)
+        return counts_of(self._codes, self._size + 1)
 
     @cached_property
     def _at(self) -> NDArray[np.int64]:
@@ -161,6 +172,13 @@ class Once:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
         table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
         table[self._at], table[self._size] = found, gap
+        if (
+            table.dtype == np.int64
+            and table.ndim == 1
+            and (table[:-1] == np.arange(self._size)).all()
+            and not self.gaps
+        ):
+            return self._codes.astype(np.int64)  # each code stands for itself
         return table.take(self._codes, axis=0)
 
     def picked(self, at: NDArray[np.int64]) -> Once:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from commonroot.client.tables.encode import Side, assembled
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.job import Job
-from commonroot.client.tables.leaks import SAMPLE, find_leaks
+from commonroot.client.tables.leaks import FIRST, SAMPLE, could_be_labels, find_leaks
 from commonroot.client.tables.part import Fitter, Picked
 from commonroot.client.tables.plan import Plan, fitters
 from commonroot.client.tables.source import columns_in
@@ -44,8 +44,6 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
             sampled.append(start + at[::step])
             if not main.table.held:
                 sample.append(frame[at[::step]])
-    if main.table.held and sampled:
-        sample = [columns_in(main.table.whole(job.problems), columns)[np.concatenate(sampled)]]
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
             pass  # told now, before anything is written
@@ -72,12 +70,20 @@ def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
 def _check_leaks(
     job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], sampled: list[NDArray[np.int64]]
 ) -> None:
-    """``sample``: some training rows; ``sampled``: their positions."""
-    if job.problems or not job.targets.comparable or not sample:
+    """``sampled``: positions of some training rows; ``sample``: these rows, where the table is not held."""
+    if job.problems or not job.targets.comparable or not sampled:
         return
     names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
-    y = main.y[np.concatenate(sampled)]
-    for name in find_leaks(pl.concat(sample, how="vertical_relaxed"), names, y, labels=job.targets.labels):
+    at = np.concatenate(sampled)
+    y, labels = main.y[at], job.targets.labels
+    if main.table.held:
+        rows = columns_in(main.table.whole(job.problems), names)
+        if labels:  # a few rows tell of most columns that they are none
+            names = could_be_labels(rows[at[:FIRST]], names, y)
+        frame = columns_in(rows, names)[at] if names else rows[at[:0]]
+    else:
+        frame = pl.concat(sample, how="vertical_relaxed")
+    for name in find_leaks(frame, names, y, labels=labels):
         fix = f"leave it out of `features`, or say `trusted = [{name[:60]!r}]` if it is known before the target is"
         job.wrong(main.source, "a copy of the target", "what is known before the target", fix, column=name)
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 #: Rows of the sample that is compared; taken evenly from the training rows.
 SAMPLE: Final = 20_000
+#: Rows that mostly tell a column of many values.
+FIRST: Final = 200
 #: Fewer rows than this prove nothing.
 _FEWEST: Final = 15
 #: A column that says the label in all but this share of rows counts as a copy.
@@ -37,13 +39,22 @@ def find_leaks(
     return [name for name in features if name in found]
 
 
+def could_be_labels(first: pl.DataFrame, names: list[str], y: NDArray[np.float64] | NDArray[np.int64]) -> list[str]:
+    """The columns that have no more different values in the first rows than a copy of the target may have in all.
+
+    y  (n,) labels of all rows
+    """
+    most = pl.Series("", y).n_unique() + 2
+    plain = [name for name in names if not first.schema[name].is_nested()]
+    return [name for name in plain if first[name].n_unique() <= most]
+
+
 def _as_labels(frame: pl.DataFrame, plain: list[str], y: NDArray[np.int64] | NDArray[np.float64]) -> set[str]:
     target = pl.Series("", y)
     labels = target.n_unique()
     if labels < 2 or not plain:
         return set()
-    few = frame.head(20 * (labels + 3)).select(pl.col(plain).n_unique()).row(0)
-    plain = [name for name, distinct in zip(plain, few, strict=True) if distinct <= labels + 2]
+    plain = could_be_labels(frame.head(FIRST), plain, y)
     if not plain:
         return set()
     counts = frame.select(pl.col(plain).n_unique()).row(0)
