@@ -86,7 +86,7 @@ def counts_of(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
     """(size,) rows of each code in 0 … size - 1; of a handful of codes of a byte, each is counted on its own."""
     if size <= 2 * _HANDFUL and codes.dtype == np.uint8:
         return np.array([np.count_nonzero(codes == code) for code in range(size)], dtype=np.int64)
-    return np.bincount(codes, minlength=size)
+    return np.bincount(codes, minlength=size).astype(np.int64, copy=False)
 
 
 def is_coded(dtype: pl.DataType) -> bool:
@@ -121,9 +121,8 @@ class Once:
             return None
         if is_coded(dtype) and high < FEW:
             low = 0  # nothing to subtract
-        if isinstance(stored.dtype, _SMALL) or (
-            stored.dtype == pl.UInt8 and high == _BYTE
-        ):  # what stands for a gap, or a difference, might not fit
+        full = stored.dtype == pl.UInt8 and high == _BYTE
+        if isinstance(stored.dtype, _SMALL) or full:  # what stands for a gap, or a difference, might not fit
             stored = stored.cast(pl.Int32)
         elif isinstance(stored.dtype, _UNCOUNTED):
             stored = stored.cast(pl.Int64)
@@ -172,13 +171,8 @@ class Once:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
         table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
         table[self._at], table[self._size] = found, gap
-        if (
-            table.dtype == np.int64
-            and table.ndim == 1
-            and (table[:-1] == np.arange(self._size)).all()
-            and not self.gaps
-        ):
-            return self._codes.astype(np.int64)  # each code stands for itself
+        if table.dtype == self._codes.dtype and np.array_equal(table[:-1], np.arange(self._size)) and not self.gaps:
+            return self._codes  # each code stands for itself
         return table.take(self._codes, axis=0)
 
     def picked(self, at: NDArray[np.int64]) -> Once:

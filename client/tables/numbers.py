@@ -21,7 +21,6 @@ from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
 _SURELY: Final = 1e90
-_LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +179,13 @@ class Numbers:
         # infinity over a scale of infinity is no number either
         some = {at for at, column in enumerate(columns) if not column.sound}
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
-        room, narrow = np.empty(0), np.empty(0, dtype=np.float32)
+        room = np.empty(0)
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
-            nonlocal room, narrow
+            nonlocal room
             if len(room) != len(out):
-                room, narrow = np.empty(len(out)), np.empty(len(out), dtype=np.float32)
-            with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
+                room = np.empty(len(out))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large is clipped
                 for at, column in enumerate(columns):
                     np.subtract(column[rows], centre[at], out=room)
                     np.divide(room, scale[at], out=room)
@@ -195,9 +194,7 @@ class Numbers:
                         np.copyto(room, 0.0, where=gaps)
                         if at in told:
                             out[:, told[at]] = gaps
-                    np.copyto(narrow, room, casting="same_kind")
-                    np.clip(narrow, _LOW, _HIGH, out=narrow)
-                    out[:, at] = narrow
+                    out[:, at] = np.clip(room, -STANDARD_LIMIT, STANDARD_LIMIT, out=room)
             for at in told.keys() - some:
                 out[:, told[at]] = 0.0
 

@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 #: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
 Filler = Callable[[slice, NDArray[np.float32]], None]
 #: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
-_BLOCK: Final = 512 << 10
+_BLOCK: Final = 1 << 20
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
 STANDARD_LIMIT: Final = 5.0
 
@@ -154,7 +154,7 @@ def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[N
 
 def block_rows(width: int) -> int:
     """How many rows are encoded at a time."""
-    return max(256, min(16_384, _BLOCK // (4 * max(1, width))))
+    return max(256, min(32_768, _BLOCK // (4 * max(1, width))))
 
 
 def filler_of(part: Part, frame: pl.DataFrame, folder: Path) -> Filler:

@@ -25,6 +25,7 @@ from commonroot.client.tables.rows import Prepared, Rows
 from commonroot.client.tables.source import MEMORY, CellsNotTyped, Source
 from commonroot.client.tables.split import LEFT_OUT, TEST, TRAIN, balanced
 from commonroot.client.tables.store import FOLDER, Shelf, cache_key, cached
+from commonroot.client.tables.target import wide
 from commonroot.client.tasks.recommendation import RECOMMENDATION
 from commonroot.client.tasks.registry import task_class
 from commonroot.common.backbone import PretrainedSpec
@@ -191,7 +192,7 @@ def _encoded(job: Job, features: Features, sides: list[Side], shelved: Path | No
         task = job.targets.fitted(sides[0], features, arrays[TRAIN])
         encoded = [job.targets.encode(task, side) for side in sides]
         train, validation, test = (
-            Rows(x, _joined([y[side.at(place)] for y, side in zip(encoded, sides, strict=True)]))
+            Rows(x, _joined([wide(y.take(side.at(place), axis=0)) for y, side in zip(encoded, sides, strict=True)]))
             for place, x in enumerate(arrays)
         )
         if job.config.balance:

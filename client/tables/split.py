@@ -58,8 +58,6 @@ def _drawn(groups: NDArray[Any], test: int, validation: float, random: np.random
     """(n,) part of each row of a large table: as many rows of each label to each part as of a small one, but only those
     that leave the training rows are drawn, where shuffling all rows takes longer than reading them."""
     labels = int(groups.max()) + 1
-    if labels < 1 << 8:
-        groups = groups.astype(np.uint8, copy=False)  # an eighth of the memory to go through
     sizes = counts_of(groups, labels)
     ranks = random.permutation(labels)
     tested = _shares(sizes, ranks, test)
@@ -153,14 +151,14 @@ def balanced(y: NDArray[Any], *, seed: int) -> Positions:
     return np.sort(np.concatenate([np.arange(len(y)), *more])).astype(np.int64)
 
 
-def _dense(y: NDArray[Any]) -> NDArray[np.int64]:
-    """(n,) position of each value among the different ones, ascending."""
-    if y.dtype.kind != "i" or y.min(initial=0) < 0:
+def _dense(y: NDArray[Any]) -> NDArray[Any]:
+    """(n,) position of each value among the different ones, ascending; a byte each where there are few."""
+    if y.dtype.kind not in "iu" or not len(y) or (y.dtype.kind == "i" and y.min() < 0):
         return np.asarray(np.unique(y, return_inverse=True)[1], dtype=np.int64)
-    there = np.bincount(y) > 0
-    if there.all():
-        return y.astype(np.int64, copy=False)
-    return np.asarray((np.cumsum(there) - 1)[y], dtype=np.int64)
+    if y.dtype.itemsize > 1 and y.max() < 1 << 8:
+        y = y.astype(np.uint8)
+    there = counts_of(y, int(y.max()) + 1) > 0
+    return y if there.all() else (np.cumsum(there) - 1)[y].astype(y.dtype)
 
 
 def _positions(part: NDArray[Any]) -> Parts:
@@ -184,7 +182,7 @@ def _by_label(
     """(rows by label, labels in a shuffled order and rows of one in that of ``order``; the place of each label's first
     one)."""
     groups = _dense(y)
-    sizes = np.bincount(groups)
+    sizes = counts_of(groups, int(groups.max()) + 1)
     ranks = random.permutation(len(sizes))
     rank = ranks.astype(np.min_scalar_type(len(ranks))).take(groups)
     ranked = rank.take(order)

@@ -121,7 +121,8 @@ class Targets:
             raise DataError(f"1 problem(s) in the data:\n  {main.source.name}: {error}") from error
 
     def encode(self, task: Task, side: Side) -> NDArray[Any]:
-        """(rows, …) of every row; those that belong to no part are not used.  Raises DataError."""
+        """(rows, …) of every row, ``wide`` where its few labels are kept in bytes; those that belong to no part are not
+        used.  Raises DataError."""
         if task.to_json() == self._said and len(side.y) == side.rows:
             return side.y  # what the whole table taught and what its training rows did are the same
         found, wrong = self._encoded(task, side)
@@ -135,6 +136,7 @@ class Targets:
         if side.once is not None:
             found, wrong = task.encode(_different(side.once), where)
             if not wrong:
+                found = _narrow(found)
                 return side.once.spread(found, gap=found[0]), []
         return task.encode(side.target, where)
 
@@ -231,6 +233,17 @@ class Targets:
             return one if one.row is None else replace(one, row=int(at[one.row - where.first]) + where.first)
 
         return out, [moved(one) for one in wrong]
+
+
+def _narrow(found: NDArray[Any]) -> NDArray[Any]:
+    """Positions that fit into a byte as such, of which there is one for each row until rows are parted."""
+    fits = found.dtype == np.int64 and found.ndim == 1 and found.min() >= 0 and found.max() <= np.iinfo(np.uint8).max
+    return found.astype(np.uint8) if fits else found
+
+
+def wide(y: NDArray[Any]) -> NDArray[Any]:
+    """As the task encodes it."""
+    return y.astype(np.int64) if y.dtype == np.uint8 else y
 
 
 def _different(once: Once) -> pl.DataFrame:
