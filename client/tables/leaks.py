@@ -44,9 +44,16 @@ def could_be_labels(first: pl.DataFrame, names: list[str], y: NDArray[np.float64
 
     y  (n,) labels of all rows
     """
-    most = pl.Series("", y).n_unique() + 2
-    plain = [name for name in names if not first.schema[name].is_nested()]
-    return [name for name in plain if first[name].n_unique() <= most]
+    most = len(np.unique(y)) + 2
+    schema = first.schema
+    numbers = [name for name in names if schema[name].is_float()]
+    few = {name for name in names if not schema[name].is_nested() and not schema[name].is_float()}
+    if numbers:
+        values = np.stack([first[name].to_numpy() for name in numbers]).astype(np.float64)
+        values.sort(axis=1)
+        other = (values[:, 1:] != values[:, :-1]) & ~(np.isnan(values[:, 1:]) & np.isnan(values[:, :-1]))
+        few.update(name for name, steps in zip(numbers, other.sum(axis=1).tolist(), strict=True) if steps < most)
+    return [name for name in names if name in few]
 
 
 def _as_labels(frame: pl.DataFrame, plain: list[str], y: NDArray[np.int64] | NDArray[np.float64]) -> set[str]:
