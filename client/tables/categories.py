@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.coded import Once, is_coded
-from commonroot.client.tables.part import Arrays, Filler, filled
+from commonroot.client.tables.part import Arrays, Filler, Picked, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
 #: A number as much of Europe writes it: 1.234,5.
 _COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
+#: That few columns are copied from a table faster than ones are set among zeros.
+_NARROW: Final = 32
 #: Counting stops telling values apart beyond this many.
 DISTINCT: Final = 1_000_000
 
@@ -63,26 +65,25 @@ class Category:
         return filled(self.filler(frame, folder), len(frame), len(self.names))
 
     def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        read = self._reader(frame[self.column])
+        series, width = frame[self.column], len(self.names)
+        gap = width - 1 if self.gaps else -1
+        once = Once.of(series) if is_coded(series.dtype) else None
+        if once is None:
+            places = self._places_of(series)
+            if series.null_count():
+                places[series.is_null().to_numpy()] = gap
+        elif width > _NARROW:
+            places = once.spread(self._places_of(once.values), gap=gap)
+        else:
+            return once.filler(_one_hot(self._places_of(once.every), width), _one_hot(np.array([gap]), width)[0])
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
             out[...] = 0.0
-            at = read(rows)
+            at = places[rows]
             known = np.flatnonzero(at >= 0)
             out[known, at[known]] = 1.0
 
         return fill
-
-    def _reader(self, series: pl.Series) -> Callable[[slice], NDArray[np.intp]]:
-        """Which of its columns says each row's value, -1 for none."""
-        gap = len(self.names) - 1 if self.gaps else -1
-        once = Once.of(series) if is_coded(series.dtype) else None
-        if once is not None:
-            return once.reader(self._places_of(once.values), gap=gap)
-        places = self._places_of(series)
-        if series.null_count():
-            places[series.is_null().to_numpy()] = gap
-        return places.__getitem__
 
     def _places_of(self, texts: pl.Series) -> NDArray[np.intp]:
         known = [*self.values, *self.rare]
@@ -105,6 +106,14 @@ class Category:
         return cls(str(record["column"]), values, rare, bool(record["gaps"]), bool(record["others"]))
 
 
+def _one_hot(places: NDArray[np.intp], width: int) -> NDArray[np.float32]:
+    """(n, width): 1 in the place of each, nothing where that is -1."""
+    out = np.zeros((len(places), width), dtype=np.float32)
+    known = np.flatnonzero(places >= 0)
+    out[known, places[known]] = 1.0
+    return out
+
+
 class CategoryFitter:
     """Counts of a column's values.
 
@@ -118,16 +127,17 @@ class CategoryFitter:
         self._counts: Counter[str] = Counter()
         self._rows = self._gaps = 0
 
-    def add(self, frame: pl.DataFrame) -> None:
-        series = frame[self._column]
-        self._rows += len(series)
-        self._gaps += series.null_count()
-        once = Once.of(series) if is_coded(series.dtype) else None
+    def add(self, frame: pl.DataFrame | Picked) -> None:
+        self._rows += len(frame)
+        once = once_of(frame, self._column)
         counted: Iterable[tuple[str, int]]
         if once is not None:
+            self._gaps += once.gaps
             counted = zip(once.values.to_list(), once.counts.tolist(), strict=True)
         else:
-            counted = series.drop_nulls().value_counts(name="count").iter_rows()
+            series = frame[self._column]
+            self._gaps += series.null_count()
+            counted = series.cast(pl.String).drop_nulls().value_counts(name="count").iter_rows()
         for value, count in counted:
             if value in self._counts or len(self._counts) < DISTINCT:
                 self._counts[value] += count

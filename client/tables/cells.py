@@ -58,7 +58,9 @@ def clean(
         if coded is not None:
             expressions.append(coded)
         elif kind in ("number", "value"):
-            expressions.append(_as_number(name, dtype, missing))
+            number = _as_number(name, dtype, missing)
+            gaps = kind == "number" and dtype.is_numeric() and frame[name].null_count()
+            expressions.append(number.fill_null(np.nan) if gaps else number)  # read many times, made so once
             if isinstance(dtype, _TEXTUAL) or not _numeric(dtype):
                 narrowed.append(name)
         elif kind == "label" and dtype.is_integer():
@@ -149,18 +151,16 @@ def _check(
     schema, after = frame.schema, cleaned.schema
     for name in narrowed:
         _check_narrowed(frame[name], cleaned[name], missing, place)
-    if numbers and len(cleaned):
-        ends = cleaned.select(
-            pl.col(numbers).min().name.suffix(" low"), pl.col(numbers).max().name.suffix(" high")
-        ).row(0)
-        for name, low, high in zip(numbers, ends[: len(numbers)], ends[len(numbers) :], strict=True):
-            if (low is not None and low < -LARGEST) or (high is not None and high > LARGEST):
-                values = cleaned[name].to_numpy()
-                beyond = np.flatnonzero(np.abs(values) > LARGEST)
-                fix = "fill the cell or drop the row"
-                place.report(beyond, name, lambda at, v=values: size(float(v[at])), "a finite number", fix)  # type: ignore[misc]
+    doubtful = [name for name in numbers if not _bounded(cleaned[name])]
+    for name in doubtful:
+        ends = cleaned[name].min(), cleaned[name].max()
+        if any(isinstance(end, float) and abs(end) > LARGEST for end in ends):
+            values = cleaned[name].to_numpy()
+            beyond = np.flatnonzero(np.abs(values) > LARGEST)
+            fix = "fill the cell or drop the row"
+            place.report(beyond, name, lambda at, v=values: size(float(v[at])), "a finite number", fix)  # type: ignore[misc]
     for name, kind in wanted.items():
-        if kind == "value":
+        if kind == "value" and name in doubtful:
             gaps = cleaned[name].is_null() | cleaned[name].is_nan()
             if name in narrowed and isinstance(schema[name], _TEXTUAL):  # wrong text was told above
                 gaps &= (
@@ -182,7 +182,7 @@ def _check(
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
         elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
             once = Once.of(cleaned[name]) if is_coded(after[name]) else None
-            texts = cleaned[name].cast(pl.String) if once is None else once.values
+            texts = cleaned[name].cast(pl.String) if once is None else once.every
             longest = texts.str.len_bytes().max()
             if isinstance(longest, int) and longest > LONGEST:
                 at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())
@@ -193,6 +193,17 @@ def _check(
                     "a shorter one",
                     "look for an open quote",
                 )
+
+
+def _bounded(column: pl.Series) -> bool:
+    """Is every value a number that can be used?  The sum of all squares knows, and is found in one pass."""
+    if column.null_count():
+        return False
+    squares = 0.0
+    for chunk in column.get_chunks():
+        values = chunk.to_numpy()
+        squares += float(np.einsum("i,i->", values, values))
+    return squares <= LARGEST**2
 
 
 def _check_narrowed(raw: pl.Series, cleaned: pl.Series, missing: tuple[str, ...], place: _Place) -> None:

@@ -6,7 +6,8 @@ A coded column of text is an ordinary polars Categorical, so rows are cut, filte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Self
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,14 +19,16 @@ FEW: Final = 16_384
 _LARGE: Final = 1 << 62
 #: That many cells are tried before a whole column is coded.
 _TRIED: Final = 4_096
+#: That many values are few enough to compare every cell with each.
+_HANDFUL: Final = 8
 
 
 class Codes:
     """The codes of one table's columns, kept so that its batches can be joined."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """``names``: of the columns that may be coded."""
-        self._open = set(names)
+    def __init__(self, names: Iterable[str], *, whole: bool = False) -> None:
+        """``names``: of the columns that may be coded; ``whole``: each comes once, with all its rows."""
+        self._open, self._whole = set(names), whole
         self._known: dict[str, pl.Categories] = {}
 
     def coded(self, cells: pl.Series, *, bare: bool = True) -> pl.Series | None:
@@ -41,12 +44,12 @@ class Codes:
         if found is None or once is None:
             self._open.discard(name)
             return None
-        texts = once.values
+        texts = once.every if self._whole else once.values
         return found if not bare or ((texts == texts.str.strip_chars()) & (texts != "")).all() else None
 
     def _cast(self, cells: pl.Series) -> pl.Series | None:
         if cells.dtype.is_integer():
-            once = None if cells.null_count() else Once.of(cells)
+            once = None if cells.null_count() or self._whole else Once.of(cells)  # one column is a code as it is
             if once is None:
                 return None
             kind = pl.Categorical(self._known.setdefault(cells.name, pl.Categories.random()))
@@ -57,10 +60,33 @@ class Codes:
             return None
         if cells.name not in self._known:
             tried = cells.gather_every(max(1, len(cells) // _TRIED))
-            if len(tried) >= _TRIED and tried.n_unique() > _TRIED * 3 // 4:
+            different = tried.unique()
+            if len(tried) >= _TRIED and len(different) > _TRIED * 3 // 4:
                 return None
+            found = _compared(cells, different) if self._whole else None
+            if found is not None:
+                return found
             self._known[cells.name] = pl.Categories.random()
         return cells.cast(pl.Categorical(self._known[cells.name]))
+
+
+def _compared(cells: pl.Series, different: pl.Series) -> pl.Series | None:
+    """Codes of a column that holds these values and no others: comparing with a handful is faster than looking up."""
+    values = different.drop_nulls().sort()
+    if not 0 < len(values) <= _HANDFUL:
+        return None
+    cell, chain = pl.col(cells.name), pl
+    for at, value in enumerate(values.to_list()):
+        chain = chain.when(cell == pl.lit(value)).then(pl.lit(at, dtype=pl.UInt8))  # type: ignore[assignment]
+    codes = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
+    return codes.cat.to(pl.Enum(values)) if codes.null_count() == cells.null_count() else None
+
+
+def counts_of(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """(size,) rows of each code in 0 … size - 1; of a handful of codes of a byte, each is counted on its own."""
+    if size <= 2 * _HANDFUL and codes.dtype == np.uint8:
+        return np.array([np.count_nonzero(codes == code) for code in range(size)], dtype=np.int64)
+    return np.bincount(codes, minlength=size).astype(np.int64, copy=False)
 
 
 def is_coded(dtype: pl.DataType) -> bool:
@@ -68,54 +94,110 @@ def is_coded(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Categorical | pl.Enum)
 
 
+#: The largest number of one byte.
+_BYTE: Final = 255
+#: Whole numbers of few bits, and those that NumPy does not count by.
+_SMALL: Final = (pl.Int8, pl.Int16)
+_UNCOUNTED: Final = (pl.UInt64, pl.Int128, pl.UInt128)
+
+
 class Once:
-    """A column by its different values.
+    """A column by its different values."""
 
-    values  (k,) those that are there, in no order; text where the column is coded
-    """
-
-    def __init__(self, values: pl.Series, counts: NDArray[np.int64], codes: NDArray[np.intp]) -> None:
-        """``counts``: rows of every code, the last of which stands for a gap."""
-        self.values, self._codes = values, codes
-        self._at, self._gap, self._counts = np.flatnonzero(counts[:-1]), len(counts) - 1, counts
+    def __init__(self, name: str, dtype: pl.DataType, codes: NDArray[Any], low: int, size: int) -> None:
+        """``codes``: (n,) in 0 … size - 1, ``size`` for a gap; what code 0 stands for is ``low`` as it is stored."""
+        self._name, self._dtype, self._codes, self._low, self._size = name, dtype, codes, low, size
 
     @classmethod
-    def of(cls, column: pl.Series) -> Self | None:
+    def of(cls, column: pl.Series) -> Once | None:
         """None where a column is neither codes nor days nor whole numbers, or its values lie far apart or are huge."""
         dtype = column.dtype
         if not (is_coded(dtype) or isinstance(dtype, pl.Date) or dtype.is_integer()):
             return None
         stored = column.to_physical()
-        low, high = (int(end) if isinstance(end, int) else 0 for end in (stored.min(), stored.max()))
+        ends = stored.min(), stored.max()
+        low, high = (int(end) if isinstance(end, int) else 0 - place for place, end in enumerate(ends))
         if high - low >= FEW or high >= _LARGE or low < -_LARGE:
             return None
-        if stored.null_count():
-            stored = stored.cast(pl.Int64).fill_null(high + 1)
-        codes = stored.to_numpy().astype(np.intp)
+        if is_coded(dtype) and high < FEW:
+            low = 0  # nothing to subtract
+        full = stored.dtype == pl.UInt8 and high == _BYTE
+        if isinstance(stored.dtype, _SMALL) or full:  # what stands for a gap, or a difference, might not fit
+            stored = stored.cast(pl.Int32)
+        elif isinstance(stored.dtype, _UNCOUNTED):
+            stored = stored.cast(pl.Int64)
         if low:
-            codes -= low
-        counts = np.bincount(codes, minlength=high - low + 2)
-        present = pl.Series(column.name, np.flatnonzero(counts[:-1]) + low).cast(column.to_physical().dtype)
-        if is_coded(dtype):
-            return cls(present.cat.to(dtype).cast(pl.String), counts, codes)
-        return cls(present.cast(dtype), counts, codes)
+            stored = stored - low
+        elif high < _BYTE and stored.dtype != pl.UInt8:
+            stored = stored.cast(pl.UInt8)
+        return cls(column.name, dtype, stored.fill_null(high - low + 1).to_numpy(), low, high - low + 1)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """Rows of every code, the last of which stands for a gap."""
+        return counts_of(self._codes, self._size + 1)
+
+    @cached_property
+    def _at(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self._counts[:-1])
+
+    @cached_property
+    def values(self) -> pl.Series:
+        """(k,) those that are there, in no order; text where the column is coded."""
+        return self._valued(self._at)
+
+    @cached_property
+    def every(self) -> pl.Series:
+        """(codes,) what each code stands for, there or not."""
+        return self._valued(np.arange(self._size))
+
+    def _valued(self, codes: NDArray[np.int64]) -> pl.Series:
+        stored = pl.Series(self._name, codes + self._low)
+        if is_coded(self._dtype):
+            return stored.cast(pl.UInt32).cat.to(self._dtype).cast(pl.String)
+        return stored.cast(pl.Int32).cast(self._dtype) if isinstance(self._dtype, pl.Date) else stored.cast(self._dtype)
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """(k,) rows of each value."""
         return self._counts[self._at]
 
+    @property
+    def gaps(self) -> int:
+        """Rows without a value."""
+        return int(self._counts[self._size])
+
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
-        return self.table(found, gap=gap).take(self._codes, axis=0)
+        table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
+        table[self._at], table[self._size] = found, gap
+        if table.dtype == self._codes.dtype and np.array_equal(table[:-1], np.arange(self._size)) and not self.gaps:
+            return self._codes  # each code stands for itself
+        return table.take(self._codes, axis=0)
 
-    def reader(self, found: NDArray[Any], *, gap: Any) -> Callable[[slice], NDArray[Any]]:
-        """The same for a stretch of rows at a time."""
-        table, codes = self.table(found, gap=gap), self._codes
-        return lambda rows: table.take(codes[rows], axis=0)
+    def picked(self, at: NDArray[np.int64]) -> Once:
+        """Some rows of the column."""
+        return Once(self._name, self._dtype, self._codes.take(at), self._low, self._size)
 
-    def table(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
-        """What was found, by code."""
-        table = np.empty((self._gap + 1, *found.shape[1:]), dtype=found.dtype)
-        table[self._at], table[self._gap] = found, gap
-        return table
+    def filler(
+        self, found: NDArray[np.float32], gap: NDArray[np.float32]
+    ) -> Callable[[slice, NDArray[np.float32]], None]:
+        """What writes, for a stretch of rows, the row of numbers that was found for each one's value.
+
+        found  (codes, width) for ``every`` code
+        gap    (width,) for a gap
+        """
+        table, codes = np.concatenate([found, gap[None]]), self._codes
+        whole = table.shape[1] // 4 * 4
+        # as many numbers at a time as can be moved as one
+        fours = [np.ascontiguousarray(table[:, at : at + 4]).view(np.complex128)[:, 0] for at in range(0, whole, 4)]
+        ones = [np.ascontiguousarray(table[:, at]) for at in range(whole, table.shape[1])]
+
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            at = codes[rows].astype(np.intp, copy=False)
+            for place, column in enumerate(fours):
+                out[:, 4 * place : 4 * place + 4].view(np.complex128)[:, 0] = column.take(at)
+            for place, narrow in enumerate(ones, start=whole):
+                out[:, place] = narrow.take(at)
+
+        return fill

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
 from commonroot.client.tables.numbers import Moments
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, filled
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, filled, once_of
 
 #: Ways of writing a date, the least ambiguous first.
 FORMATS: Final = (
@@ -129,9 +129,7 @@ class Date:
         if once is None:
             at = seconds(series, self.form)
             return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
-        block = self._encoded(_seconds(once.values, self.form))
-        read = once.reader(block, gap=self._encoded(np.array([np.nan]))[0])
-        return lambda rows, out: np.copyto(out, read(rows))
+        return once.filler(self._encoded(_seconds(once.every, self.form)), self._encoded(np.array([np.nan]))[0])
 
     def _encoded(self, at: NDArray[np.float64]) -> NDArray[np.float32]:
         missing = np.isnan(at)
@@ -174,10 +172,9 @@ class DateFitter:
         self._rows = 0
         self._times = self._days = False
 
-    def add(self, frame: pl.DataFrame) -> None:
-        series = frame[self._column]
-        once = Once.of(series)
-        different = _seconds(series if once is None else once.values, self._form)
+    def add(self, frame: pl.DataFrame | Picked) -> None:
+        once = once_of(frame, self._column)
+        different = _seconds(frame[self._column] if once is None else once.values, self._form)
         at = different if once is None else once.spread(different, gap=np.nan)
         self._rows += len(at)
         self._moments.add_columns([at])

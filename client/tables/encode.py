@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.part import Filling, Part, block_rows
 from commonroot.client.tables.parting import Keys
@@ -19,8 +20,6 @@ from commonroot.client.tables.source import BATCH, Reading, Source, Table
 from commonroot.client.tables.store import PARTS, Shelf
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
-#: Rows of a held table that are opened together.
-_HELD: Final = 2 * BATCH
 #: An encoded batch takes about this many bytes at most.
 ENCODED: Final = 16 << 20
 
@@ -33,6 +32,7 @@ class Side:
     count   rows
     keys    what split and windows read
     tokens  (rows,) tokens of each row, where the target is one label per token
+    once    the one target column by its different values, where it holds labels and no gap
     y       (rows, …) encoded target
     where   (rows,) part of each row
     """
@@ -43,6 +43,7 @@ class Side:
     count: int
     keys: Keys
     tokens: NDArray[np.int64] | None = None
+    once: Once | None = None
     y: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     where: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
 
@@ -75,7 +76,7 @@ def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features
 def encode_sides(features: Features, sides: Sequence[Side], shelf: Shelf) -> list[NDArray[Any]]:
     """x of training, validation and test rows, in the order of their sources."""
     shape, dtype = features.input.shape, np.dtype(features.input.dtype)
-    counts = [sum(int((side.where == place).sum()) for side in sides) for place in range(len(PARTS))]
+    counts = [sum(int(np.count_nonzero(side.where == place)) for side in sides) for place in range(len(PARTS))]
     arrays = [shelf.empty(f"{name}-x", (n, *shape), dtype) for name, n in zip(PARTS, counts, strict=True)]
     filled = [0] * len(PARTS)
 
@@ -109,8 +110,8 @@ def _vectors(features: Features, side: Side, put: Any) -> None:
     step = block_rows(width)
     block = np.empty((step, width), dtype=np.float32)
     ready = all(isinstance(part, Filling) for part in features.parts)
-    size = (_HELD if side.table.held else BATCH) if ready else _batch(features)
-    for start, frame in side.table.batches(features.columns, size=size, whole=True):
+    size = (side.rows if side.table.held else BATCH) if ready else _batch(features)
+    for start, frame in side.table.batches(features.columns, size=max(1, size)):
         fill = features.filler(frame, side.source.folder)
         for at in range(0, len(frame), step):
             rows = block[: min(step, len(frame) - at)]

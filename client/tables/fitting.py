@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from commonroot.client.tables.encode import Side, assembled
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.job import Job
-from commonroot.client.tables.leaks import SAMPLE, find_leaks
-from commonroot.client.tables.part import Fitter
+from commonroot.client.tables.leaks import FIRST, SAMPLE, could_be_labels, find_leaks
+from commonroot.client.tables.part import Fitter, Picked
 from commonroot.client.tables.plan import Plan, fitters
-from commonroot.client.tables.source import BATCH
+from commonroot.client.tables.source import columns_in
 from commonroot.client.tables.split import TRAIN
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
@@ -32,20 +31,24 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
         checkpoint=job.checkpoint,
     )
     columns = list(plan.wanted)
-    training = main.where == TRAIN
+    step = max(1, int(np.count_nonzero(main.where == TRAIN)) // SAMPLE)
     sample: list[pl.DataFrame] = []
-    step = max(1, int(training.sum()) // SAMPLE)
+    sampled: list[NDArray[np.int64]] = []
     told = None if main.table.held else job.problems
-    for at, frame in main.table.batches(columns, problems=told):
-        rows = frame.filter(pl.Series(training[at : at + len(frame)]))
+    for start, frame in main.table.batches(columns, problems=told):
+        at = np.flatnonzero(main.where[start : start + len(frame)] == TRAIN)
+        rows = Picked(frame, at)
         for one in fitting:
             one.add(rows)
-        sample.append(rows[np.arange(0, len(rows), step)])
+        if job.targets.comparable:
+            sampled.append(start + at[::step])
+            if not main.table.held:
+                sample.append(frame[at[::step]])
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
             pass  # told now, before anything is written
     _told(job, main, fitting)
-    _check_leaks(job, main, plan, sample, training, step)
+    _check_leaks(job, main, plan, sample, sampled)
     job.problems.refuse()
     parts = tuple(one.done() for one in fitting)
     features = assembled(plan, parts, job.reading)
@@ -65,13 +68,22 @@ def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
 
 
 def _check_leaks(
-    job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], training: NDArray[np.bool_], step: int
+    job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], sampled: list[NDArray[np.int64]]
 ) -> None:
-    if job.problems or not job.targets.comparable or not sample:
+    """``sampled``: positions of some training rows; ``sample``: these rows, where the table is not held."""
+    if job.problems or not job.targets.comparable or not sampled:
         return
     names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
-    y = _sampled(main.y, training, step, BATCH)
-    for name in find_leaks(pl.concat(sample, how="vertical_relaxed"), names, y, labels=job.targets.labels):
+    at = np.concatenate(sampled)
+    y, labels = main.y[at], job.targets.labels
+    if main.table.held:
+        rows = columns_in(main.table.whole(job.problems), names)
+        if labels:  # a few rows tell of most columns that they are none
+            names = could_be_labels(rows[at[:FIRST]], names, y)
+        frame = columns_in(rows, names)[at] if names else rows[at[:0]]
+    else:
+        frame = pl.concat(sample, how="vertical_relaxed")
+    for name in find_leaks(frame, names, y, labels=labels):
         fix = f"leave it out of `features`, or say `trusted = [{name[:60]!r}]` if it is known before the target is"
         job.wrong(main.source, "a copy of the target", "what is known before the target", fix, column=name)
 
@@ -98,9 +110,3 @@ def _check_shape(job: Job, main: Side, features: Features) -> None:
 
 def _wrong_shape(job: Job, main: Side, found: str, wanted: str, fix: str) -> None:
     job.wrong(main.source, found, f"{wanted}, as the charter's backbone takes", fix)
-
-
-def _sampled(y: NDArray[Any], training: NDArray[np.bool_], step: int, size: int) -> NDArray[Any]:
-    """The targets of the rows that the sample takes of each batch's training rows."""
-    parts = [y[at : at + size][training[at : at + size]][::step] for at in range(0, len(y), size)]
-    return np.concatenate(parts) if parts else y[:0]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 #: Rows of the sample that is compared; taken evenly from the training rows.
 SAMPLE: Final = 20_000
+#: Rows that mostly tell a column of many values.
+FIRST: Final = 200
 #: Fewer rows than this prove nothing.
 _FEWEST: Final = 15
 #: A column that says the label in all but this share of rows counts as a copy.
@@ -37,10 +39,30 @@ def find_leaks(
     return [name for name in features if name in found]
 
 
+def could_be_labels(first: pl.DataFrame, names: list[str], y: NDArray[np.float64] | NDArray[np.int64]) -> list[str]:
+    """The columns that have no more different values in the first rows than a copy of the target may have in all.
+
+    y  (n,) labels of all rows
+    """
+    most = len(np.unique(y)) + 2
+    schema = first.schema
+    numbers = [name for name in names if schema[name].is_float()]
+    few = {name for name in names if not schema[name].is_nested() and not schema[name].is_float()}
+    if numbers:
+        values = np.stack([first[name].to_numpy() for name in numbers]).astype(np.float64)
+        values.sort(axis=1)
+        other = (values[:, 1:] != values[:, :-1]) & ~(np.isnan(values[:, 1:]) & np.isnan(values[:, :-1]))
+        few.update(name for name, steps in zip(numbers, other.sum(axis=1).tolist(), strict=True) if steps < most)
+    return [name for name in names if name in few]
+
+
 def _as_labels(frame: pl.DataFrame, plain: list[str], y: NDArray[np.int64] | NDArray[np.float64]) -> set[str]:
     target = pl.Series("", y)
     labels = target.n_unique()
     if labels < 2 or not plain:
+        return set()
+    plain = could_be_labels(frame.head(FIRST), plain, y)
+    if not plain:
         return set()
     counts = frame.select(pl.col(plain).n_unique()).row(0)
     found = set()

@@ -6,10 +6,10 @@ algorithm for computing sample variances"; one batch gives NumPy's own mean and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, columns_of, filled
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, Pieces, columns_of, filled
 
-_LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
+#: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
+_SURELY: Final = 1e90
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,23 @@ class Scaler:
         return out.astype(np.float32)
 
 
+def _moments(x: NDArray[np.float64], room: NDArray[np.float64]) -> tuple[int, float, float]:
+    """Count, mean and sum of squared deviations of the values of a column that are numbers.
+
+    room  (n,) to be written over
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = x.mean()
+        squares = np.square(np.subtract(x, mean, out=room), out=room).sum()
+    if abs(mean) <= _SURELY and squares <= _SURELY:  # then the sum of all squares is less than that of LARGEST alone
+        return len(x), float(mean), float(squares)
+    known = x[np.abs(x) <= LARGEST]
+    if not len(known):
+        return 0, 0.0, 0.0
+    mean = known.mean()
+    return len(known), float(mean), float(np.square(known - mean).sum())
+
+
 def is_constant(centre: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.bool_]:
     """A spread that is rounding noise of a constant column counts as none."""
     return np.asarray(spread <= 1e-12 * np.maximum(np.abs(centre), 1e-300))
@@ -94,21 +112,19 @@ class Moments:
             squares = np.square(x - mean).sum(axis=0)
         self.merge(count, mean, squares)
 
-    def add_columns(self, columns: Sequence[NDArray[np.float64]]) -> None:
+    def add_columns(self, columns: Iterable[NDArray[np.float64]]) -> None:
         """A batch as columns (n,), each summed on its own: as ``add`` to the last digits, and several times faster."""
-        if not len(columns) or not len(columns[0]):
-            return
-        count = np.full(len(columns), len(columns[0]), dtype=np.int64)
-        mean, squares = np.zeros(len(columns)), np.zeros(len(columns))
+        width = len(self.count)
+        count, mean, squares = np.zeros(width, dtype=np.int64), np.zeros(width), np.zeros(width)
+        room = np.empty(0)
         for at, x in enumerate(columns):
-            if not (x.min() >= -LARGEST and x.max() <= LARGEST):
-                x = x[np.abs(x) <= LARGEST]
-                count[at] = len(x)
-            if len(x):
-                mean[at] = x.mean()
-                apart = x - mean[at]
-                squares[at] = np.square(apart, out=apart).sum()
-        self.merge(count, mean, squares)
+            if not len(x):
+                continue
+            if len(room) != len(x):
+                room = np.empty(len(x))
+            count[at], mean[at], squares[at] = _moments(x, room)
+        if count.any():
+            self.merge(count, mean, squares)
 
     def merge(self, count: NDArray[np.int64], mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
         """The moments of other rows."""
@@ -153,23 +169,23 @@ class Numbers:
 
     def encode_matrix(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to (n, names) float32."""
-        return filled(self._filler(list(raw.T)), len(raw), len(self.names))
+        return filled(self._filler([Pieces(pl.Series(column)) for column in raw.T]), len(raw), len(self.names))
 
     def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        return self._filler(columns_of(frame, self.columns))
+        return self._filler([Pieces(frame[name]) for name in self.columns])
 
-    def _filler(self, columns: Sequence[NDArray[np.float64]]) -> Filler:
+    def _filler(self, columns: Sequence[Pieces]) -> Filler:
         centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
-        # a sum that is no number has one among its terms, or infinity, which a scale of infinity makes one
-        some = {at for at, column in enumerate(columns) if not np.isfinite(column.sum())}
+        # infinity over a scale of infinity is no number either
+        some = {at for at, column in enumerate(columns) if not column.sound}
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
-        room, narrow = np.empty(0), np.empty(0, dtype=np.float32)
+        room = np.empty(0)
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
-            nonlocal room, narrow
+            nonlocal room
             if len(room) != len(out):
-                room, narrow = np.empty(len(out)), np.empty(len(out), dtype=np.float32)
-            with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float32 is clipped
+                room = np.empty(len(out))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large is clipped
                 for at, column in enumerate(columns):
                     np.subtract(column[rows], centre[at], out=room)
                     np.divide(room, scale[at], out=room)
@@ -178,9 +194,7 @@ class Numbers:
                         np.copyto(room, 0.0, where=gaps)
                         if at in told:
                             out[:, told[at]] = gaps
-                    np.copyto(narrow, room, casting="same_kind")
-                    np.minimum(np.maximum(narrow, _LOW, out=narrow), _HIGH, out=narrow)
-                    out[:, at] = narrow
+                    out[:, at] = np.clip(room, -STANDARD_LIMIT, STANDARD_LIMIT, out=room)
             for at in told.keys() - some:
                 out[:, told[at]] = 0.0
 
@@ -219,7 +233,7 @@ class NumbersFitter:
         self._moments = Moments(len(columns))
         self._rows = 0
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         self._rows += len(frame)
         self._moments.add_columns(columns_of(frame, self._columns))
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from commonroot.client.tables.coded import Codes
+from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.encode import Side
 from commonroot.client.tables.job import Job
 from commonroot.client.tables.parting import Keys
 from commonroot.client.tables.plan import Plan, make_plan, plan_keys
-from commonroot.client.tables.source import Source, Table, open_source
+from commonroot.client.tables.source import Held, Source, Table, columns_in, open_source
 from commonroot.client.tables.sql_source import open_query
 from commonroot.client.tables.target import cell_kinds, item_counts, takes_several, target_frame
 
@@ -22,7 +23,7 @@ def open_tables(job: Job) -> tuple[Side, Plan, Side | None]:
 
     Raises DataError where that much cannot be found.
     """
-    source = _open(job, job.config.path)
+    source = _open(job, job.config.path, Held(job.memory, _asked(job.config)))
     second = None
     if job.config.test_path is not None:
         second = _open(job, job.config.test_path)
@@ -75,11 +76,23 @@ def no_rows(job: Job, source: Source) -> None:
     job.wrong(source, "no rows", "at least one row", "fill the table")
 
 
-def _open(job: Job, path: Path | None) -> Source | None:
+def _asked(config: DataConfig) -> frozenset[str] | None:
+    """Every column that the configuration names; None where it takes all there are."""
+    if config.listed is None:
+        return None
+    split = config.split.column if config.split is not None else None
+    window = (config.window.order, config.window.group) if config.window is not None else ()
+    named = [*(one.column for one in config.listed), *config.targets, split, *window]
+    return frozenset(name for name in named if name is not None)
+
+
+def _open(job: Job, path: Path | None, held: Held | None = None) -> Source | None:
     if path is None:
         return open_query(str(job.config.url), str(job.config.query), job.folder, job.problems)
     required = job.config.labelled or path == job.config.test_path
-    return open_source(job.folder / path, job.reading, job.problems, targets=job.config.targets, required=required)
+    return open_source(
+        job.folder / path, job.reading, job.problems, targets=job.config.targets, required=required, held=held
+    )
 
 
 def _check_columns(
@@ -118,16 +131,16 @@ def _side(job: Job, source: Source, plan: Plan, *, labelled: bool | None = None)
     if tagged is not None and tagged not in names:
         names.append(tagged)
     names = names or list(wanted)[:1]  # something to count rows by
-    codes = Codes(name for name in wanted if name not in plan.keys)
+    codes = Codes((name for name in wanted if name not in plan.keys), whole=source.bytes <= job.memory)
     table = Table(source, wanted, missing=job.config.missing, memory=job.memory, codes=codes)
     if job.slow:
         table.slower()
     if table.held:
-        read = table.whole(job.problems).select(names)
+        read = columns_in(table.whole(job.problems), names)
     else:
         parts = [frame for _, frame in table.batches(names, problems=job.problems)]
         read = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame({name: [] for name in names})
-    keys = Keys(read.select(list(plan.keys)), plan.window)
+    keys = Keys(columns_in(read, list(plan.keys)), plan.window)
     tokens = None if tagged is None else item_counts(read[tagged])
     target = target_frame(read, job.config) if has else pl.DataFrame()
     return Side(source, table, target, len(read), keys, tokens)

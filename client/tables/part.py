@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
@@ -10,11 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import Once
+
 Arrays = Mapping[str, NDArray[Any]]
 #: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
 Filler = Callable[[slice, NDArray[np.float32]], None]
 #: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
-_BLOCK: Final = 512 << 10
+_BLOCK: Final = 1 << 20
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
 STANDARD_LIMIT: Final = 5.0
 
@@ -60,10 +64,42 @@ class Filling(Protocol):
         """What gives the same numbers as ``encode``."""
 
 
+class Picked:
+    """Some rows of a table; a column of them is made when somebody asks for it."""
+
+    def __init__(self, frame: pl.DataFrame, at: NDArray[np.int64]) -> None:
+        """``at``: positions, ascending, each once."""
+        self._frame, self._at = frame, at
+        self._all = len(at) == len(frame)
+
+    @cached_property
+    def _mask(self) -> pl.Series:
+        mask = np.zeros(len(self._frame), dtype=np.bool_)
+        mask[self._at] = True
+        return pl.Series(mask)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, name: str) -> pl.Series:
+        column = self._frame[name]
+        return column if self._all else column.filter(self._mask)
+
+    def once(self, name: str) -> Once | None:
+        """A column by its different values, as of ``Once.of``."""
+        once = Once.of(self._frame[name])
+        return once if once is None or self._all else once.picked(self._at)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """(n,) float64 of a column, NaN for a gap."""
+        column = number_column(self._frame[name])
+        return column if self._all else column.take(self._at)
+
+
 class Fitter(Protocol):
     """Sees the training rows once, in batches."""
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         """A batch of cleaned training rows."""
 
     def faults(self) -> list[tuple[str, str, str, str]]:
@@ -76,14 +112,49 @@ class Fitter(Protocol):
         """The fitted feature."""
 
 
-def columns_of(frame: pl.DataFrame, names: Sequence[str]) -> list[NDArray[np.float64]]:
-    """(n,) float64 of each column, NaN for a gap; the table's own memory where it has none."""
-    return [np.asarray(frame[name].to_numpy(), dtype=np.float64) for name in names]
+def number_column(series: pl.Series) -> NDArray[np.float64]:
+    """(n,) float64, NaN for a gap; the table's own memory where it has none."""
+    return np.asarray(series.to_numpy(), dtype=np.float64)
+
+
+class Pieces:
+    """A column (n,) of float64 in the pieces in which it lies, NaN for a gap; a stretch of rows is copied only where it
+    lies in more than one."""
+
+    def __init__(self, series: pl.Series) -> None:
+        self._pieces = [number_column(chunk) for chunk in series.get_chunks()]
+        self._ends = np.cumsum([len(piece) for piece in self._pieces]).tolist()
+
+    @property
+    def sound(self) -> bool:
+        """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
+        return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
+        at = bisect_right(self._ends, rows.start)
+        begin = self._ends[at - 1] if at else 0
+        stop = min(rows.stop, self._ends[-1])
+        found = self._pieces[at][rows.start - begin : stop - begin]
+        while len(found) < stop - rows.start:
+            at += 1
+            begin = self._ends[at - 1]
+            found = np.concatenate([found, self._pieces[at][: stop - begin]])
+        return found
+
+
+def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:
+    """A column by its different values, as of ``Once.of``."""
+    return frame.once(name) if isinstance(frame, Picked) else Once.of(frame[name])
+
+
+def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
+    """(n,) float64 of each column, one after the other."""
+    return (frame.numbers(name) if isinstance(frame, Picked) else number_column(frame[name]) for name in names)
 
 
 def block_rows(width: int) -> int:
     """How many rows are encoded at a time."""
-    return max(256, min(16_384, _BLOCK // (4 * max(1, width))))
+    return max(256, min(32_768, _BLOCK // (4 * max(1, width))))
 
 
 def filler_of(part: Part, frame: pl.DataFrame, folder: Path) -> Filler:

@@ -18,8 +18,8 @@ from commonroot.client.tables.split import (
     LEFT_OUT,
     TRAIN,
     Parts,
+    place_rows,
     split_groups,
-    split_rows,
     split_time,
     where_of,
 )
@@ -90,9 +90,11 @@ def part_rows(side: Side, config: DataConfig, labels: bool, problems: Problems) 
             found = "a stratified split of numbers"
             problems.add(Problem(file=side.source.name, found=found, expected="labels", fix=fix))
             return
-        parts = split_rows(
+        side.where = place_rows(
             side.y, test=test, validation=config.validation_share, seed=config.split_seed, stratify=stratify
         )
+        _purge(side, problems)
+        return
     side.where = where_of(parts, n)
     _purge(side, problems)
 

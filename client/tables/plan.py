@@ -14,7 +14,7 @@ from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.config import DataConfig, FeatureConfig
 from commonroot.client.tables.dates import DateFitter, find_format
 from commonroot.client.tables.images import Image, ImageFitter, channels_first, size_of
-from commonroot.client.tables.kinds import kind_of_column
+from commonroot.client.tables.kinds import kind_of_column, surely_numbers
 from commonroot.client.tables.numbers import NumbersFitter
 from commonroot.client.tables.part import Fitter
 from commonroot.client.tables.problems import Problem, Problems
@@ -189,11 +189,13 @@ def _chosen(
             FeatureConfig(column=name) for name in schema if name not in left_out and not name.startswith(UNNAMED)
         )
     out = []
+    numbers = surely_numbers(look, config.missing)
     for one in listed:
         if one.column not in schema:
             problems.add(_no_column(source.name, one.column))
             continue
-        guessed = one.kind or kind_of_column(look[one.column], missing=config.missing, goal=goal)
+        guessed = one.kind or ("number" if one.column in numbers else None)
+        guessed = guessed or kind_of_column(look[one.column], missing=config.missing, goal=goal)
         if task_class(config.goal_kind).per_token and guessed in ("text", "category", "tokens"):
             guessed = "tokens"  # tags belong to the words between blanks
         elif isinstance(goal, TokenInput) and one.kind is None and guessed == "category":

@@ -7,6 +7,7 @@ encoding into files that are mapped (``store.py``).  Nothing is written before t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from commonroot.client.tables.rows import Prepared, Rows
 from commonroot.client.tables.source import MEMORY, CellsNotTyped, Source
 from commonroot.client.tables.split import LEFT_OUT, TEST, TRAIN, balanced
 from commonroot.client.tables.store import FOLDER, Shelf, cache_key, cached
+from commonroot.client.tables.target import wide
 from commonroot.client.tasks.recommendation import RECOMMENDATION
 from commonroot.client.tasks.registry import task_class
 from commonroot.common.backbone import PretrainedSpec
@@ -176,6 +178,10 @@ def _shelved(job: Job, prints: str) -> Path | None:
     return job.root / FOLDER / cache_key(*facts)
 
 
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _encoded(job: Job, features: Features, sides: list[Side], shelved: Path | None) -> Prepared:
     rows = sum(side.rows for side in sides)
     bytes_all = rows * int(np.prod(features.input.shape)) * 4
@@ -186,7 +192,7 @@ def _encoded(job: Job, features: Features, sides: list[Side], shelved: Path | No
         task = job.targets.fitted(sides[0], features, arrays[TRAIN])
         encoded = [job.targets.encode(task, side) for side in sides]
         train, validation, test = (
-            Rows(x, np.concatenate([y[side.at(place)] for y, side in zip(encoded, sides, strict=True)]))
+            Rows(x, _joined([wide(y.take(side.at(place), axis=0)) for y, side in zip(encoded, sides, strict=True)]))
             for place, x in enumerate(arrays)
         )
         if job.config.balance:

@@ -45,6 +45,18 @@ class Reading:
         return cls(config.separator, config.encoding, config.missing)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a look may keep for whoever reads the rows next: reading twice costs more than looking.
+
+    memory   a source no larger than this is read as a whole at the first look
+    columns  those that will be asked for; None for any
+    """
+
+    memory: int = 0
+    columns: frozenset[str] | None = None
+
+
 class Source(Protocol):
     """A table that can be read more than once.
 
@@ -120,16 +132,13 @@ class Table:
         *,
         problems: Problems | None = None,
         size: int = BATCH,
-        whole: bool = False,
     ) -> Iterator[tuple[int, pl.DataFrame]]:
-        """(position of its first row, rows), in order; problems of cells are added where a list is given.
-
-        whole  each batch of a held table lies in one piece of memory, and may be smaller
-        """
+        """(position of its first row, rows), in order; problems of cells are added where a list is given."""
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
-            frame = self.whole(problems if problems is not None else Problems()).select(list(wanted))
-            yield from _slices(frame, size, whole=whole)
+            frame = columns_in(self.whole(problems if problems is not None else Problems()), list(wanted))
+            for begin in range(0, len(frame), size):
+                yield begin, frame.slice(begin, size)
             return
         at = 0
         for raw in self.source.read(wanted, typed=self._typed, size=size):
@@ -155,21 +164,25 @@ class Table:
         )
 
 
-def _slices(frame: pl.DataFrame, size: int, *, whole: bool) -> Iterator[tuple[int, pl.DataFrame]]:
-    at = 0
-    for length in frame.to_series(0).chunk_lengths() if whole and frame.width else [len(frame)]:
-        for begin in range(at, at + length, size):
-            yield begin, frame.slice(begin, min(size, at + length - begin))
-        at += length
+def columns_in(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns as they lie in memory, where a query would copy all whose pieces differ from the others'."""
+    return pl.DataFrame([frame[name] for name in names])
 
 
 def open_source(
-    path: Path, reading: Reading, problems: Problems, *, targets: Sequence[str] = (), required: bool = True
+    path: Path,
+    reading: Reading,
+    problems: Problems,
+    *,
+    targets: Sequence[str] = (),
+    required: bool = True,
+    held: Held | None = None,
 ) -> Source | None:
     """A file or folder by its ending; None with a problem added where there is nothing to read.
 
     targets   arrays of an .npz that hold the target
     required  whether they must be there
+    held      what a look may keep
     """
     from commonroot.client.tables.csv_source import CsvSource
     from commonroot.client.tables.image_source import open_folder
@@ -186,7 +199,7 @@ def open_source(
     if ending == ".csv":
         return CsvSource.opened(path, reading, problems)
     if ending == ".parquet":
-        return ParquetSource.opened(path, problems)
+        return ParquetSource.opened(path, problems, held)
     if ending == ".npz":
         return NpzSource.opened(path, tuple(targets), problems, required=required)
     expected = ".csv or .npz or .parquet"

@@ -10,42 +10,80 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.tables.coded import counts_of
+
 Positions = NDArray[np.int64]
 Parts = tuple[Positions, Positions, Positions]
 
 #: Places of the parts in an array that says where each row went; LEFT_OUT belongs to none.
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 _SPLIT: Final = 0x73706C6974
+#: From that many rows on, those for choosing and for the test are drawn, and no longer all rows shuffled.
+LARGE: Final = 1 << 19
+#: Rows of so few labels are put together label by label.
+_FEW_LABELS: Final = 16
 
 
 def split_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stratify: bool) -> Parts:
-    """Positions of training, validation and test rows, each ascending.
+    """Positions of training, validation and test rows, each ascending; as ``place_rows`` parts them."""
+    return _positions(place_rows(y, test=test, validation=validation, seed=seed, stratify=stratify))
+
+
+def place_rows(y: NDArray[Any], *, test: int, validation: float, seed: int, stratify: bool) -> NDArray[np.uint8]:
+    """(n,) part of each row.
 
     test        that many test rows
     validation  share of the other rows; at least one row
     stratify    keep the shares of labels, and one row of every label for training where there are enough rows
     """
     random = np.random.default_rng([_SPLIT, seed])
+    if len(y) >= LARGE:
+        return _drawn(_dense(y) if stratify else np.zeros(len(y), dtype=np.uint8), test, validation, random)
     # the same order as of 64 bits, in half the memory
     order = random.permutation(np.arange(len(y), dtype=np.uint32 if len(y) < 1 << 32 else np.int64))
-    reserved = np.zeros(len(y), dtype=bool)
+    first = np.empty(0, dtype=np.int64)
     if stratify:
-        groups = _dense(y)
-        # within shuffled rows: by label, labels in a shuffled order
-        ranks = random.permutation(int(groups.max()) + 1)
-        rank = ranks.astype(np.min_scalar_type(len(ranks)))[groups]  # few bits sort in linear time
-        del groups
-        order = order[np.argsort(rank[order], kind="stable")]
-        ranked = rank[order]
-        first = np.flatnonzero(ranked[1:] != ranked[:-1]) + 1
-        reserved[order[:1]] = True
-        reserved[order[first]] = True
-    chosen_test = _every_so_often(order, reserved, test)
-    left = _without(order, chosen_test)
-    chosen_validation = _every_so_often(left, reserved, min(max(1, round(validation * len(left))), len(left) - 1))
+        order, first = _by_label(order, y, random)
+    free = np.ones(len(y), dtype=np.bool_)  # of the places along the order
+    tested = _every_so_often(free, first, test)
+    free[tested] = False
+    left = len(y) - len(tested)
+    held = _every_so_often(free, first, min(max(1, round(validation * left)), left - 1))
     part = np.full(len(y), TRAIN, dtype=np.uint8)
-    part[chosen_validation], part[chosen_test] = VALIDATION, TEST
-    return _positions(part)
+    part[order[held]], part[order[tested]] = VALIDATION, TEST
+    return part
+
+
+def _drawn(groups: NDArray[Any], test: int, validation: float, random: np.random.Generator) -> NDArray[np.uint8]:
+    """(n,) part of each row of a large table: as many rows of each label to each part as of a small one, but only those
+    that leave the training rows are drawn, where shuffling all rows takes longer than reading them."""
+    labels = int(groups.max()) + 1
+    sizes = counts_of(groups, labels)
+    ranks = random.permutation(labels)
+    tested = _shares(sizes, ranks, test)
+    left = len(groups) - test
+    held = _shares(sizes - tested, ranks, min(max(1, round(validation * left)), left - 1))
+    part = np.full(len(groups), TRAIN, dtype=np.uint8)
+    each = (
+        [np.flatnonzero(groups == one) for one in range(len(sizes))]
+        if len(sizes) <= _FEW_LABELS
+        else np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
+    )
+    for rows, some, more in zip(each, tested.tolist(), held.tolist(), strict=True):
+        chosen = rows[random.choice(len(rows), some + more, replace=False)]
+        part[chosen[:some]], part[chosen[some:]] = TEST, VALIDATION
+    return part
+
+
+def _shares(sizes: NDArray[np.int64], ranks: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """How many of ``wanted`` rows are of each label: as many as lie evenly spaced in its stretch, one kept back."""
+    order = np.argsort(ranks)
+    free = np.cumsum(np.maximum(sizes - 1, 0)[order])
+    if free[-1] < wanted:
+        free = np.cumsum(sizes[order])
+    out = np.empty_like(sizes)
+    out[order] = np.diff(free * wanted // max(1, int(free[-1])), prepend=0)
+    return out
 
 
 def split_groups(group: NDArray[np.int64], *, test: int, validation: float, seed: int) -> Parts:
@@ -113,12 +151,14 @@ def balanced(y: NDArray[Any], *, seed: int) -> Positions:
     return np.sort(np.concatenate([np.arange(len(y)), *more])).astype(np.int64)
 
 
-def _dense(y: NDArray[Any]) -> NDArray[np.int64]:
-    """(n,) position of each value among the different ones, ascending."""
-    if y.dtype.kind != "i" or y.min(initial=0) < 0:
+def _dense(y: NDArray[Any]) -> NDArray[Any]:
+    """(n,) position of each value among the different ones, ascending; a byte each where there are few."""
+    if y.dtype.kind not in "iu" or not len(y) or (y.dtype.kind == "i" and y.min() < 0):
         return np.asarray(np.unique(y, return_inverse=True)[1], dtype=np.int64)
-    there = np.bincount(y) > 0
-    return np.asarray((np.cumsum(there) - 1)[y], dtype=np.int64)
+    if y.dtype.itemsize > 1 and y.max() < 1 << 8:
+        y = y.astype(np.uint8)
+    there = counts_of(y, int(y.max()) + 1) > 0
+    return y if there.all() else (np.cumsum(there) - 1)[y].astype(y.dtype)
 
 
 def _positions(part: NDArray[Any]) -> Parts:
@@ -136,19 +176,31 @@ def _nearest(cuts: NDArray[np.int64], wanted: int) -> int:
     return int(cuts[np.abs(cuts - wanted).argmin()])
 
 
-def _without(order: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
-    gone = np.zeros(int(order.max()) + 1 if len(order) else 0, dtype=bool)
-    gone[chosen] = True
-    left: NDArray[Any] = order[~gone[order]]
-    return left
+def _by_label(
+    order: NDArray[Any], y: NDArray[Any], random: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """(rows by label, labels in a shuffled order and rows of one in that of ``order``; the place of each label's first
+    one)."""
+    groups = _dense(y)
+    sizes = counts_of(groups, int(groups.max()) + 1)
+    ranks = random.permutation(len(sizes))
+    rank = ranks.astype(np.min_scalar_type(len(ranks))).take(groups)
+    ranked = rank.take(order)
+    if len(sizes) <= _FEW_LABELS:  # cheaper than sorting
+        order = np.concatenate([order.take(np.flatnonzero(ranked == one)) for one in range(len(sizes))])
+    else:
+        order = order[np.argsort(ranked, kind="stable")]  # few bits sort in linear time
+    ends = np.cumsum(sizes[np.argsort(ranks)])
+    return order, np.concatenate([ends[:1] * 0, ends[:-1]])
 
 
-def _every_so_often(order: NDArray[Any], reserved: NDArray[np.bool_], wanted: int) -> NDArray[Any]:
-    """``wanted`` of the rows, evenly spaced along ``order``, so that every stretch of it gives its share."""
-    free = order[~reserved[order]]
-    if len(free) < wanted:
-        free = order  # too few rows to keep one of each label back
+def _every_so_often(free: NDArray[np.bool_], reserved: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """``wanted`` of the free places, evenly spaced, so that every stretch of them gives its share; none reserved."""
+    unreserved = free.copy()
+    unreserved[reserved] = False
+    places = np.flatnonzero(unreserved)
+    if len(places) < wanted:
+        places = np.flatnonzero(free)  # too few rows to keep one of each label back
     # the first place k at which ⌊(k + 1)·wanted/n⌋ reaches 1, 2, …, wanted
-    n = len(free)
-    chosen: NDArray[Any] = free[-(-np.arange(1, wanted + 1) * n // max(1, wanted)) - 1]
-    return chosen
+    n = len(places)
+    return np.asarray(places[-(-np.arange(1, wanted + 1) * n // max(1, wanted)) - 1], dtype=np.int64)

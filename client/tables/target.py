@@ -81,12 +81,15 @@ class Targets:
             return
         for side in sides:
             self._look_ahead(side)
-        usable = self._usable(main.target)
-        sound = main.target if usable.all() else main.target.filter(usable)
+            side.once = self._labels_of(side)
+        sound = main.target
+        if main.once is None:
+            usable = self._usable(main.target)
+            sound = main.target if usable.all() else main.target.filter(usable)
         if (main.target.width and not len(sound)) or not self._varies(main, sound, problems):
             return
-        self.goal = self.goal.seen(sound)
-        task = self._learned(sound, main, problems)
+        self.goal = self.goal.seen(sound if main.once is None else _different(main.once))
+        task = self._learned(self._telling(sound, main), main, problems)
         if task is None:
             return
         for side in sides:
@@ -109,14 +112,17 @@ class Targets:
                 goal = goal.model_copy(update={"channel": names.index(self._config.targets[0])})
         if not self._config.labelled:
             return self.kind.learn(goal, NO_LABELS).fitted_to(x)
-        training = main.target if not main.target.width else main.target.filter(pl.Series(main.where == TRAIN))
+        training = self._telling(main.target, main)
+        if training is main.target and training.width:
+            training = training.filter(pl.Series(main.where == TRAIN))
         try:
             return self.kind.learn(goal, training).fitted_to(x)
         except (DataError, ConfigError) as error:
             raise DataError(f"1 problem(s) in the data:\n  {main.source.name}: {error}") from error
 
     def encode(self, task: Task, side: Side) -> NDArray[Any]:
-        """(rows, …) of every row; those that belong to no part are not used.  Raises DataError."""
+        """(rows, …) of every row, ``wide`` where its few labels are kept in bytes; those that belong to no part are not
+        used.  Raises DataError."""
         if task.to_json() == self._said and len(side.y) == side.rows:
             return side.y  # what the whole table taught and what its training rows did are the same
         found, wrong = self._encoded(task, side)
@@ -125,14 +131,14 @@ class Targets:
         problems.refuse()
         return found
 
-    def _each(self, task: Task, target: pl.DataFrame, where: Where) -> tuple[NDArray[Any], list[Problem]]:
+    def _each(self, task: Task, side: Side, where: Where) -> tuple[NDArray[Any], list[Problem]]:
         """Labels that are codes are encoded once each; where one of them is wrong, row by row to say which."""
-        once = Once.of(target.to_series(0)) if self.labels and target.width == 1 else None
-        if once is not None and len(once.values):
-            found, wrong = task.encode(once.values.alias(target.columns[0]).to_frame(), where)
+        if side.once is not None:
+            found, wrong = task.encode(_different(side.once), where)
             if not wrong:
-                return once.spread(found, gap=found[0]), []
-        return task.encode(target, where)
+                found = _narrow(found)
+                return side.once.spread(found, gap=found[0]), []
+        return task.encode(side.target, where)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -156,12 +162,25 @@ class Targets:
         name = side.target.columns[0]
         side.target = pl.DataFrame({f"{name} +{step + 1}": future[:, step] for step in range(horizon)})
 
+    def _labels_of(self, side: Side) -> Once | None:
+        """Labels by their different values, where none is missing."""
+        if not self.labels or side.target.width != 1 or not side.rows:
+            return None
+        column = side.target.to_series(0)
+        return None if column.null_count() else Once.of(column)
+
+    def _telling(self, target: pl.DataFrame, side: Side) -> pl.DataFrame:
+        """What a task learns from: each label once, where how often it comes says nothing."""
+        if side.once is None or getattr(self.goal, "weights", None) not in (None, "none"):
+            return target
+        return _different(side.once)
+
     def _varies(self, main: Side, sound: pl.DataFrame, problems: Problems) -> bool:
         """Labels that can be told apart; a problem for too few or too many."""
         if not self.labels:
             return True
         column = sound.to_series(0)
-        different = column.n_unique()
+        different = column.n_unique() if main.once is None else len(main.once.values)
 
         def wrong(found: str, expected: str, fix: str) -> None:
             problems.add(Problem(file=main.source.name, column=column.name, found=found, expected=expected, fix=fix))
@@ -202,10 +221,10 @@ class Targets:
         if not side.target.width:
             return np.full(side.rows, -1, dtype=np.int64), []
         where = Where(side.source.name, side.source.first_row)
-        usable = self._usable(side.target)
-        if usable.all():
-            return self._each(task, side.target, where)
-        found, wrong = self._each(task, side.target.filter(usable), where)
+        usable = None if side.once is not None else self._usable(side.target)
+        if usable is None or usable.all():
+            return self._each(task, side, where)
+        found, wrong = task.encode(side.target.filter(usable), where)
         at = np.flatnonzero(usable.to_numpy())
         out = np.zeros((side.rows, *found.shape[1:]), dtype=found.dtype)
         out[at] = found
@@ -214,6 +233,22 @@ class Targets:
             return one if one.row is None else replace(one, row=int(at[one.row - where.first]) + where.first)
 
         return out, [moved(one) for one in wrong]
+
+
+def _narrow(found: NDArray[Any]) -> NDArray[Any]:
+    """Positions that fit into a byte as such, of which there is one for each row until rows are parted."""
+    fits = found.dtype == np.int64 and found.ndim == 1 and found.min() >= 0 and found.max() <= np.iinfo(np.uint8).max
+    return found.astype(np.uint8) if fits else found
+
+
+def wide(y: NDArray[Any]) -> NDArray[Any]:
+    """As the task encodes it."""
+    return y.astype(np.int64) if y.dtype == np.uint8 else y
+
+
+def _different(once: Once) -> pl.DataFrame:
+    """One row for each label."""
+    return once.values.to_frame()
 
 
 def target_frame(frame: pl.DataFrame, config: DataConfig) -> pl.DataFrame:
