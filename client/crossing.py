@@ -42,6 +42,9 @@ def crossed(task: Task, shared: Shared, parts: Parts, *, refits: bool) -> Crosse
 
     refits  False where the method has no step of its own to do again: the model is what it is on all rows
     """
+    if shared.common:
+        said = np.concatenate([shared.model.predict(task, part.held.x) for part in parts])
+        return Crossed(said, lambda rows: shared.model)
     again = refits and len(parts) > 1
     try:
         found = [_plain((shared.anew or shared.fit)(part.fit) if again else shared.model) for part in parts]
