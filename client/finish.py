@@ -106,6 +106,7 @@ def decide(
     epochs: int,
     refits: bool,
     foreseen: Foreseen | None = None,
+    parts: solo.Parts | None = None,
 ) -> Conclusion:
     """Compare what came from the others with the best model trained alone, and keep what the guard chooses.
 
@@ -113,12 +114,13 @@ def decide(
     epochs  of the local twin; 0 where the charter has no network to be trained alone
     refits  whether what is kept is fitted again to training and validation rows together
     foreseen  which labels are expected; None where rows to come are taken to be like those there are
+    parts     to compare on, where the rounds had folds of their own; ``alone.held_out`` where not given
     """
     task = prepared.task
     if foreseen is None:  # of methods without a common head, nothing is told
         foreseen = Foreseen.of(task, prepared.train.join(prepared.validation).y, {})
     offered = () if shared is None else (shared,) if isinstance(shared, Shared) else tuple(shared)
-    parts = solo.held_out(prepared, secret)
+    parts = solo.held_out(prepared, secret) if parts is None else parts
     contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret, parts=parts)
     best = contenders[0]
     if offered and all(one.anew is not None for one in offered):  # the rounds are undone for every fold

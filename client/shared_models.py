@@ -37,6 +37,7 @@ class Shared:
     fit    fits it to any rows, calibrated so
     anew   the same, with the rounds as they would have been had this department given just these rows; None where
            rounds cannot be undone
+    by_part  instead: models of rounds to which nobody gave the rows of a part, one for each; empty where there are none
     common the broadcast as it is, neither fitted nor calibrated on rows of this department
     """
 
@@ -46,6 +47,7 @@ class Shared:
     fit: Callable[[Rows], Model] = field(repr=False)
     anew: Callable[[Rows], Model] | None = field(default=None, repr=False)
     kind: Literal["federated", "family"] = "federated"
+    by_part: tuple[Model, ...] = field(default=(), repr=False)
     common: bool = False
 
 

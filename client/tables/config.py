@@ -111,7 +111,8 @@ class DataConfig(_Section):
     split       how rows are parted: a kind or a table (``SplitConfig``); labels keep their shares where not given
     window      rows seen with those before them (``WindowConfig``)
     scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit
-                (pixels, bins of a spectrum), whose relative spread means something
+                (pixels, bins of a spectrum), whose relative spread means something; ``none``: as they are, within ± 5,
+                for weights of words and the like, where 0 means that something is not there; a gap is 0 then
     balance     repeat training rows of rare labels until every label is as frequent as the most frequent one
     missing     what stands in an empty number cell of a CSV, besides nothing
     separator   between the cells of a CSV
@@ -142,7 +143,7 @@ class DataConfig(_Section):
     test_path: Path | None = None
     split: SplitConfig | None = None
     window: WindowConfig | None = None
-    scaling: Literal["columns", "table"] = "columns"
+    scaling: Literal["columns", "table", "none"] = "columns"
     balance: bool = False
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
