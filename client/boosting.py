@@ -27,8 +27,8 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.strategies.base import Tensors
 from commonroot.strategies.booster import GROWN, LEAF, OFFSET, SPLIT, Boosting, grown
-from commonroot.strategies.histogram_trees import Slots
 from commonroot.strategies.common_target import CommonTarget
+from commonroot.strategies.histogram_trees import Slots
 from commonroot.strategies.linear import SharedLinear
 
 #: What may be kept instead of all shared trees and no others: a share of them, and how many of its own on top.

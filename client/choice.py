@@ -147,7 +147,8 @@ def _heard(rows: int, counts: Floats | None, beyond: Beyond | None) -> str:
     what += ", weighed as labels are expected to come,"
     if beyond is None:
         return what
-    return f"{what} and by what others told of the {100 * beyond.share:.0f} % of rows to come that none of them is like,"
+    share = 100 * beyond.share
+    return f"{what} and by what others told of the {share:.0f} % of rows to come that have other labels,"
 
 
 def _reason(names: tuple[str, ...], verdict: Verdict, heard: str) -> str:
@@ -157,9 +158,8 @@ def _reason(names: tuple[str, ...], verdict: Verdict, heard: str) -> str:
         return f"{heard} no mixture does better than the model trained alone, so that stays"
     what = _in_words(dict(zip(names, verdict.proposed, strict=True)))
     if verdict.weights[0] < 1.0:
-        return (
-            f"{heard} {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} "
-            "against training alone" + (", and training rows agree" if witness is not None else "")
+        return f"{heard} {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} against training alone" + (
+            ", and training rows agree" if witness is not None else ""
         )
     said = f"{heard} {what} changes the loss by {-found.advantage:+.3f} ± {found.error:.3f}"
     if found.bound > 0 and witness is not None:

@@ -21,8 +21,9 @@ isolation  as trees: the log of an anomaly score instead of a reconstruction
 network    backbone/…, head/weight, head/bias, adapter/…; ``network`` says of which backbone
 
 Models of labels also hold ``present``, the positions of the labels that fitting saw; the others get the least logit
-less ``UNSEEN``.  With ``never`` and ``share`` a model of labels gives those positions these shares, whatever the row, and
-the others what is left.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per step.
+less ``UNSEEN``.  With ``never`` and ``share`` a model of labels gives those positions these shares, whatever the row,
+and the others what is left.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per
+step.
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ def check_evidence(received: Tensors, version: int, rounds: int) -> None:
 
 def _possible(told: NDArray[np.float64], loss: NDArray[np.float64], square: NDArray[np.float64]) -> bool:
     """0 ≤ l ≤ MOST for each of those who told, and (Σl)² ≤ n·Σl²; but for rounding."""
-    slack = 1e-3 * (1.0 + told)
+    slack = 1e-5 * (1.0 + told)
     fits = (told >= 0) & (loss >= -slack) & (loss <= MOST * told + slack) & (square >= -slack)
-    fits &= (square <= MOST * loss + MOST * slack) & (loss**2 <= told * square * (1 + 1e-3) + MOST**2 * slack)
+    fits &= (square <= (MOST * loss + slack) * (1 + 1e-4)) & (loss**2 <= (told * square + slack) * (1 + 1e-4))
     return bool(np.isfinite(told).all() and fits.all())
 
 

@@ -87,7 +87,7 @@ class SharedWords(CommonTarget):
         return ((WEIGHTS, (self.folds + 1, self.outputs, 1 + _width(draft))), (DONE, ()))
 
     def terms(self, draft: Draft) -> tuple[Term, ...]:
-        """``counted`` rows of each fold and label; ``present``: those with each word; ``squares`` of the values; ``slope``."""
+        """``counted`` rows of folds and labels, ``present``: those with each word; ``squares`` of values; ``slope``."""
         if draft.rounds < 2:
             raise ConfigError("a round counts words and the others learn", hint="rounds = 16")
         width, rows, labels = _width(draft), float(self.most_rows), len(self.named)
@@ -101,7 +101,7 @@ class SharedWords(CommonTarget):
     def initial(self, draft: Draft) -> dict[str, NDArray[np.float32]]:
         """All zeros."""
         shapes = dict(self.broadcast(draft))
-        held = {name: shapes[WEIGHTS] for name in (SCALE, POINT, SLOPE)} | {STEP: shapes[WEIGHTS][:2]}
+        held = dict.fromkeys((SCALE, POINT, SLOPE), shapes[WEIGHTS]) | {STEP: shapes[WEIGHTS][:2]}
         return {name: np.zeros(shape, dtype=np.float32) for name, shape in {**shapes, **held}.items()}
 
     def check_received(

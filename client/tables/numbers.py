@@ -39,9 +39,7 @@ class Scaler:
         return cls.of_moments(x.mean(axis=0), x.std(axis=0), scaling=scaling)
 
     @classmethod
-    def of_moments(
-        cls, centre: NDArray[np.float64], spread: NDArray[np.float64], *, scaling: Scaling
-    ) -> Scaler:
+    def of_moments(cls, centre: NDArray[np.float64], spread: NDArray[np.float64], *, scaling: Scaling) -> Scaler:
         """To means and standard deviations."""
         if scaling == "none":
             return cls(np.zeros_like(centre), np.ones_like(spread))

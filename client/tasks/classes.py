@@ -7,7 +7,7 @@ those of a population where labels are equally frequent.  Weights come from trai
 Rows to come: with ``expected`` a department says how frequent labels will be among the rows that its model is for, as
 it knows its business.  A row then counts (share expected) / (share of training rows) of its label, so that means over
 its rows are means over rows to come (importance weights; Shimodaira, 2000, doi 10.1016/S0378-3758(00)00115-4).  That
-rows of one label stay alike, whenever they come, is assumed.  docs/adr/0016 says what is done about labels without rows.
+rows of one label stay alike, whenever they come, is assumed.  docs/adr/0016 is about labels without rows.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Classes(Task):
             raise DataError(f"the target holds {len(labels)} different label(s); there is nothing to tell apart")
         expected = config.shares()
         if expected is not None:
-            return cls(labels, counted(found, labels, expected), config.metric or cls.usual_metric(False), expected=expected)
+            metric = config.metric or cls.usual_metric(False)
+            return cls(labels, counted(found, labels, expected), metric, expected=expected)
         weights = balanced(found, labels) if config.weights == "balanced" else None
         return cls(labels, weights, config.metric or cls.usual_metric(weights is not None))
 

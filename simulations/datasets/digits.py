@@ -276,7 +276,11 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
             {"method": _COMMON_HEAD, "training": _WARY},
             "six sound departments, one with shuffled pixels and one with random labels",
         ),
-        "dir": (dirichlet, {"method": _TELLING, "rounds": 51}, "eight departments learned from few digits and are tested on all"),
+        "dir": (
+            dirichlet,
+            {"method": _TELLING, "rounds": 51},
+            "eight departments learned from few digits and are tested on all",
+        ),
         "groups": (groups, _APART, "nine departments read digits, and four of them call them by other names"),
     }
 )
