@@ -27,6 +27,7 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.strategies.base import Tensors
 from commonroot.strategies.booster import GROWN, LEAF, OFFSET, SPLIT, Boosting, grown
+from commonroot.strategies.common_target import CommonTarget
 from commonroot.strategies.histogram_trees import Slots
 from commonroot.strategies.linear import SharedLinear
 
@@ -38,7 +39,7 @@ PRIVATE_DEPTH, PRIVATE_ROWS = 2, 5
 _FAR: Final = 1e30
 
 
-def check_task(method: Boosting | SharedLinear, task: Task) -> None:
+def check_task(method: CommonTarget, task: Task) -> None:
     """Raise ConfigError unless the task is the one that the charter's loss and labels are of."""
     if method.loss == "squared":
         if not isinstance(task, Values):

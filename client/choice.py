@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client.guard import FEWEST_ROWS, Evidence, Verdict, weigh
+from commonroot.client.foreseen import Beyond
+from commonroot.client.guard import FEWEST_ROWS, Bench, Evidence, Verdict, judge
 from commonroot.client.models import Model
 from commonroot.client.tasks import Floats, Task
 
@@ -57,12 +58,16 @@ def choose(
     shared: Mapping[str, Floats],
     y: NDArray[Any],
     seen: NDArray[np.bool_] | None = None,
+    *,
+    counts: Floats | None = None,
+    beyond: Beyond | None = None,
 ) -> Choice:
     """Decide from prediction arrays of the same rows, each made by fits that did not see the row.
 
     alone   of the best model trained alone
     shared  of the others, by name: ``federated``, ``family``
     seen    (n,) which rows took part in the rounds; none where not given
+    counts  (n,) how much each row counts, where labels to come are declared; ``beyond``: those without a row
     """
     seen = np.zeros(len(y), dtype=np.bool_) if seen is None else np.asarray(seen, dtype=np.bool_)
     rows = int((~seen).sum())
@@ -72,19 +77,18 @@ def choose(
         reason = f"{rows} validation rows cannot tell models apart, so the model trained alone stays"
         return Choice("alone", {ALONE: 1.0}, rows, {}, reason)
     names = (ALONE, *shared)
-    verdict = weigh(task, (alone, *shared.values()), y, seen)
+    bench = Bench(task, (alone, *shared.values()), y, seen, counts, beyond)
+    verdict = judge(bench)
     weights = {name: weight for name, weight in zip(names, verdict.weights, strict=True) if weight}
-    fresh = ~seen
-    base = task.row_losses(alone, y)[fresh]
-    pure = dict(shared)
+    pure = {name: tuple(float(name == one) for one in names) for name in shared}
     if "federated" in shared:
-        pure["both"] = (alone + shared["federated"]) / 2
-    evidence = {name: Evidence.fresh(base - task.row_losses(array, y)[fresh]) for name, array in pure.items()}
+        pure["both"] = tuple(0.5 * (name in (ALONE, "federated")) for name in names)
+    evidence = {name: bench.hear(parts) for name, parts in pure.items()}
     if verdict.evidence is not None:
         evidence["stack"] = verdict.evidence
     if verdict.witness is not None:
         evidence["training"] = verdict.witness
-    return Choice(_named(weights), weights, rows, evidence, _reason(names, verdict, rows))
+    return Choice(_named(weights), weights, rows, evidence, _reason(names, verdict, _heard(rows, counts, beyond)))
 
 
 def _named(weights: Mapping[str, float]) -> Chosen:
@@ -135,18 +139,29 @@ def temperature(task: Task, outputs: NDArray[Any], y: NDArray[Any]) -> float:
     return float(_TEMPERATURES[int(np.argmin(costs))])
 
 
-def _reason(names: tuple[str, ...], verdict: Verdict, rows: int) -> str:
+def _heard(rows: int, counts: Floats | None, beyond: Beyond | None) -> str:
+    """What was judged by, in words."""
+    what = f"on {rows} validation rows"
+    if counts is None:
+        return what
+    what += ", weighed as labels are expected to come,"
+    if beyond is None:
+        return what
+    share = 100 * beyond.share
+    return f"{what} and by what others told of the {share:.0f} % of rows to come that have other labels,"
+
+
+def _reason(names: tuple[str, ...], verdict: Verdict, heard: str) -> str:
     """One sentence for people."""
     found, witness = verdict.evidence, verdict.witness
     if found is None or verdict.proposed[0] == 1.0:
-        return f"on {rows} validation rows no mixture does better than the model trained alone, so that stays"
+        return f"{heard} no mixture does better than the model trained alone, so that stays"
     what = _in_words(dict(zip(names, verdict.proposed, strict=True)))
     if verdict.weights[0] < 1.0:
-        return (
-            f"on {rows} validation rows {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} "
-            "against training alone" + (", and training rows agree" if witness is not None else "")
+        return f"{heard} {what} lowers the loss by {found.advantage:.3f} ± {found.error:.3f} against training alone" + (
+            ", and training rows agree" if witness is not None else ""
         )
-    said = f"on {rows} validation rows {what} changes the loss by {-found.advantage:+.3f} ± {found.error:.3f}"
+    said = f"{heard} {what} changes the loss by {-found.advantage:+.3f} ± {found.error:.3f}"
     if found.bound > 0 and witness is not None:
         return (
             f"{said}, but training rows, which flatter it, show too little of that ({-witness.advantage:+.3f}): "

@@ -42,9 +42,15 @@ def crossed(task: Task, shared: Shared, parts: Parts, *, refits: bool) -> Crosse
 
     refits  False where the method has no step of its own to do again: the model is what it is on all rows
     """
+    if shared.common:
+        said = np.concatenate([shared.model.predict(task, part.held.x) for part in parts])
+        return Crossed(said, lambda rows: shared.model)
     again = refits and len(parts) > 1
     try:
-        found = [_plain((shared.anew or shared.fit)(part.fit) if again else shared.model) for part in parts]
+        if shared.by_part:
+            found = [_plain(model) for model in shared.by_part]
+        else:
+            found = [_plain((shared.anew or shared.fit)(part.fit) if again else shared.model) for part in parts]
     except (SumRejected, TrainingDiverged):
         return None
     outputs = np.concatenate([model.outputs(task, part.held.x) for model, part in zip(found, parts, strict=True)])

@@ -30,6 +30,7 @@ from commonroot.client.choice import ALONE, Choice, choose
 from commonroot.client.crossing import crossed
 from commonroot.client.data import Prepared, Rows, judged
 from commonroot.client.evaluated import figures
+from commonroot.client.foreseen import Foreseen
 from commonroot.client.guard import mixed
 from commonroot.client.metrics import POINTS, gain
 from commonroot.client.models import Model
@@ -79,7 +80,10 @@ def conclude(
     """
     if not prepared.labelled:
         return _without_labels(draft, strategy, prepared, received, private, secret=secret, version=version)
-    shared = shared_networks(draft, strategy, prepared, received, private, secret=secret, version=version)
+    learned = prepared.train.join(prepared.validation).y
+    foreseen = Foreseen.of(prepared.task, learned, received)
+    as_is = foreseen is not None and foreseen.known_elsewhere
+    shared = shared_networks(draft, strategy, prepared, received, private, secret=secret, version=version, as_is=as_is)
     return decide(
         draft,
         prepared,
@@ -88,6 +92,7 @@ def conclude(
         version=version,
         epochs=passes(draft, strategy),
         refits=bool(strategy.finish(draft)),
+        foreseen=foreseen,
     )
 
 
@@ -100,16 +105,22 @@ def decide(
     version: int,
     epochs: int,
     refits: bool,
+    foreseen: Foreseen | None = None,
+    parts: solo.Parts | None = None,
 ) -> Conclusion:
     """Compare what came from the others with the best model trained alone, and keep what the guard chooses.
 
     shared  the federated model, and the one with a family's head where there is one; None or empty where nothing came
     epochs  of the local twin; 0 where the charter has no network to be trained alone
     refits  whether what is kept is fitted again to training and validation rows together
+    foreseen  which labels are expected; None where rows to come are taken to be like those there are
+    parts     to compare on, where the rounds had folds of their own; ``alone.held_out`` where not given
     """
     task = prepared.task
+    if foreseen is None:  # of methods without a common head, nothing is told
+        foreseen = Foreseen.of(task, prepared.train.join(prepared.validation).y, {})
     offered = () if shared is None else (shared,) if isinstance(shared, Shared) else tuple(shared)
-    parts = solo.held_out(prepared, secret)
+    parts = solo.held_out(prepared, secret) if parts is None else parts
     contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret, parts=parts)
     best = contenders[0]
     if offered and all(one.anew is not None for one in offered):  # the rounds are undone for every fold
@@ -117,17 +128,26 @@ def decide(
     seen = np.concatenate([part.seen for part in parts])
     y = np.concatenate([part.held.y for part in parts])
     alone = solo.chosen_elsewhere(task, contenders, parts)
+    alone = alone if foreseen is None else foreseen.complete(alone)
     others = {one.kind: found for one in offered if (found := crossed(task, one, parts, refits=refits)) is not None}
     said: dict[str, Floats] = {name: one.said for name, one in others.items()}
     # without a fit of its own for every fold, a federated model is no witness on rows that it learned by heart
-    heard = np.ones(len(y), dtype=np.bool_) if refits else ~seen
-    choice = choose(task, alone[heard], {name: one[heard] for name, one in said.items()}, y[heard], seen[heard])
+    again = refits and not any(one.common for one in offered)
+    heard = np.ones(len(y), dtype=np.bool_) if again else ~seen
+    expected: dict[str, Any] = {}
+    if foreseen is not None:
+        common = [False, *(one.common for one in offered if one.kind in others)]
+        expected["counts"] = foreseen.counts(task, y[heard])
+        expected["beyond"] = foreseen.beyond(task, [alone, *said.values()], y, ~seen, common=common)
+    choice = choose(
+        task, alone[heard], {name: one[heard] for name, one in said.items()}, y[heard], seen[heard], **expected
+    )
     fresh = ~seen
     everything: dict[str, Floats] = {ALONE: alone} | said
     kept = mixed([everything[name] for name in choice.weights], tuple(choice.weights.values()))
     task = task.calibrated(kept[fresh], y[fresh])
     rows = prepared.train.join(prepared.validation) if refits else prepared.train
-    models: dict[str, Model] = {ALONE: best.fit(rows)}
+    models: dict[str, Model] = {ALONE: best.fit(rows) if foreseen is None else foreseen.completing(best.fit(rows))}
     models |= {name: one.model(rows) for name, one in others.items()}
     arms = _arms(models, choice)
     report = _report(task, prepared, contenders, offered, choice, arms, secret)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client import boosting, evaluated, linear_parts
+from commonroot.client.alone import Parts
 from commonroot.client.common_columns import CommonColumns
 from commonroot.client.data import Prepared, prepare
 from commonroot.client.finish import decide
@@ -20,6 +21,7 @@ from commonroot.client.learner import summary
 from commonroot.client.shared_models import Shared
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.shared_statistics import load as load_statistics
+from commonroot.common.backbone.inputs import Input
 from commonroot.common.charter import Charter
 from commonroot.files import atomic_write
 from commonroot.strategies import Gathering, build
@@ -44,6 +46,14 @@ class FittedGatherer(ABC):
     def _shared(self, received: Tensors) -> Shared:
         """The model with something in it that came from the others."""
 
+    def _input(self) -> Input | None:
+        """The form of rows; None where the charter lists columns."""
+        return None
+
+    def _parts(self) -> Parts | None:
+        """What models are compared on; None for the usual."""
+        return None
+
     def finish(self, received: Tensors, version: int) -> str:
         place = self._place
         found = decide(
@@ -54,6 +64,7 @@ class FittedGatherer(ABC):
             version=version,
             epochs=0,
             refits=True,
+            parts=self._parts(),
         )
         folder = f"{self._charter.digest.hex()[:16]}-version-{version}"
         found.predictor.save(place.root / "predictors" / folder)
@@ -73,6 +84,7 @@ class FittedGatherer(ABC):
         return prepare(
             place.data,
             folder=place.root,
+            spec_input=self._input(),
             shared=self._statistics,
             root=place.root if place.stores else None,
             pin=place.pin,

@@ -136,12 +136,19 @@ def _linear(charter: Charter, place: Place) -> Gatherer:
     return LinearGatherer(charter, place)
 
 
+def _words(charter: Charter, place: Place) -> Gatherer:
+    from commonroot.client.shared_words import WordsGatherer
+
+    return WordsGatherer(charter, place)
+
+
 GATHERERS: Final[Mapping[str, Callable[[Charter, Place], Gatherer]]] = MappingProxyType(
     {
         "als": RatingsGatherer,
         "boosting": _boosting,
         "evaluation": EvaluationGatherer,
         "shared-linear": _linear,
+        "shared-words": _words,
         "statistics": StatisticsGatherer,
     }
 )

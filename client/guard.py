@@ -18,6 +18,10 @@ With d = loss_alone - loss_w per row, a mixture is kept if neither speaks agains
 
 and the model trained alone otherwise.  z is 1/2, and 1 where no training row is heard.  Losses are proper scores in
 multiples of the chance loss; docs/adr/0014 has the measurements.
+
+Where a department says how frequent labels will be (``foreseen``), rows count by how much more frequent their label
+will be than it is here, as in the mean Σ u·d / Σ u with n = (Σ u)² / Σ u² rows in its standard error (Kish, 1965); and
+labels that it has no row to judge by enter the mean with their share and what else is known about them.
 """
 
 from __future__ import annotations
@@ -25,12 +29,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.foreseen import Beyond
 from commonroot.client.tasks import Floats, Task
 
 #: Standard errors by which an advantage on validation rows must be above zero: alone, and beside training rows.
@@ -60,21 +65,71 @@ class Evidence:
     error: float
     bound: float
 
-    @classmethod
-    def fresh(cls, gains: Floats, z: float = Z) -> Evidence:
-        """On validation rows, two at least, one gain each."""
-        mean, error = _mean_and_error(gains)
-        return cls(mean, error, mean - z * error)
 
-    @classmethod
-    def flattered(cls, gains: Floats) -> Evidence:
-        """On training rows, two at least."""
-        mean, error = _mean_and_error(gains)
-        return cls(mean, error, mean - EFFECT * error * math.sqrt(len(gains)))
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The rows that are heard, and what is known beyond them.
 
+    said    prediction arrays of the same rows, that of the model trained alone first
+    y       of these rows
+    seen    which of them took part in the rounds: training rows
+    counts  how much each row counts, as the task's ``row_losses`` count it; 1 where not given
+    beyond  labels without a row that is not ``seen``
+    """
 
-def _mean_and_error(gains: Floats) -> tuple[float, float]:
-    return float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains))
+    task: Task
+    said: Sequence[Floats] = field(repr=False)
+    y: NDArray[Any] = field(repr=False)
+    seen: NDArray[np.bool_] = field(repr=False)
+    counts: Floats | None = field(default=None, repr=False)
+    beyond: Beyond | None = field(default=None, repr=False)
+
+    @property
+    def fresh(self) -> NDArray[np.bool_]:
+        """Rows that no round has seen."""
+        return ~np.asarray(self.seen, dtype=np.bool_)
+
+    def gains(self, weights: Sequence[float], base: Floats) -> Floats:
+        """(n,) loss of the model trained alone, ``base``, less that of a mixture."""
+        return base - self.task.row_losses(mixed(self.said, weights), self.y)
+
+    def base(self) -> Floats:
+        """(n,) losses of the model trained alone."""
+        return self.task.row_losses(self.said[0], self.y)
+
+    def size(self, rows: NDArray[np.bool_]) -> float:
+        """How many rows that count alike these are worth."""
+        if self.counts is None:
+            return float(rows.sum())
+        some = self.counts[rows]
+        return float(some.sum() ** 2 / np.square(some).sum())
+
+    def mean(self, gains: Floats, rows: NDArray[np.bool_], weights: Sequence[float]) -> tuple[float, float]:
+        """Mean gain over rows to come, and its standard error."""
+        some, size = gains[rows], self.size(rows)
+        if self.counts is None:
+            mean, error = float(some.mean()), float(some.std(ddof=1)) / math.sqrt(size)
+        else:
+            counts = self.counts[rows]
+            mean = float(some.sum() / counts.sum())
+            left = float(np.square(some - counts * mean).sum() / counts.sum() ** 2)
+            error = math.sqrt(left * len(some) / max(len(some) - 1, 1))
+        if self.beyond is None:
+            return mean, error
+        inside = 1.0 - self.beyond.share
+        more, unsure = self.beyond.gain(weights)
+        return inside * mean + more, math.hypot(inside * error, unsure)
+
+    def hear(self, weights: Sequence[float], *, z: float = Z) -> Evidence:
+        """What validation rows say of a mixture; two at least."""
+        mean, error = self.mean(self.gains(weights, self.base()), self.fresh, weights)
+        return Evidence(mean, error, mean - z * error)
+
+    def hear_flattered(self, weights: Sequence[float]) -> Evidence:
+        """What training rows say; two at least."""
+        rows = ~self.fresh
+        mean, error = self.mean(self.gains(weights, self.base()), rows, weights)
+        return Evidence(mean, error, mean - EFFECT * error * math.sqrt(self.size(rows)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +149,26 @@ class Verdict:
 
 
 def weigh(task: Task, said: Sequence[Floats], y: NDArray[Any], seen: NDArray[np.bool_]) -> Verdict:
-    """The mixture to keep.
+    """The mixture to keep, by rows that all count alike and are like those to come; ``Bench`` says what is what."""
+    return judge(Bench(task, said, y, seen))
 
-    said  prediction arrays of the same rows, that of the model trained alone first
-    y     of these rows
-    seen  which of them took part in the rounds: training rows
 
-    Pure; the order of rows and of candidates after the first does not matter.
-    """
+def judge(bench: Bench) -> Verdict:
+    """The mixture to keep.  Pure; the order of rows and of candidates after the first does not matter."""
+    said, fresh = bench.said, bench.fresh
     alone = (1.0, *(0.0 for _ in said[1:]))
-    fresh = ~np.asarray(seen, dtype=np.bool_)
     if len(said) == 1 or int(fresh.sum()) < FEWEST_ROWS:
         return Verdict(alone, alone, None, None)
-    base = task.row_losses(said[0], y)
-    best, cost, gains = alone, math.inf, np.zeros(len(base))
+    base, size = bench.base(), bench.size(fresh)
+    best, cost = alone, math.inf
     for weights in mixtures(len(said)):
-        gained = base - task.row_losses(mixed(said, weights), y)
+        gained, _ = bench.mean(bench.gains(weights, base), fresh, weights)
         spread = sum((weight - 1 / len(said)) ** 2 for weight in weights)
-        found = SHRINKAGE * spread - float(gained[fresh].sum())
+        found = SHRINKAGE * spread - size * gained
         if found < cost - 1e-12:
-            best, cost, gains = weights, found, gained
-    witness = Evidence.flattered(gains[~fresh]) if int((~fresh).sum()) >= FEWEST_ROWS else None
-    evidence = Evidence.fresh(gains[fresh], Z if witness is None else Z_WITH_WITNESS)
+            best, cost = weights, found
+    witness = bench.hear_flattered(best) if int((~fresh).sum()) >= FEWEST_ROWS else None
+    evidence = bench.hear(best, z=Z if witness is None else Z_WITH_WITNESS)
     kept = evidence.bound > 0 and (witness is None or witness.bound > 0)
     return Verdict(best if kept else alone, best, evidence, witness)
 

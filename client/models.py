@@ -21,7 +21,9 @@ isolation  as trees: the log of an anomaly score instead of a reconstruction
 network    backbone/…, head/weight, head/bias, adapter/…; ``network`` says of which backbone
 
 Models of labels also hold ``present``, the positions of the labels that fitting saw; the others get the least logit
-less ``UNSEEN``.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per step.
+less ``UNSEEN``.  With ``never`` and ``share`` a model of labels gives those positions these shares, whatever the row,
+and the others what is left.  Models of forecasts may hold ``residual`` (horizon, quantiles), added to one value per
+step.
 """
 
 from __future__ import annotations
@@ -95,7 +97,21 @@ class Model:
 
     def predict(self, task: Task, x: Array) -> Floats:
         """Rows to the task's prediction array."""
-        return task.predictive(self.outputs(task, x))
+        said = task.predictive(self.outputs(task, x))
+        if "never" in self.arrays:
+            said = completed(said, self.arrays["never"], self.arrays["share"])
+        return said
+
+
+def completed(predicted: Floats, never: NDArray[np.int64], share: Floats) -> Floats:
+    """Probabilities in which these labels have these shares, and the others what is left, as they stood."""
+    if not len(never):
+        return predicted
+    out = np.array(predicted, dtype=np.float64)
+    out[:, never] = 0.0
+    out *= (1.0 - share.sum()) / np.maximum(out.sum(axis=1, keepdims=True), 1e-300)
+    out[:, never] = share
+    return out
 
 
 def spread(task: Task, raw: Floats, present: Array) -> Floats:

@@ -68,6 +68,7 @@ _DATA_TEMPLATE = """
 #task = "classification"         # classification, binary or regression
 #features = "all but target"     # or a list: names, or tables with column and kind (number, category, datetime, text …)
 #split = "stratified"            # random, stratified; or { kind = "grouped", column = "…" }; or kind = "time"
+#expected = "even"               # if labels will come in other shares than in the table; or { yes = 0.7, no = 0.3 }
 #seed = 0                        # of the private split; choose one and keep it to yourself
 
 # Once the rounds are seen to do harm here, contribute zeros that look like anything else, and keep receiving.

@@ -37,6 +37,8 @@ class Shared:
     fit    fits it to any rows, calibrated so
     anew   the same, with the rounds as they would have been had this department given just these rows; None where
            rounds cannot be undone
+    by_part  instead: models of rounds to which nobody gave the rows of a part, one for each; empty where there are none
+    common the broadcast as it is, neither fitted nor calibrated on rows of this department
     """
 
     name: str
@@ -45,6 +47,8 @@ class Shared:
     fit: Callable[[Rows], Model] = field(repr=False)
     anew: Callable[[Rows], Model] | None = field(default=None, repr=False)
     kind: Literal["federated", "family"] = "federated"
+    by_part: tuple[Model, ...] = field(default=(), repr=False)
+    common: bool = False
 
 
 def shared_networks(
@@ -56,16 +60,21 @@ def shared_networks(
     *,
     secret: int,
     version: int,
+    as_is: bool = False,
 ) -> tuple[Shared, ...]:
     """What the guard compares: the federated model and, for a member of a family, the one with the family's head.
 
     The first is the best on validation rows of the head that the rounds left and fresh ones, which say nothing of a
     family; with few validation rows a fresh one.  The second keeps the heads of the rounds, the family's and the
     private one together.  Empty where the method shares nothing or nothing converges.
+
+    as_is  the common model where there is one, and nothing of it that was fitted to own rows: those have not all labels
     """
     phases = strategy.finish(draft)
     if not strategy.plan(draft) and not phases:
         return ()
+    if as_is and strategy.shares_head:
+        return (_common(draft, strategy, prepared, received, private, secret=secret),)
     task, held = prepared.task, judged(prepared.task, prepared.validation, seed=secret)
     columns = prepared.train.x.shape[-1]
     trainer = Trainer(draft, task, secret, strategy.shares_head, columns, strategy.form(draft))
@@ -102,6 +111,17 @@ def shared_networks(
             *(replace(one, kind="family") for one in best_of((None,))),
         )
     return tuple(best_of((None, *STRENGTHS) if enough else (USUAL_STRENGTH,)))
+
+
+def _common(
+    draft: Draft, strategy: Strategy, prepared: Prepared, received: Tensors, private: Private, *, secret: int
+) -> Shared:
+    """Backbone and head as they were received."""
+    task, columns = prepared.task, prepared.train.x.shape[-1]
+    trainer = Trainer(draft, task, secret, strategy.shares_head, columns, strategy.form(draft))
+    model, held = network(draft, trainer.net(received, private)), prepared.validation
+    loss = float(task.row_losses(model.predict(task, held.x), held.y).mean()) if len(held) else 0.0
+    return Shared("the common model as it is", loss, model, lambda rows: model, common=True)
 
 
 def _calibrated(

@@ -28,7 +28,7 @@ from commonroot.client.nets import Private as Private
 from commonroot.client.nets import exported, first_private, loaded, part, under, with_missing
 from commonroot.client.nets import represent as represent
 from commonroot.client.steps import Flat, Loop, Source, mean_loss, own_dice
-from commonroot.client.tasks import Task
+from commonroot.client.tasks import Classes, Task
 from commonroot.client.unlabelled import Critic, trusted_labels
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, TrainingDiverged
@@ -131,6 +131,9 @@ class Trainer:
         source = Source(model, self.task, rows)
         scored = Source(model, self.task, held_out) if held_out is not None and len(held_out) else source
         before = mean_loss(model, self.task, scored) if self.labelled else 0.0
+        label_losses = None
+        if self.form.label_evidence and version == self.draft.rounds - 1:
+            phases, label_losses = (), self._label_losses(model, held_out)
         critic, trusted = Critic.of(received), 0.0
         seen = None if critic is None else evaluate(model, rows.x, representation=True)
         if not self.labelled:
@@ -148,7 +151,16 @@ class Trainer:
             kept[HEAD_MOMENTUM] = loop.head.velocity.numpy()
         centre = None if loop.centre is None else loop.centre.numpy()
         result = LocalResult(
-            model.export_shared(), len(rows), after, before, centre, self.labelled, seen, self._shares(rows), trusted
+            model.export_shared(),
+            len(rows),
+            after,
+            before,
+            centre,
+            self.labelled,
+            seen,
+            self._shares(rows),
+            trusted,
+            label_losses,
         )
         copying = [phase for phase in phases if phase.copy]
         if not copying:
@@ -196,6 +208,20 @@ class Trainer:
             )
         labels = 2 if self.task.outputs == 1 else self.task.outputs
         return np.bincount(rows.y, minlength=labels) / len(rows)
+
+    def _label_losses(self, model: DepartmentModel, held_out: Rows | None) -> NDArray[np.float64]:
+        """Mean loss by label, NaN for labels without rows.  Raises ConfigError for other targets."""
+        if not isinstance(self.task, Classes):
+            raise ConfigError(
+                f"the charter tells of labels, and a {self.task.kind} has none", hint="label_evidence = false"
+            )
+        labels = len(self.task.labels)
+        if held_out is None or not len(held_out) or not self.labelled:
+            return np.full(labels, np.nan)
+        losses = self.task.unweighted(self.task.predictive(evaluate(model, held_out.x)), held_out.y)
+        rows = np.bincount(held_out.y, minlength=labels)
+        summed = np.bincount(held_out.y, losses, minlength=labels)
+        return np.where(rows > 0, summed / np.maximum(rows, 1), np.nan)
 
     def _copy(
         self, received: Tensors, private: Private, phases: Sequence[Phase], rows: Rows, dice: tuple[int, ...]

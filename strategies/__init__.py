@@ -32,6 +32,7 @@ from commonroot.strategies.personal import FedPer, FedRep
 from commonroot.strategies.proximal import FedProx
 from commonroot.strategies.reptile import Reptile
 from commonroot.strategies.self_training import SelfTraining
+from commonroot.strategies.shared_words import SharedWords
 from commonroot.strategies.statistics import Statistics
 
 __all__ = [
@@ -76,7 +77,7 @@ STRATEGIES: Final = MappingProxyType(
 )
 #: Methods that add up exact arithmetic.
 GATHERINGS: Final = MappingProxyType(
-    {kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear, Evaluation)}
+    {kind.name: kind for kind in (Statistics, ALS, Boosting, SharedLinear, SharedWords, Evaluation)}
 )
 
 

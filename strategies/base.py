@@ -68,6 +68,7 @@ class Form:
     family  the family whose head is added to the private one; None for none
     centre  the mean representation of the last pass over the rows is a result of training
     unlabelled  departments without labels contribute too, and the shares of labels are a result of training
+    label_evidence  the last round trains nothing, and losses by label are its result
     """
 
     head: bool = False
@@ -76,6 +77,7 @@ class Form:
     family: str | None = None
     centre: bool = False
     unlabelled: bool = False
+    label_evidence: bool = False
 
 
 #: Adapter, backbone, private head.
@@ -96,6 +98,8 @@ class LocalResult:
     seen        representation of the training rows by the *received* backbone, (rows, network.outputs), and
     shares      of each label in them, (labels,): None unless the method asks, the latter without labels too
     trusted     share of rows without labels that were trained on as the received model labels them
+    label_losses  (labels,) mean loss of the *received* model on the private validation rows of each label, NaN where
+                there are none; None but where the form asks, in the last round
     """
 
     shared: Tensors = field(repr=False)
@@ -107,6 +111,7 @@ class LocalResult:
     seen: NDArray[np.float32] | None = field(default=None, repr=False)
     shares: NDArray[np.float64] | None = field(default=None, repr=False)
     trusted: float = field(default=0.0, repr=False)
+    label_losses: NDArray[np.float64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

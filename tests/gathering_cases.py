@@ -204,6 +204,32 @@ def line_three(seed):
     return lines(seed, labels=3)
 
 
+def words_draft(rounds=16, values=12, **options):
+    options = {"labels": "no|yes", "most_rows": 5000, "strength": 1.0} | options
+    return Draft.model_validate(
+        {
+            "federation": "bank",
+            "name": "words",
+            "rounds": rounds,
+            "method": {"name": "shared-words", "options": options},
+            "backbone": {"family": "mlp", "inputs": values, "widths": [4]},
+        }
+    )
+
+
+def words(seed, rows=60, values=12, labels=2):
+    """Rows of few words, some of which are more frequent under one label."""
+    random, common = np.random.default_rng([seed, 8]), np.random.default_rng(9)
+    y = random.integers(0, labels, rows)
+    there = random.random((rows, values)) < common.uniform(0.05, 0.6, (labels, values))[y]
+    x = np.where(there, random.uniform(0.2, 1.0, (rows, values)), 0.0)
+    return {"x": x.astype(np.float32), "y": y, "fold": random.permutation(rows) % 4}
+
+
+def words_three(seed):
+    return words(seed, labels=3)
+
+
 def joined(parts):
     """The rows of several departments in one table."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

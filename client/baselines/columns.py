@@ -17,6 +17,7 @@ from commonroot.client.baselines.recipe import Recipe
 from commonroot.client.models import UNSEEN, Model
 from commonroot.client.tasks import Task
 
+ClassWeights = str | dict[int, float] | None
 #: Rounds of boosting; with many classes each round grows one tree per class, so it gets fewer.
 MOST_TREES: Final = 600
 
@@ -26,9 +27,22 @@ def fit_label(recipe: Recipe, task: Task, x: NDArray[Any], y: NDArray[Any]) -> M
     present, y = np.unique(y, return_inverse=True)
     if len(present) == 1 or recipe.kind == "constant":
         return _shares(task, present, y)
-    weights = "balanced" if getattr(task, "weights", None) is not None else None
+    weights = class_weights(task, present)
     model = _CLASSIFIERS[recipe.kind](recipe, x, y.astype(np.int64), len(present), weights)
     return Model(model.kind, {**model.arrays, "present": present.astype(np.int64)})
+
+
+def class_weights(task: Task, present: NDArray[Any]) -> ClassWeights:
+    """How much rows of each label count, as scikit-learn takes it.
+
+    present  positions of the labels that the rows have, in the order in which scikit-learn sees them
+    """
+    weights = getattr(task, "weights", None)
+    if weights is None:
+        return None
+    if getattr(task, "expected", None) is None:
+        return "balanced"
+    return {at: float(weights[label]) for at, label in enumerate(present)}
 
 
 def fit_value(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Model:
@@ -56,7 +70,7 @@ def _shares(task: Task, present: NDArray[Any], y: NDArray[Any]) -> Model:
     return Model("constant", {"values": values, "present": present.astype(np.int64)})
 
 
-def _linear_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
+def _linear_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: ClassWeights) -> Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged is good enough for a candidate
         model = LogisticRegression(C=recipe.strength, max_iter=500, class_weight=weights).fit(x, y)
@@ -73,7 +87,7 @@ def _gamma(recipe: Recipe, x: NDArray[Any]) -> float:
     return recipe.width / (x.shape[1] * variance) if variance > 0 else 1.0
 
 
-def _rbf_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
+def _rbf_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: ClassWeights) -> Model:
     gamma = _gamma(recipe, x)
     model = SVC(C=recipe.strength, gamma=gamma, class_weight=weights).fit(x, y)
     dual = np.asarray(model.dual_coef_)
@@ -114,7 +128,7 @@ def boosting(recipe: Recipe, outputs: int) -> dict[str, Any]:
     }
 
 
-def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: str | None) -> Model:
+def _trees_labels(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], classes: int, weights: ClassWeights) -> Model:
     outputs = 1 if classes == 2 else classes
     model = HistGradientBoostingClassifier(**boosting(recipe, outputs), class_weight=weights).fit(x, y)
     return grown([model], outputs)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from commonroot.client.baselines.columns import only_label
+from commonroot.client.baselines.columns import class_weights, only_label
 from commonroot.client.baselines.recipe import Recipe
 from commonroot.client.baselines.several import fit_labels
 from commonroot.client.models import Model
@@ -47,10 +47,10 @@ def fit_bag(recipe: Recipe, task: Task, ids: Array, y: Array) -> Model:
         present, y = np.unique(y, return_inverse=True)
         if len(present) == 1:
             return only_label(task, int(present[0]))
-        balanced = "balanced" if getattr(task, "weights", None) is not None else None
+        weights = class_weights(task, present)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(C=10.0 * recipe.strength, max_iter=500, class_weight=balanced).fit(x, y)
+            model = LogisticRegression(C=10.0 * recipe.strength, max_iter=500, class_weight=weights).fit(x, y)
         weight, bias = model.coef_, model.intercept_
         extra["present"] = present.astype(np.int64)
     return Model("bag", {"weight": weight.astype(np.float32), "bias": bias, **extra})

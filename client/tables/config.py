@@ -99,6 +99,8 @@ class DataConfig(_Section):
     catalogue   of a recommendation: a table that lists every item there is in a column named as ``item``
     features    columns in order, or every column but the target; each a name or a table (``FeatureConfig``)
     labels      every label there is, in order; found in the data where not given
+    expected    shares of the labels among the rows that the model is for, where those differ from the rows there are:
+                ``even``, or a table with each label's.  ``labels`` are listed, with those not met yet
     labelled    false: the rows to learn from have no labels.  The department takes part with its features alone, and
                 keeps the common model; ``labels`` are listed, the target may be missing, and all of ``path`` is for
                 training.  Where there are some labels to test on, they stand in ``test_path`` under ``target``
@@ -109,7 +111,8 @@ class DataConfig(_Section):
     split       how rows are parted: a kind or a table (``SplitConfig``); labels keep their shares where not given
     window      rows seen with those before them (``WindowConfig``)
     scaling     ``columns``: each by its own spread; ``table``: all by one spread, for columns that share a unit
-                (pixels, bins of a spectrum), whose relative spread means something
+                (pixels, bins of a spectrum), whose relative spread means something; ``none``: as they are, within ± 5,
+                for weights of words and the like, where 0 means that something is not there; a gap is 0 then
     balance     repeat training rows of rare labels until every label is as frequent as the most frequent one
     missing     what stands in an empty number cell of a CSV, besides nothing
     separator   between the cells of a CSV
@@ -133,13 +136,14 @@ class DataConfig(_Section):
         "all but target"
     )
     labels: Annotated[tuple[Label, ...], Field(min_length=2)] | None = None
+    expected: Literal["even"] | dict[str, float] | None = None
     validation: Fraction = 0.2
     test: Fraction = 0.2
     test_rows: Annotated[int, Field(ge=1)] | None = None
     test_path: Path | None = None
     split: SplitConfig | None = None
     window: WindowConfig | None = None
-    scaling: Literal["columns", "table"] = "columns"
+    scaling: Literal["columns", "table", "none"] = "columns"
     balance: bool = False
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -202,6 +206,8 @@ class DataConfig(_Section):
         kind = task_class(self.goal_kind)
         if self.labels is not None and "labels" not in kind.Config.model_fields:
             raise ValueError(f"a {kind.kind} has no labels")
+        if self.expected is not None and "expected" not in kind.Config.model_fields:
+            raise ValueError(f"nothing can be expected of the labels of a {kind.kind}")
         try:
             goal = self.goal
         except ConfigError as error:
@@ -212,6 +218,8 @@ class DataConfig(_Section):
             raise ValueError("only a recommendation has a catalogue")
         if self.balance and kind.learns != "label":
             raise ValueError("only labels can be balanced")
+        if self.balance and getattr(goal, "expected", None) is not None:
+            raise ValueError("`expected` says how much every label counts; leave `balance` out")
         ahead = None if self.window is None else self.window.horizon
         if ahead is not None and kind.learns != "values" and (kind.learns != "value" or ahead != 1):
             raise ValueError(f"a {kind.kind} does not look {ahead} rows ahead; a forecast does")
@@ -226,8 +234,8 @@ class DataConfig(_Section):
             raise ValueError(f"a {kind.kind} cannot do without its target; a binary task or a classification can")
         if getattr(self.goal, "labels", None) is None:
             raise ValueError("rows without labels do not say which labels there are: list `labels`, as the others do")
-        if self.balance or getattr(self.goal, "weights", None) is not None:
-            raise ValueError("labels that are not there cannot be balanced")
+        if self.balance or any(getattr(self.goal, name, None) is not None for name in ("weights", "expected")):
+            raise ValueError("labels that are not there cannot be balanced or weighed")
         if self.split is not None or self.test_rows is not None or self.window is not None:
             raise ValueError("rows without labels are all for training: leave split, test_rows and window out")
         if (self.test_path is None) != (self.target is None):
@@ -252,9 +260,10 @@ class DataConfig(_Section):
 
     @property
     def goal(self) -> TaskConfig:
-        """``task`` and ``labels`` as the configuration of that kind of task."""
+        """``task``, ``labels`` and ``expected`` as the configuration of that kind of task."""
         fields = {"kind": self.task} if isinstance(self.task, str) else dict(self.task)
-        return task_config(fields if self.labels is None else {"labels": self.labels} | fields)
+        named = {"labels": self.labels, "expected": self.expected}
+        return task_config({name: value for name, value in named.items() if value is not None} | fields)
 
     @property
     def listed(self) -> tuple[FeatureConfig, ...] | None:

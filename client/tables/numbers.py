@@ -21,6 +21,8 @@ from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
 _SURELY: Final = 1e90
+Scaling = Literal["columns", "table", "none"]
+_LOW, _HIGH = np.float32(-STANDARD_LIMIT), np.float32(STANDARD_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,15 @@ class Scaler:
     scale: NDArray[np.float64] = field(repr=False)
 
     @classmethod
-    def fitted(cls, x: NDArray[np.float64], *, scaling: Literal["columns", "table"] = "columns") -> Scaler:
+    def fitted(cls, x: NDArray[np.float64], *, scaling: Scaling = "columns") -> Scaler:
         """To training rows; ``scaling`` as in ``DataConfig``."""
         return cls.of_moments(x.mean(axis=0), x.std(axis=0), scaling=scaling)
 
     @classmethod
-    def of_moments(
-        cls, centre: NDArray[np.float64], spread: NDArray[np.float64], *, scaling: Literal["columns", "table"]
-    ) -> Scaler:
+    def of_moments(cls, centre: NDArray[np.float64], spread: NDArray[np.float64], *, scaling: Scaling) -> Scaler:
         """To means and standard deviations."""
+        if scaling == "none":
+            return cls(np.zeros_like(centre), np.ones_like(spread))
         constant = is_constant(centre, spread)
         if scaling == "table":
             whole = float(np.sqrt(np.square(spread[~constant]).mean())) if not constant.all() else np.inf
@@ -161,6 +163,11 @@ class Numbers:
     def names(self) -> tuple[str, ...]:
         return (*self.columns, *(f"{self.columns[at]} missing" for at in self.gaps))
 
+    @property
+    def plain(self) -> bool:
+        """Are numbers told as they are?"""
+        return not self.scaler.centre.any() and bool((self.scaler.scale == 1.0).all())
+
     def kinds(self) -> dict[str, str]:
         return dict.fromkeys(self.columns, "number")
 
@@ -226,7 +233,7 @@ class NumbersFitter:
         self,
         columns: tuple[str, ...],
         telling: frozenset[str],
-        scaling: Literal["columns", "table"],
+        scaling: Scaling,
         shared: SharedStatistics | None = None,
     ) -> None:
         self._columns, self._telling, self._scaling, self._shared = columns, telling, scaling, shared

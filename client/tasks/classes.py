@@ -3,13 +3,18 @@
 Class imbalance: with ``weights = "balanced"`` a row counts n / (C·n_c) in training and in the guard, n_c being the
 training rows of its label (King and Zeng, 2001), so that every label matters alike and predicted probabilities are
 those of a population where labels are equally frequent.  Weights come from training labels and stay in the department.
+
+Rows to come: with ``expected`` a department says how frequent labels will be among the rows that its model is for, as
+it knows its business.  A row then counts (share expected) / (share of training rows) of its label, so that means over
+its rows are means over rows to come (importance weights; Shimodaira, 2000, doi 10.1016/S0378-3758(00)00115-4).  That
+rows of one label stay alike, whenever they come, is assumed.  docs/adr/0016 is about labels without rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -25,15 +30,19 @@ from commonroot.common.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+
 
 class ClassesConfig(TaskConfig):
     """labels   every label there is, in order; found in the whole table where not given
     weights  ``balanced`` lets every label count alike however rare it is
+    expected shares of the labels among rows to come: ``even``, or each label's; labels are listed then
     metric   ``accuracy`` (``balanced accuracy`` with balanced weights)
     """
 
     labels: Annotated[tuple[str | int, ...], Field(min_length=2)] | None = None
     weights: Literal["balanced"] | None = None
+    expected: Literal["even"] | dict[str, Share] | None = None
     metric: Literal["accuracy", "balanced accuracy"] | None = None
 
     @model_validator(mode="after")
@@ -41,6 +50,30 @@ class ClassesConfig(TaskConfig):
         if self.labels is not None and len({str(label) for label in self.labels}) != len(self.labels):
             raise ValueError("a label is listed twice")
         return self
+
+    @model_validator(mode="after")
+    def _expected_of_every_label(self) -> Self:
+        if self.expected is None:
+            return self
+        if self.labels is None:
+            raise ValueError("shares are expected of labels that are listed: list `labels`, with those not met yet")
+        if self.weights == "balanced" and "weights" in self.model_fields_set:
+            raise ValueError("`expected` says how much every label counts; leave `weights` out")
+        if isinstance(self.expected, dict):
+            if set(self.expected) != {str(label) for label in self.labels}:
+                raise ValueError("`expected` gives a share to each of the labels, and to nothing else")
+            if not math.isclose(sum(self.expected.values()), 1.0, abs_tol=1e-3):
+                raise ValueError("the expected shares do not add up to 1")
+        return self
+
+    def shares(self) -> tuple[float, ...] | None:
+        """The expected share of each label in their order, summing to 1; None where none are declared."""
+        if self.expected is None or self.labels is None:
+            return None
+        if self.expected == "even":
+            return (1.0 / len(self.labels),) * len(self.labels)
+        total = sum(self.expected.values())
+        return tuple(self.expected[str(label)] / total for label in self.labels)
 
     def seen(self, target: Target) -> Self:
         """With the labels of the whole table, unless they are listed."""
@@ -56,6 +89,7 @@ class Classes(Task):
 
     weights  one per label, their mean over training rows 1; None where every row counts once
     scored   name of the metric
+    expected share of each label among rows to come; None where those are taken to be like the rows there are
     """
 
     learns: ClassVar[Learns] = "label"
@@ -64,12 +98,15 @@ class Classes(Task):
     labels: tuple[str, ...]
     weights: tuple[float, ...] | None = None
     scored: str = "accuracy"
+    expected: tuple[float, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ConfigError("a classification needs at least two different labels")
         if self.weights is not None and (len(self.weights) != len(self.labels) or not min(self.weights) > 0):
             raise ConfigError("a weight per label, each positive")
+        if self.expected is not None and (len(self.expected) != len(self.labels) or not min(self.expected) > 0):
+            raise ConfigError("an expected share per label, each positive")
 
     @classmethod
     def learn(cls, config: Any, target: Target) -> Self:
@@ -78,6 +115,10 @@ class Classes(Task):
         labels = sort_labels(found.unique().to_list()) if config.labels is None else tuple(map(str, config.labels))
         if len(labels) < 2:
             raise DataError(f"the target holds {len(labels)} different label(s); there is nothing to tell apart")
+        expected = config.shares()
+        if expected is not None:
+            metric = config.metric or cls.usual_metric(False)
+            return cls(labels, counted(found, labels, expected), metric, expected=expected)
         weights = balanced(found, labels) if config.weights == "balanced" else None
         return cls(labels, weights, config.metric or cls.usual_metric(weights is not None))
 
@@ -123,9 +164,13 @@ class Classes(Task):
         return softmax(outputs)
 
     def row_losses(self, predicted: Floats, y: Array) -> Floats:
-        given = np.clip(predicted[np.arange(len(y)), y], LEAST_PROBABILITY, 1.0)
-        found = np.asarray(-np.log(given) / self.chance, dtype=np.float64)
+        found = self.unweighted(predicted, y)
         return found if self.weights is None else found * np.asarray(self.weights)[y]
+
+    def unweighted(self, predicted: Floats, y: Array) -> Floats:
+        """``row_losses`` in which every row counts once."""
+        given = np.clip(predicted[np.arange(len(y)), y], LEAST_PROBABILITY, 1.0)
+        return np.asarray(-np.log(given) / self.chance, dtype=np.float64)
 
     @property
     def metric(self) -> str:
@@ -157,15 +202,17 @@ class Classes(Task):
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"kind": self.kind, "labels": list(self.labels), "metric": self.scored}
-        return out if self.weights is None else out | {"weights": list(self.weights)}
+        listed = {"weights": self.weights, "expected": self.expected}
+        return out | {name: list(values) for name, values in listed.items() if values is not None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        weights = value.get("weights")
+        weights, expected = value.get("weights"), value.get("expected")
         return cls(
             tuple(map(str, value["labels"])),
             None if weights is None else tuple(map(float, weights)),
             str(value.get("metric", cls.usual_metric(weights is not None))),
+            expected=None if expected is None else tuple(map(float, expected)),
         )
 
 
@@ -183,6 +230,18 @@ def balanced(found: pl.Series, labels: tuple[str, ...]) -> tuple[float, ...]:
     counts = np.bincount(at[at >= 0], minlength=len(labels)).astype(np.float64)
     present = int((counts > 0).sum())
     return tuple(float(len(found) / (present * count)) if count else 1.0 for count in counts)
+
+
+def counted(found: pl.Series, labels: tuple[str, ...], expected: tuple[float, ...]) -> tuple[float, ...]:
+    """(share expected) / (share of these rows) of every label that has rows, scaled to a mean of 1 over the rows; a
+    label without rows, which then weighs on nothing, gets 1."""
+    at = positions(found, labels)
+    counts = np.bincount(at[at >= 0], minlength=len(labels)).astype(np.float64)
+    there = sum(share for share, count in zip(expected, counts, strict=True) if count)
+    return tuple(
+        float(share * len(found) / (there * count)) if count else 1.0
+        for share, count in zip(expected, counts, strict=True)
+    )
 
 
 def confusion(predicted: Floats, y: Array, classes: int) -> NDArray[np.int64]:

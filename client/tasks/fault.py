@@ -53,7 +53,7 @@ class Fault(Classes):
         healthy = None if config.healthy is None else str(config.healthy)
         if healthy is not None and healthy not in made.labels:
             raise DataError(f"no row has the healthy label {healthy[:24]!r}")
-        return cls(made.labels, made.weights, made.scored, healthy)
+        return cls(made.labels, made.weights, made.scored, healthy, expected=made.expected)
 
     def facts(self, predicted: Floats, y: Array) -> dict[str, Any]:
         """``faults``: rows, recall and precision of each fault, the worst found first; with ``healthy`` named, how many
@@ -84,4 +84,5 @@ class Fault(Classes):
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         made = super(Fault, cls).from_json(value)
         healthy = value.get("healthy")
-        return cls(made.labels, made.weights, made.scored, None if healthy is None else str(healthy))
+        named = None if healthy is None else str(healthy)
+        return cls(made.labels, made.weights, made.scored, named, expected=made.expected)

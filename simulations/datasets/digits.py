@@ -44,6 +44,7 @@ class Holding:
     learn           how many learn
     named           the target as it is written; the digits themselves where not given
     labels          of a classification; None for a value
+    expected        shares of the labels among rows to come, where the department knows that they are other ones
     """
 
     name: str
@@ -52,6 +53,7 @@ class Holding:
     learn: int
     named: Callable[[Labels], NDArray[Any]] = lambda digits: digits.astype(str)
     labels: tuple[str, ...] | None = tuple(map(str, TEN))
+    expected: str | None = None
 
 
 class Pile:
@@ -192,7 +194,7 @@ def bad(random: Random) -> list[Holding]:
 
 def dirichlet(random: Random) -> list[Holding]:
     """Images of each digit dealt to eight in shares of Dirichlet(0.3) (Hsu, Qi, Brown, 2019, arXiv:1909.06335), from
-    ``FEWEST`` in all; everybody is tested on all digits alike."""
+    ``FEWEST`` in all; everybody is tested on all digits alike, knows that, and says so."""
     pile = Pile(random)
     tests = [pile.take(evenly(70)) for _ in range(8)]
     counts = _skewed(random, pile.left, len(tests))
@@ -200,7 +202,7 @@ def dirichlet(random: Random) -> list[Holding]:
     for at, test in enumerate(tests):
         learn = pile.take({digit: int(count) for digit, count in enumerate(counts[:, at])})
         images, digits = pile.rows(learn, test)
-        out.append(Holding(f"branch-{at + 1}", images, digits, len(learn)))
+        out.append(Holding(f"branch-{at + 1}", images, digits, len(learn), expected="even"))
     return out
 
 
@@ -228,6 +230,8 @@ def _skewed(random: Random, left: NDArray[np.int64], departments: int) -> NDArra
 
 #: One head for all, of ten digits.
 _COMMON_HEAD: Final = {"name": "fedavg-ft", "options": {"head": "shared", "outputs": 10}}
+#: The same, and the last round tells how well it does on each digit: most departments have never met some of them.
+_TELLING: Final = {"name": "fedavg", "options": {"head": "shared", "outputs": 10, "label_evidence": True}}
 #: Two backbones, each under a head of its own; departments find out which one is theirs.
 _TWO: Final = {
     "name": "clustered",
@@ -272,7 +276,11 @@ SCENARIOS: Final[Mapping[str, tuple[Callable[[Random], list[Holding]], Mapping[s
             {"method": _COMMON_HEAD, "training": _WARY},
             "six sound departments, one with shuffled pixels and one with random labels",
         ),
-        "dir": (dirichlet, {"method": _COMMON_HEAD}, "eight departments learned from few digits and are tested on all"),
+        "dir": (
+            dirichlet,
+            {"method": _TELLING, "rounds": 51},
+            "eight departments learned from few digits and are tested on all",
+        ),
         "groups": (groups, _APART, "nine departments read digits, and four of them call them by other names"),
     }
 )
@@ -290,6 +298,8 @@ def write(source: Path, target: Path, *, seed: int, scenario: str) -> World:
         task: dict[str, Any] = {"task": "regression"}
         if holding.labels is not None:
             task = {"task": "binary" if len(holding.labels) == 2 else "classification", "labels": list(holding.labels)}
+        if holding.expected is not None:
+            task["expected"] = holding.expected
         departments[holding.name] = section(target, holding.name, target_column="y", scaling="table", seed=seed, **task)
     return World(departments, {**_USUAL, **unusual}, about)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonroot.client.guard import EFFECT, FEWEST_ROWS, Evidence, mixed, mixtures, weigh
+from commonroot.client.guard import EFFECT, FEWEST_ROWS, Bench, mixed, mixtures, weigh
 from commonroot.client.tasks import Regression
 
 VALUE = Regression(centre=0.0, scale=1.0)
@@ -85,8 +85,10 @@ def test_training_rows_change_no_weight_only_the_verdict():
 def test_flattered_rows_are_measured_in_deviations_of_one_row():
     """d = 1 ± 2: mean 1, deviation 2·√(n/(n-1)); 1 - 0.3·2 = 0.4 however many rows there are"""
     for rows in (10, 10_000):
-        gains = np.where(np.arange(rows) % 2 == 0, 3.0, -1.0)
-        assert Evidence.flattered(gains).bound == pytest.approx(1 - EFFECT * 2 * math.sqrt(rows / (rows - 1)))
+        alone, others = np.full(rows, 2.0), np.where(np.arange(rows) % 2 == 0, 1.0, math.sqrt(5.0))
+        bench = Bench(VALUE, (alone, others), np.zeros(rows), np.ones(rows, dtype=bool))
+        expected = 1 - EFFECT * 2 * math.sqrt(rows / (rows - 1))
+        assert bench.hear_flattered((0.0, 1.0)).bound == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 10**6), rows=st.integers(4, 40), others=st.integers(1, 3))

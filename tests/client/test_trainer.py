@@ -265,3 +265,30 @@ def test_batches_differ_by_one_row_at_most_and_hold_every_row_once():
     batches = list(Loop(model, THREE, draft.training, np.random.default_rng(1)).batches(17))
     assert [len(batch) for batch in batches] == [9, 8]
     assert sorted(int(at) for batch in batches for at in batch) == list(range(17))
+
+
+def test_the_last_round_measures_by_label_and_trains_nothing():
+    """Of three rounds the third; labels 0 and 1 have validation rows, label 2 has none."""
+    options = {"head": "shared", "outputs": 3, "label_evidence": True}
+    draft = Draft(
+        federation="bank",
+        name="pilot",
+        rounds=3,
+        method=Method(name="fedavg", options=options),
+        backbone=BackboneSpec(inputs=4, widths=(8,)),
+    )
+    strategy, task = build(draft), Classification(("x", "y", "z"))
+    trainer = Trainer(draft, task, 7, strategy.shares_head, None, strategy.form(draft))
+    random = np.random.default_rng(3)
+    rows, held = (
+        Rows(random.normal(size=(n, 4)).astype(np.float32), (np.arange(n) % labels).astype(np.int64))
+        for n, labels in ((30, 3), (10, 2))
+    )
+    received = strategy.initial(draft)
+    private = trainer.start()
+    for version in range(3):
+        made = trainer.train(strategy.plan(draft), received, private, rows, held, version=version).result
+        moved = any((made.shared[name] != received[name]).any() for name in made.shared)
+        assert moved == (version < 2) == (made.label_losses is None)
+    # a head of zeros gives every label a third: the chance loss, exactly
+    np.testing.assert_allclose(made.label_losses, [1.0, 1.0, np.nan], rtol=1e-6)

@@ -20,6 +20,8 @@ CASES = {
     "boosting values": (cases.boosting_draft(loss="squared", low=0.0, high=9.0, labels=""), cases.boosted_values),
     "linear": (cases.linear_draft(rounds=2), cases.lines),
     "linear labels": (cases.linear_draft(loss="logistic", labels="no|yes"), cases.line_labels),
+    "words": (cases.words_draft(), cases.words),
+    "words three labels": (cases.words_draft(labels=cases.LABELS), cases.words_three),
     "evaluation": (cases.evaluation_draft(), cases.evaluated_figures),
     "evaluation with counts": (cases.counting_draft(), cases.evaluated_figures),
     "linear three labels": (cases.linear_draft(loss="logistic", labels=cases.LABELS), cases.line_three),
@@ -125,7 +127,7 @@ def test_honest_states_are_accepted_and_survive_the_broadcast(case):
     states = states_of(case)
     for version, state in enumerate(states):
         received = unflatten(flatten(state, shapes), shapes)
-        for name in state:
+        for name, _ in shapes:
             np.testing.assert_array_equal(received[name], state[name])
         method.check_received(draft, received, version, states[0], 0)
 
@@ -163,4 +165,4 @@ def test_a_sealed_charter_lists_what_the_method_sends_and_comes_back_whole(case)
 def test_methods_that_train_say_what_is_missing_without_a_network(case):
     draft, _ = case
     with pytest.raises(ConfigError, match="trains a network"):
-        seal(draft.model_copy(update={"method": Method(name="fedper")}))
+        seal(draft.model_copy(update={"method": Method(name="fedper"), "backbone": None}))

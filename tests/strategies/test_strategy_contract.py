@@ -17,6 +17,7 @@ from commonroot.strategies.averaging import mean_losses
 METHODS = [
     Method(name="fedavg"),
     Method(name="fedavg", options={"head": "shared", "outputs": 3}),
+    Method(name="fedavg", options={"head": "shared", "outputs": 3, "label_evidence": True}),
     Method(name="fedavg-ft"),
     Method(name="fedavg-ft", options={"head": "shared", "outputs": 1}),
     Method(name="fedper"),

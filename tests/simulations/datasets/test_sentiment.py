@@ -1,4 +1,4 @@
-"""Reviews weigh their words by how few reviews have them, and departments with few labels hold half of them out."""
+"""Reviews weigh their words by how few reviews have them, and reach a department as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from commonroot.simulations.datasets import find, get
-from commonroot.simulations.datasets.sentiment import features, rarity
+from commonroot.simulations.datasets.sentiment import LENGTH, features, rarity
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 COUNTS = csr_matrix(np.array([[1, 0, 0], [2, 1, 0], [5, 0, 0]], dtype=np.float64))
@@ -27,12 +27,14 @@ def test_a_review_is_a_row_of_unit_length_in_which_rare_words_count_for_more():
     assert x[1, 1] / x[1, 0] == pytest.approx(np.log(2.0) * (1.0 + np.log(2.0)) / np.log(3.0))
 
 
-def test_a_category_with_50_labels_holds_half_of_them_out_and_others_a_fifth(tmp_path):
+def test_rows_have_the_length_of_texts_and_a_word_that_is_not_there_is_0(tmp_path):
     source = find("amazon-mdsd", DATA)
     if source is None:
         pytest.skip("amazon-mdsd is not on this machine")
     world = get("sentiment").write(source, tmp_path, seed=1, protocol="uneven")
-    held = {name: section["validation"] for name, section in world.departments.items()}
-    rows = {name: len(np.load(section["path"])["y"]) for name, section in world.departments.items()}
-    assert sorted(rows.values()) == [50, 50, 200, 1000]
-    assert held == {name: 0.5 if count == 50 else 0.2 for name, count in rows.items()}
+    tables = [np.load(section["path"]) for section in world.departments.values()]
+    assert sorted(len(table["y"]) for table in tables) == [50, 50, 200, 1000]
+    for table in tables:
+        assert np.linalg.norm(table["X"], axis=1) == pytest.approx(LENGTH, rel=1e-5)
+        assert (table["X"] == 0).mean() > 0.9
+    assert {section["scaling"] for section in world.departments.values()} == {"none"}
