@@ -18,6 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client import contribution
+from commonroot.client.contribution import Local as Local
+from commonroot.client.contribution import Tensors as Tensors
+from commonroot.client.contribution import Trained as Trained
 from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.charter import Charter, SignedCharter
@@ -25,9 +29,7 @@ from commonroot.common.errors import (
     AnotherSurvivorSet,
     CommonrootError,
     ConfigError,
-    DataError,
     Malformed,
-    ManifestError,
     NotApproved,
     ResultMismatch,
     SecondSurvivorSet,
@@ -46,25 +48,15 @@ from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
-from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
+from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import read_backbone
-from commonroot.strategies import build, check_roster, check_sealed, repeats_itself
+from commonroot.strategies import build, check_roster, check_sealed
 from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
 
-Tensors = Mapping[str, NDArray[np.float32]]
-Local = Mapping[str, NDArray[np.generic]]
 #: Called with a word for what happened and its facts; terminal views listen.  Never holds a row, a tensor or a key.
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What one round of local training gives: the terms to contribute and the private state to keep."""
-
-    terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
-    local: Local = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,22 +347,11 @@ class Session:
         return self._first[1]
 
     def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
-        """Train; where that fails, whatever the reason, add zeros to the sum and keep the head.
-
-        A refusal here would answer a question about this department's rows, one that costs the asker no round.  Methods
-        that sum the same rows in every round are the exception: what zeros leave out of one sum is the difference to
-        the next, and whether such sums can be made does not depend on what is received.
-
-        Raises DataError for those, whatever failed.
-        """
         local = self._store.head_before(charter.digest.hex(), version)
-        try:
-            return self._learner.train(charter, received, version, local)
-        except Exception as error:
-            self._tell_failure("abstained", error)
-            if repeats_itself(charter):
-                raise DataError("the rows cannot be summed now, and sums without them would show them") from error
-            return Trained(_zeros(charter), {} if local is None else local)
+        return contribution.train(self._learner, charter, received, version, local, self._abstained)
+
+    def _abstained(self, error: Exception) -> None:
+        self._tell_failure("abstained", error)
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
         """Choose and store; a failure is this department's own affair, except that a full disk is tried again."""
@@ -401,15 +382,11 @@ class Session:
     def _mask(
         self, charter: Charter, opening: RoundOpen, terms: Mapping[str, NDArray[np.floating]], prepared: Prepared
     ) -> tuple[bytes, bytes | bytearray | memoryview, DepartmentMemory]:
-        """Encode and mask.  Rounding is a function of the version, so a retried round resends the same values."""
         codec = SumCodec.of_round(charter, self._roster, len(opening.cohort))
-        rounding = derive(self._secret, "rounding", charter.digest + opening.version.to_bytes(4, "big"))
         bounds = np.asarray(opening.bounds, dtype=np.float32)
-        try:
-            bulk, exact = codec.encode(terms, bounds, rounding)
-        except ManifestError as error:  # as telling as a failure to train, and answered alike
-            self._tell_failure("abstained", error)
-            bulk, exact = codec.encode(_zeros(charter), bounds, rounding)
+        bulk, exact = contribution.encode(
+            codec, charter, opening.version, terms, bounds, secret=self._secret, on_failure=self._abstained
+        )
         return self._machine.mask(opening, bulk, exact, prepared)
 
     def _stored_machine(self) -> DepartmentMachine:
@@ -484,8 +461,3 @@ class Session:
         if last is None or last.round != number:
             return []
         return [f"charter {last.charter.hex()} version {last.version}"]
-
-
-def _zeros(charter: Charter) -> dict[str, NDArray[np.floating]]:
-    """A contribution that changes no sum."""
-    return {term.name: np.zeros(term.shape) for term in charter.manifest.terms}

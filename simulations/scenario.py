@@ -22,14 +22,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft, NotNegative, model_from_toml
-from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Name
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import read_bytes, read_text
 from commonroot.simulations import digits
+from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.network import Weather, delay, drop, repeat
 from commonroot.simulations.weather import by_round
 from commonroot.strategies import seal
 from commonroot.strategies.statistics import Statistics
+
+#: Beyond ``MOST_DEPARTMENTS`` there is no roster, and sums must be made without masks.
+MOST_SIMULATED: Final = 100_000
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -89,11 +93,15 @@ class Network(_Frozen):
 
     def weather(self, seed: int) -> list[Weather]:
         """The weather of ``simulations.network``; the same fates for the same seed, whenever the process began."""
+        found = self.faults()
+        return [by_round(seed, found)] if found else []
+
+    def faults(self) -> list[Weather]:
+        """The same, one by one."""
         kinds = frozenset(self.parcels)
         found = [drop(self.drop, kinds=kinds)] if self.drop else []
         found += [delay(self.delay, kinds=kinds)] if self.delay else []
-        found += [repeat(self.repeat, kinds=kinds)] if self.repeat else []
-        return [by_round(seed, found)] if found else []
+        return found + ([repeat(self.repeat, kinds=kinds)] if self.repeat else [])
 
     def told(self) -> list[str]:
         """The same for people, one sentence each."""
@@ -135,6 +143,7 @@ class Scenario(_Frozen):
     """``federation.toml``."""
 
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    sum: Sum = "exact"
     charter: Draft
     statistics: Draft | None = None
     warm_start: Path | None = None
@@ -170,8 +179,8 @@ class Scenario(_Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)}: a name stands twice")
-        if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_DEPARTMENTS:
-            raise ValueError(f"{len(names)} departments; {FEWEST_DEPARTMENTS} to {MOST_DEPARTMENTS} make a federation")
+        if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_SIMULATED:
+            raise ValueError(f"{len(names)} departments; {FEWEST_DEPARTMENTS} to {MOST_SIMULATED} can be simulated")
         return departments
 
     @field_validator("events")

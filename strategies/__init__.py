@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.common.families import check_families
-from commonroot.common.roster import Roster
+from commonroot.common.roster import Enrolled
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting
@@ -141,7 +141,7 @@ def check_sealed(charter: Charter) -> None:
         raise OutsideCharter(f"the charter's broadcast is not that of method {charter.method.name!r} as installed here")
 
 
-def check_roster(charter: Draft, roster: Roster) -> None:
+def check_roster(charter: Draft, roster: Enrolled) -> None:
     """Raise ConfigError or TooFewDepartments where some sum could be opened over too few departments of this roster.
 
     Departments check it when they approve and under whatever roster a request comes; the coordinator when a run opens.
