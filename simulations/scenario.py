@@ -16,12 +16,13 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol, Self
+from typing import Annotated, Any, Final, Literal, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft, NotNegative, model_from_toml
+from commonroot.common.errors import ConfigError
 from commonroot.common.roster import FEWEST_DEPARTMENTS, Name
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import read_bytes, read_text
@@ -230,6 +231,14 @@ class Scenario(_Frozen):
         if self.statistics is not None:
             changes["statistics"] = seal(self.statistics).digest.hex()
         return self.charter.model_copy(update=changes)
+
+    def summed(self, sum: str | None) -> Scenario:
+        """The same with contributions added in another way; None leaves it as it is.  Raises ConfigError."""
+        if sum is None:
+            return self
+        if sum not in get_args(Sum):
+            raise ConfigError(f"--sum {sum}: not a way to add contributions", hint=f"one of {', '.join(get_args(Sum))}")
+        return self.model_copy(update={"sum": sum})
 
     def present(self, version: int) -> list[str]:
         """Departments that are up while version + 1 is about to be made from ``version``: kills before, starts up to

@@ -29,6 +29,7 @@ from commonroot.files import atomic_write, read_text, storage_errors, take_owner
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
+from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
@@ -46,6 +47,7 @@ def simulate(
     *,
     arms: Sequence[str] = (),
     folder: Path | None = None,
+    sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
     tell: TellArm = lambda arm, kind, facts: None,
@@ -55,6 +57,7 @@ def simulate(
     path    a ``federation.toml``, or a scenario whose paths are absolute
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
+    sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
     workers processes, where sums are not ``exact``; the result is the same for any number
     finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
 
@@ -65,13 +68,19 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder) as ready:
+    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+        scenario = ready.scenario
+        if scenario.sum == "exact" and (workers > 1 or not finish):
+            raise ConfigError(
+                "with exact sums there is one process, and every department chooses at the end",
+                hint="--sum ring gives the very same backbone",
+            )
         reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
-    scenario = ready.scenario
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
         "seed": scenario.seed,
+        "sum": scenario.sum,
         "rounds_wanted": scenario.charter.rounds,
         "table": table_rows(scenario.names, reports),
         "arms": reports,
@@ -93,9 +102,11 @@ class Ready:
 
 
 @contextmanager
-def prepared(path: Path | Scenario, *, arms: Sequence[str], folder: Path | None) -> Iterator[Ready]:
+def prepared(
+    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
-    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
@@ -107,7 +118,8 @@ def prepared(path: Path | Scenario, *, arms: Sequence[str], folder: Path | None)
         _claim(root)
         with take_ownership(root):
             sections = scenario.sections(beside, root / "data")
-            _check(chosen, scenario.statistics, sections)
+            if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
+                _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             yield Ready(root, scenario, chosen, sections)
 
@@ -183,6 +195,4 @@ def _check(arms: Sequence[Arm], statistics: Draft | None, sections: dict[str, Da
             except (ConfigError, DataError) as error:
                 told = problems.setdefault(str(error), [])
                 told += [name] if name not in told else []
-    if problems:
-        lines = [f"{', '.join(names)}: {text}" for text, names in problems.items()]
-        raise DataError("\n".join(lines), hint="mend the data, or what the charter expects of it")
+    refuse_data(problems)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
@@ -20,8 +20,11 @@ from commonroot.simulations.arms import Arm, Paused, Report, Tell, report_of
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.run import Unsigned, drive
 from commonroot.simulations.founding import to_toml
-from commonroot.simulations.scenario import Scenario
+from commonroot.simulations.scenario import Network, Scenario
 from commonroot.strategies import check_roster, seal
+
+#: Bytes of encoded rows that departments which are awake may hold, all processes together.
+MEMORY: Final = 4 << 30
 
 
 def run_unmasked(
@@ -45,6 +48,7 @@ def run_unmasked(
     """
     check_roster(arm.draft, Unsigned(tuple(sections)))
     coordinator = _founded(folder, arm, scenario)
+    calm = scenario.model_copy(update={"network": Network(), "events": ()})  # nothing befalls what is counted first
     drafts = [arm.draft] if scenario.statistics is None else [scenario.statistics, arm.draft]
     for draft in drafts:
         plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections)
@@ -70,13 +74,22 @@ def run_unmasked(
         making = _version(coordinator, draft) + 1
         tell("stands", {"version": making - 1})
         try:
-            drive(coordinator, plan, scenario, workers=workers, finish=finish or not own, on_event=on_event)
+            drive(
+                coordinator,
+                plan,
+                scenario if own else calm,
+                workers=workers,
+                finish=finish or not own,
+                memory=MEMORY,
+                on_event=on_event,
+            )
         except Paused:
             break
     return report_of(coordinator, {name: plan.folder(name) for name in sections}, arm, scenario)
 
 
-_OF_DEPARTMENTS = frozenset({"trained", "abstained", "finished"})
+#: What crews tell, and not the rounds.
+_OF_DEPARTMENTS: Final = frozenset({"checked", "trained", "abstained", "finished"})
 
 
 def _founded(folder: Path, arm: Arm, scenario: Scenario) -> CoordinatorFolder:

@@ -21,7 +21,7 @@ from commonroot.client.contribution import Tensors
 from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, StorageFull
+from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
 from commonroot.simulations.engine.pages import Pages
@@ -73,6 +73,14 @@ class Crew:
         self._on_abstained = on_abstained
         self._awake: OrderedDict[int, tuple[DepartmentLearner, int]] = OrderedDict()
         self._held = 0
+
+    def check(self, number: int) -> str | None:
+        """Wake a department and hold its data against the charter: everything that is wrong, or None."""
+        try:
+            self._wake(number).check(self._charter)
+        except (ConfigError, DataError) as error:
+            return str(error)
+        return None
 
     def train(
         self,
@@ -126,11 +134,16 @@ class Crew:
             self._awake.move_to_end(number)
             return self._awake[number][0]
         seat = self._seats[number]
+        if self._awake and self._held >= self._memory:
+            self._let_go()  # before the next one is read
         learner = DepartmentLearner(seat.folder, seat.name, seat.data, training_secret(self._seed, seat.name))
         size = _LEARNER + learner.rows_bytes(self._charter)
         self._awake[number] = (learner, size)
         self._held += size
         while self._held > self._memory and len(self._awake) > 1:
-            _, (_, let_go) = self._awake.popitem(last=False)
-            self._held -= let_go
+            self._let_go()
         return learner
+
+    def _let_go(self) -> None:
+        _, (_, size) = self._awake.popitem(last=False)
+        self._held -= size

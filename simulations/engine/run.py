@@ -8,14 +8,14 @@ the journal holds, and ends with the same one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from commonroot.common.charter import Charter
-from commonroot.common.errors import NotEnoughUploads
+from commonroot.common.errors import DataError, NotEnoughUploads
 from commonroot.common.roster import MOST_DEPARTMENTS, Named, Parameters
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.server.backbones import BackboneStore
@@ -31,9 +31,6 @@ from commonroot.strategies.whole_roster import fewest_summed
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 
-#: Bytes of encoded rows that departments which are awake may hold, all processes together.
-MEMORY: Final = 4 << 30
-
 
 def drive(
     coordinator: CoordinatorFolder,
@@ -42,15 +39,16 @@ def drive(
     *,
     workers: int,
     finish: bool,
-    memory: int = MEMORY,
+    memory: int,
     on_event: OnEvent = lambda kind, facts: None,
 ) -> None:
     """Carry out the next queued or interrupted run to its end.
 
+    memory  bytes of encoded rows that departments may hold, all processes together
     finish  let every department fine-tune, compare and choose at the end, which takes longer than the rounds of many
             worlds; without it there are no departments' reports
 
-    Raises DataError where a department cannot take part in a method that must not abstain, and what ``on_event`` raises.
+    Raises DataError where a department cannot take part in a method that must not abstain; what ``on_event`` raises.
     """
     journal = coordinator.journal()
     try:
@@ -90,14 +88,24 @@ class _Rounds:
             codec = self._adder(len(self._names)).codec
             first_version(run, self._charter, codec, journal=self._journal, backbones=self._backbones)
         version = self._journal.versions(run)[-1]
+        wrong: dict[str, list[str]] = {}
+
+        def on_done(kind: str, facts: dict[str, Any]) -> None:
+            if kind == "checked" and facts["wrong"] is not None:
+                wrong.setdefault(facts["wrong"], []).append(facts["department"])
+            self._on_event(kind, facts)
+
         crews = hire(
             self._plan,
             workers=workers,
             newest=version.version,
             memory=memory,
-            on_done=lambda kind, facts: self._on_event(kind, facts),
+            on_done=on_done,
         )
         try:
+            if version.version == 0:
+                crews.check(range(len(self._names)))
+                refuse_data(wrong)
             lost = 0
             while version.version < rounds:
                 try:
@@ -184,6 +192,13 @@ class _Rounds:
 
     def _told(self, who: tuple[int, ...]) -> list[str]:
         return [self._names[number] for number in who]
+
+
+def refuse_data(problems: Mapping[str, Sequence[str]]) -> None:
+    """Raise DataError with everything that is wrong, and with whom, if anything is."""
+    if problems:
+        lines = [f"{', '.join(names)}: {text}" for text, names in problems.items()]
+        raise DataError("\n".join(lines), hint="mend the data, or what the charter expects of it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """A crew in a process of its own, one JSON line at a time; see ``workers`` for the other end.
 
     in   {"do": "train", "version": …, "bounds": […], "cohort": n, "who": […], "counted": […]}
-         {"do": "finish", "version": …, "who": […]}
-    out  {"trained": 3} · {"abstained": [name, code]} · {"finished": name}, and at the end {"end": "done"} or
-         {"end": "failed", "code": …, "why": …}
+         {"do": "finish", "version": …, "who": […]} · {"do": "check", "who": […]}
+    out  {"trained": 1} · {"checked": number, "wrong": text or null} · {"abstained": [name, code]} ·
+         {"finished": number}, and at the end {"end": "done"} or {"end": "failed", "code": …, "why": …}
 
 The broadcast comes and the sum goes in files of the arm's ``work`` folder, which both processes map into memory.  It
 ends when its input does.
@@ -42,6 +42,10 @@ class _Worker:
 
     def answer(self, asked: dict[str, Any]) -> None:
         charter = self._plan.charter
+        if asked["do"] == "check":
+            for number in asked["who"]:
+                self._say({"checked": number, "wrong": self._crew.check(number)})
+            return
         received = unflatten((self._work / BROADCAST).read_bytes(), charter.broadcast)
         if asked["do"] == "finish":
             for number in asked["who"]:

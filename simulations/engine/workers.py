@@ -24,7 +24,7 @@ from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 
 State = Mapping[str, NDArray[np.float32]]
-#: Told what a department did: ``trained`` (nobody in particular), ``abstained`` or ``finished``, and facts.
+#: Told what a department did, and facts: ``checked``, ``trained`` (which says not who), ``abstained``, ``finished``.
 OnDone = Callable[[str, dict[str, Any]], None]
 
 WORK: Final = "work"
@@ -38,6 +38,9 @@ class Workers(Protocol):
         self, who: Sequence[int], counted: Sequence[int], state: State, version: int, bounds: Bounds, adder: Adder
     ) -> tuple[Words, Words64]:
         """See ``Crew.train``."""
+
+    def check(self, who: Sequence[int]) -> None:
+        """Have every one's data held against the charter; ``on_done`` is told ``checked`` with what is wrong."""
 
     def finish(self, who: Sequence[int], state: State, version: int) -> None:
         """Every one's last step."""
@@ -82,6 +85,10 @@ class _Here:
             on_trained=lambda: self._on_done("trained", {}),
         )
 
+    def check(self, who: Sequence[int]) -> None:
+        for number in who:
+            self._on_done("checked", {"department": self._names[number], "wrong": self._crew.check(number)})
+
     def finish(self, who: Sequence[int], state: State, version: int) -> None:
         for number in who:
             self._crew.finish(number, _broadcast(self._plan, state), version)
@@ -124,6 +131,9 @@ class _Processes:
             np.add(bulk, words, out=bulk)
             np.add(exact, words64, out=exact)
         return bulk, exact
+
+    def check(self, who: Sequence[int]) -> None:
+        self._ask([{"do": "check", "who": share} for share in self._shares(who)])
 
     def finish(self, who: Sequence[int], state: State, version: int) -> None:
         self._write(state)
@@ -197,6 +207,9 @@ class _Processes:
         elif "abstained" in answer:
             name, code = answer["abstained"]
             self._on_done("abstained", {"department": name, "code": code})
+        elif "checked" in answer:
+            facts = {"department": self._names[answer["checked"]], "wrong": answer["wrong"]}
+            self._on_done("checked", facts)
         elif "finished" in answer:
             self._on_done("finished", {"department": self._names[answer["finished"]]})
 
