@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client import evaluated
+from commonroot.client.contribution import Local, Tensors, Trained
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
 from commonroot.client.gathering import Gatherer, Place, check_gathering, gatherer_for
 from commonroot.client.metrics import POINTS
 from commonroot.client.own_side import SPLIT, own_backbone, seen_split, side_of
-from commonroot.client.session import Local, Tensors, Trained
 from commonroot.client.shared_statistics import load as load_statistics
 from commonroot.client.signature import signature
 from commonroot.client.tasks import Task
@@ -118,6 +118,13 @@ class DepartmentLearner:
         if against >= ENOUGH:
             terms = {name: np.zeros_like(term) for name, term in terms.items()}
         return Trained(terms, trained.private | {AGAINST: np.array([against], dtype=np.float32)})
+
+    def rows_bytes(self, charter: Charter) -> int:
+        """Bytes of the encoded rows that training under this charter holds; reads them where they are not read yet."""
+        if isinstance(build(charter), Gathering):
+            return 0
+        rows = self._rows(charter)
+        return sum(part.x.nbytes + part.y.nbytes for part in (rows.train, rows.validation, rows.test))
 
     def finish(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> str:
         """Fine-tune, compare with training alone, choose, store; the name of the predictor's folder.

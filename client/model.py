@@ -13,7 +13,9 @@ array by name, so nothing outside this file, ``steps`` and ``trainer`` needs tor
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +25,17 @@ from torch import Tensor, nn
 
 from commonroot.client.backbones import build, fill, named
 from commonroot.client.backbones.parts import linear
-from commonroot.common.backbone import BackboneSpec, RowInput, TokenInput
+from commonroot.common.backbone import (
+    BackboneSpec,
+    MlpSpec,
+    NgramsSpec,
+    RescnnSpec,
+    ResmlpSpec,
+    RowInput,
+    TcnSpec,
+    TokenInput,
+    TransformerSpec,
+)
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.strategies.base import PLAIN, Form
 from commonroot.strategies.families import family_tensors
@@ -89,8 +101,8 @@ class DepartmentModel(nn.Module):
         out: Tensor = self.backbone.tokens(rows) if self.per_token else self.backbone(rows)  # type: ignore[operator]
         return out
 
-    @property
-    def shared(self) -> dict[str, nn.Parameter]:
+    @cached_property
+    def shared(self) -> Mapping[str, nn.Parameter]:
         """What is averaged, by its name in the broadcast: the backbone but for private norms, and shared heads."""
         found = {name: tensor for name, tensor in self._backbone.items() if name not in self.form.norms}
         if self.form.head:
@@ -100,8 +112,8 @@ class DepartmentModel(nn.Module):
             found |= {there: getattr(self.family, name) for there, name in zip(names, HEAD, strict=True)}
         return found
 
-    @property
-    def private(self) -> dict[str, nn.Parameter]:
+    @cached_property
+    def private(self) -> Mapping[str, nn.Parameter]:
         """``head/…``, ``adapter/…`` and ``norm/…``: everything else that is trained."""
         found = {} if self.form.head else {f"head/{name}": getattr(self.head, name) for name in HEAD}
         if self.shift is not None:
@@ -109,13 +121,13 @@ class DepartmentModel(nn.Module):
         found |= {f"adapter/{name}": tensor for name, tensor in self._adapter.items()}
         return found | {f"norm/{name}": self._backbone[name] for name in sorted(self.form.norms)}
 
-    @property
-    def _backbone(self) -> dict[str, nn.Parameter]:
+    @cached_property
+    def _backbone(self) -> Mapping[str, nn.Parameter]:
         """The backbone's tensors that a charter lists, in packing order."""
         return named(self.backbone, tuple(name for name, _ in self.spec.shapes()))
 
-    @property
-    def _adapter(self) -> dict[str, nn.Parameter]:
+    @cached_property
+    def _adapter(self) -> Mapping[str, nn.Parameter]:
         found = {} if self.adapter is None else {name: getattr(self.adapter, name) for name in HEAD}
         return found | named(self.backbone, tuple(name for name, _ in self.spec.private_shapes()))
 
@@ -166,6 +178,33 @@ class DepartmentModel(nn.Module):
     def export_private(self) -> Arrays:
         """A copy of ``private``."""
         return _copy(self.private)
+
+
+#: Families whose networks hold nothing but what ``take`` fills, so that one can serve again.
+_REUSED: Final = (MlpSpec, ResmlpSpec, NgramsSpec, TransformerSpec, TcnSpec, RescnnSpec)
+
+
+def workbench(
+    spec: BackboneSpec, outputs: int, columns: int | None, per_token: bool, form: Form, place: int
+) -> DepartmentModel:
+    """A network to train on, the same one whenever the same is asked for in this thread: making one takes longer than
+    some of its rounds.  Its parameters are what the last user left.
+
+    place  tells networks apart that are needed at the same time
+
+    Raises as ``DepartmentModel`` does.
+    """
+    if isinstance(spec, _REUSED):
+        return _bench(spec, outputs, columns, per_token, form, place, threading.get_ident())
+    return DepartmentModel(spec, outputs, columns=columns, per_token=per_token, form=form)
+
+
+@lru_cache(maxsize=16)
+def _bench(
+    spec: BackboneSpec, outputs: int, columns: int | None, per_token: bool, form: Form, place: int, thread: int
+) -> DepartmentModel:
+    del place, thread
+    return DepartmentModel(spec, outputs, columns=columns, per_token=per_token, form=form)
 
 
 def adapter_columns(spec: BackboneSpec, columns: int | None) -> int:

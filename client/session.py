@@ -18,6 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client import contribution
+from commonroot.client.contribution import Local as Local
+from commonroot.client.contribution import Tensors as Tensors
+from commonroot.client.contribution import Trained as Trained
 from commonroot.client.statements import Statement
 from commonroot.client.store import LEAVING, LEFT, PAUSED, DepartmentStore
 from commonroot.common import parcel
@@ -26,10 +30,8 @@ from commonroot.common.errors import (
     AnotherSurvivorSet,
     CommonrootError,
     ConfigError,
-    DataError,
     HasLeft,
     Malformed,
-    ManifestError,
     NotApproved,
     Paused,
     RestoredFolder,
@@ -51,15 +53,13 @@ from commonroot.common.secure_sum.department import DepartmentMachine
 from commonroot.common.secure_sum.epoch import EpochSetup
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.common.secure_sum.precompute import Background, Prepared
-from commonroot.common.secure_sum.primitives import Identity, Random, derive, sha256
+from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import read_backbone
-from commonroot.strategies import build, check_roster, check_sealed, repeats_itself
+from commonroot.strategies import build, check_roster, check_sealed
 from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
 
-Tensors = Mapping[str, NDArray[np.float32]]
-Local = Mapping[str, NDArray[np.generic]]
 #: Called with a word for what happened and its facts; terminal views listen.  Never holds a row, a tensor or a key.
 OnEvent = Callable[[str, dict[str, Any]], None]
 
@@ -68,16 +68,6 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 _CONTRIBUTIONS = frozenset({parcel.CHARTER, parcel.TRAIN, parcel.ROUND_OPEN})
 #: Requests whose body the signature covers, and that is kept when they are refused.
 _SIGNED_BODIES = frozenset({parcel.CHARTER, parcel.INTRODUCE})
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What one round of local training gives: the terms to contribute and the private state to keep."""
-
-    terms: Mapping[str, NDArray[np.floating]] = field(repr=False)
-    local: Local = field(repr=False)
-    #: Code of what kept this department from training, so that the terms are zeros; for its own eyes.
-    abstained: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,25 +423,14 @@ class Session:
         return self._first[1]
 
     def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
-        """Train; where that fails, whatever the reason, add zeros to the sum and keep the head.
-
-        A refusal here would answer a question about this department's rows, one that costs the asker no round.  Methods
-        that sum the same rows in every round are the exception: what zeros leave out of one sum is the difference to
-        the next, and whether such sums can be made does not depend on what is received.
-
-        Raises DataError for those, whatever failed.
-        """
         local = self._store.head_before(charter.digest.hex(), version)
-        try:
-            trained = self._learner.train(charter, received, version, local)
-        except Exception as error:
-            code = self._tell_failure("abstained", error)
-            if repeats_itself(charter):
-                raise DataError("the rows cannot be summed now, and sums without them would show them") from error
-            return Trained(_zeros(charter), {} if local is None else local, code)
-        if own := _losses(trained.terms):
+        trained = contribution.train(self._learner, charter, received, version, local, self._abstained)
+        if trained.abstained is None and (own := _losses(trained.terms)):
             self._on_event("learned", {"version": version} | own)  # for this department's own screen alone
         return trained
+
+    def _abstained(self, error: Exception) -> str:
+        return self._tell_failure("abstained", error)
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
         """Choose and store; a failure is this department's own affair, except that a full disk is tried again."""
@@ -485,17 +464,13 @@ class Session:
     def _mask(
         self, charter: Charter, opening: RoundOpen, trained: Trained, prepared: Prepared
     ) -> tuple[bytes, bytes | bytearray | memoryview, DepartmentMemory, str | None]:
-        """Encode and mask.  Rounding is a function of the version, so a retried round resends the same values."""
+        """Encode and mask; the code of what was answered with zeros, if anything was."""
         codec = SumCodec.of_round(charter, self._roster, len(opening.cohort))
-        rounding = derive(self._secret, "rounding", charter.digest + opening.version.to_bytes(4, "big"))
         bounds = np.asarray(opening.bounds, dtype=np.float32)
-        try:
-            abstained = trained.abstained
-            bulk, exact = codec.encode(trained.terms, bounds, rounding)
-        except ManifestError as error:  # as telling as a failure to train, and answered alike
-            abstained = self._tell_failure("abstained", error)
-            bulk, exact = codec.encode(_zeros(charter), bounds, rounding)
-        return *self._machine.mask(opening, bulk, exact, prepared), abstained
+        bulk, exact, failed = contribution.encode(
+            codec, charter, opening.version, trained.terms, bounds, secret=self._secret, on_failure=self._abstained
+        )
+        return *self._machine.mask(opening, bulk, exact, prepared), failed or trained.abstained
 
     def _stored_machine(self) -> DepartmentMachine:
         memory = self._store.memory(self._roster.epoch)
@@ -610,8 +585,3 @@ def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
     """This department's own losses in multiples of the chance loss, where the method has any; else empty."""
     weight = float(terms["weight"]) if "weight" in terms else 0.0
     return {name: float(terms[name]) / weight for name in ("loss", "held_out") if weight > 0 and name in terms}
-
-
-def _zeros(charter: Charter) -> dict[str, NDArray[np.floating]]:
-    """A contribution that changes no sum."""
-    return {term.name: np.zeros(term.shape) for term in charter.manifest.terms}

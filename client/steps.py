@@ -73,9 +73,13 @@ def mean_loss(model: DepartmentModel, task: Task, source: Source) -> float:
 def own_dice(*words: int) -> Iterator[None]:
     """Let whatever draws from torch's generator (dropout) draw from a seed of its own, and nobody notice outside."""
     seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    dice = torch.default_generator  # torch.manual_seed would ask every accelerator too, which takes milliseconds
+    before = dice.get_state()
+    try:
+        dice.manual_seed(seed)
         yield
+    finally:
+        dice.set_state(before)
 
 
 class Flat:

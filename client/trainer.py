@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from commonroot.client.data import Rows, learnable
-from commonroot.client.model import HEAD, DepartmentModel, check_rows, evaluate
+from commonroot.client.model import HEAD, DepartmentModel, check_rows, evaluate, workbench
 from commonroot.client.nets import HEAD_MOMENTUM as HEAD_MOMENTUM
 from commonroot.client.nets import Net as Net
 from commonroot.client.nets import Private as Private
@@ -169,8 +169,8 @@ class Trainer:
         mine = under("shared", copy.export_shared()) | copy.export_private()
         return Trained(result, kept | under(COPY, mine), exported(copy))
 
-    def _model(self, received: Tensors, private: Mapping[str, NDArray[Any]]) -> DepartmentModel:
-        """Broadcast and private state as a network that can be trained."""
+    def _model(self, received: Tensors, private: Mapping[str, NDArray[Any]], place: int = 0) -> DepartmentModel:
+        """Broadcast and private state as a network that can be trained, until the next is asked for in its place."""
         spec, task, family = self.draft.network, self.task, self._family(received)
         for what, name in (
             ("a head", COMMON_HEAD_BIAS if self.shared_head else None),
@@ -183,7 +183,7 @@ class Trainer:
                     hint="whoever shares a head needs the same labels; a private head beside none needs nothing alike",
                 )
         form = replace(self.form, head=self.shared_head, family=None if family is None else self.form.family)
-        model = DepartmentModel(spec, task.outputs, columns=self.columns, per_token=task.per_token, form=form)
+        model = workbench(spec, task.outputs, self.columns, task.per_token, form, place)
         model.take(received, with_missing(spec, form, received, private))
         return model
 
@@ -228,7 +228,7 @@ class Trainer:
     ) -> DepartmentModel:
         """The department's own copy of the network, trained near the broadcast; it begins as that under its head."""
         own = part(COPY, private)
-        copy = self._model({**received, **part("shared", own)}, own or private)
+        copy = self._model({**received, **part("shared", own)}, own or private, 1)
         loop = self._loop(copy, received, dice, None)
         loop.backbone.hold_near(received, copy.shared)
         loss = _carried_out(loop, phases, Source(copy, self.task, rows), dice)

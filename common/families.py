@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, TooFewDepartments
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Roster
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Enrolled
 
 
-def check_families(charter: Draft, roster: Roster) -> None:
+def check_families(charter: Draft, roster: Enrolled) -> None:
     """Raise where a family's sum could be opened over too few departments of this roster.
 
     Raises  ConfigError: a family lists a department that is not in the roster; TooFewDepartments: it is too small, or

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,17 +27,15 @@ from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.edges import cohort_fault, smallest_cohort
 from commonroot.common.secure_sum.primitives import Identity, sha256
-from commonroot.files import read_backbone
 from commonroot.server.backbones import BackboneStore
+from commonroot.server.closing import close_round, first_version
 from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.offers import take_goodbye
 from commonroot.server.round import UNWILLING, RoundDriver, RoundResult, code_of, expect
 from commonroot.server.waits import pause_after
-from commonroot.strategies import build, check_roster
-from commonroot.strategies.averaging import mean_losses
-from commonroot.strategies.warm_start import first_state
+from commonroot.strategies import check_roster
 
 #: Called with a word for what happened and its facts; progress displays and simulations listen.
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -75,7 +72,6 @@ class RunDriver:
         self.run = run
         self._signed = run.charter
         self._charter = run.charter.check(bytes.fromhex(roster.coordinator))
-        self._strategy = build(self._charter)
         check_roster(self._charter, roster)
         self._roster = roster
         self._identity = identity
@@ -115,7 +111,8 @@ class RunDriver:
         self._journal.set_run(self.run.run, "running")
         self._on_event("run", {"run": self.run.run, "rounds": self._charter.rounds, "charter": self.run.digest})
         if not self._journal.versions(self.run.run, newest=1):
-            self._store_first_version()
+            codec = SumCodec(self._charter.manifest, len(self._roster.departments))
+            first_version(self.run.run, self._charter, codec, journal=self._journal, backbones=self._backbones)
         self._give_up_earlier_epochs()
         lost_in_a_row = 0
         while (version := self._newest()).version < self._charter.rounds:
@@ -270,14 +267,17 @@ class RunDriver:
         *,
         seconds: float,
     ) -> None:
-        values = result.opened.values
-        following = self._strategy.combine(self._charter, state, values)
-        report = result.report | {"seconds": seconds} | mean_losses(values)
-        file, digest = self._backbones.write(self.run.run, version.version + 1, following)
-        bounds = np.asarray(result.opened.next_bounds, dtype="<f4").tobytes()
-        made = Version(self.run.run, version.version + 1, file, digest, bounds, time.time())
-        self._journal.close_round(
-            number, opened=result.opened_digest, aggregate=result.aggregate_digest, report=report, version=made
+        made, report = close_round(
+            number,
+            version,
+            self._charter,
+            state,
+            result.opened,
+            opened_digest=result.opened_digest,
+            aggregate_digest=result.aggregate_digest,
+            report=result.report | {"seconds": seconds},
+            journal=self._journal,
+            backbones=self._backbones,
         )
         self._on_event("closed", {"round": number, "version": made.version} | report)
 
@@ -504,13 +504,6 @@ class RunDriver:
         )
 
     # -- small things ----------------------------------------------------------------------------------------------
-
-    def _store_first_version(self) -> None:
-        state = first_state(self._strategy, self._charter, partial(read_backbone, self._backbones.folder.parent))
-        file, digest = self._backbones.write(self.run.run, 0, state)
-        codec = SumCodec(self._charter.manifest, len(self._roster.departments))
-        bounds = np.asarray(codec.initial_bounds(), dtype="<f4").tobytes()
-        self._journal.add_version(Version(self.run.run, 0, file, digest, bounds, time.time()))
 
     def _newest(self) -> Version:
         return self._journal.versions(self.run.run, newest=1)[-1]

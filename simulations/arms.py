@@ -19,7 +19,9 @@ from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
+from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
+from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
 from commonroot.simulations.network import MemoryNetwork
@@ -42,20 +44,23 @@ class Arm:
     label   as it was asked for
     draft   the charter it runs under
     pooled  not a federation: all rows in one place
+    sum     how contributions are added (``engine.sums``)
     """
 
     label: str
     draft: Draft
     pooled: bool = False
+    sum: Sum = "exact"
 
     @property
     def folder(self) -> str:
         """The name of its folder: readable, and another for every other charter."""
         words = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")[:40]
-        return f"{words}-{seal(self.draft).digest.hex()[:8]}"
+        how = "" if self.sum == "exact" else f"-{self.sum}"
+        return f"{words}{how}-{seal(self.draft).digest.hex()[:8]}"
 
 
-def parse_arm(text: str, charter: Draft) -> Arm:
+def parse_arm(text: str, charter: Draft, sum: Sum = "exact") -> Arm:
     """``NAME`` or ``NAME:OPTION=VALUE,…`` as an arm; the charter's own method by its bare name keeps its options.
 
     Raises ConfigError for an unknown method or naming every wrong option.
@@ -79,7 +84,7 @@ def parse_arm(text: str, charter: Draft) -> Arm:
     except ConfigError as error:
         hint = f"a method, or {POOLED!r} for all rows in one place"
         raise ConfigError(f"--arm {text}: {error}", hint=hint) from error
-    return Arm(text, charter)
+    return Arm(text, charter, sum=sum)
 
 
 def _options(text: str, listed: str) -> dict[str, Any]:
@@ -134,21 +139,25 @@ def run_federated(
                     simulated.start(name)
         tell(f"run-{kind}", facts | {"making": making})
         if kind == "closed" and facts["version"] == pause_at:
-            raise _Paused
+            raise Paused
 
     if pause_at is not None and version >= pause_at:
         simulated.close()
-        return _report(federation, arm, scenario)
+        return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
     try:
         for name in scenario.present(version):
             simulated.start(name)
         simulated.run(on_event)
-    except _Paused:
+    except Paused:
         pass
     finally:
         simulated.close()
-    return _report(federation, arm, scenario)
+    return report_of(federation.coordinator, _roots(federation), arm, scenario)
+
+
+def _roots(federation: Federation) -> dict[str, Path]:
+    return {name: department.root for name, department in federation.departments.items()}
 
 
 def _founded(folder: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig]) -> Federation:
@@ -193,7 +202,7 @@ def _counted(federation: Federation, arm: Arm, backbone: Path | None) -> Federat
     return Federation(federation.root, federation.coordinator, federation.departments, signed, path)
 
 
-class _Paused(Exception):
+class Paused(Exception):
     """An arm is left off on purpose."""
 
 
@@ -213,10 +222,10 @@ def _version(federation: Federation, arm: Arm) -> int:
         journal.close()
 
 
-def _report(federation: Federation, arm: Arm, scenario: Scenario) -> Report:
-    folders = {name: department.root for name, department in federation.departments.items()}
-    report = outcome(federation.coordinator.root, folders, charter=seal(arm.draft).digest.hex())
-    journal = federation.coordinator.journal()
+def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm, scenario: Scenario) -> Report:
+    """The report of an arm that has come as far as its journal says; see ``run_federated``."""
+    report = outcome(coordinator.root, folders, charter=seal(arm.draft).digest.hex())
+    journal = coordinator.journal()
     try:
         run = _run_of(journal, arm)
         newest = journal.versions(run)[-1]
@@ -228,7 +237,7 @@ def _report(federation: Federation, arm: Arm, scenario: Scenario) -> Report:
         row["seconds"] = took[row["round"]]
     report["seconds_per_round"] = statistics.median(row["seconds"] for row in report["history"] or [{"seconds": 0.0}])
     received = sum(row["bytes"] for row in report["coordinator_saw"])
-    about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json")}
+    about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json"), "sum": arm.sum}
     told = scenario.told()
     faults = {"faults": {"told": told}} if told else {}
     return about | report | {"backbone": newest.digest.hex(), "bytes_received": received} | faults

@@ -54,9 +54,22 @@ def simulate(
         Path | None, typer.Option(help="Keep the federations here; a simulation that was killed goes on from it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write report.json and report.html into this folder.")] = None,
+    sum: Annotated[
+        str | None,
+        typer.Option(
+            help="How contributions are added: `exact` through the whole protocol of deployment; `ring` without masks, "
+            "with the very same result; `off` without rounding either. The file's own, or exact."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that departments are dealt out to, where sums are not exact.", min=1)
+    ] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Rounds alone: no department fine-tunes, compares and chooses at the end.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run a whole federation in this process, through the sessions, rounds and secure sum of deployment."""
+    """Run a whole federation on this machine, through the sessions, rounds and secure sum of deployment, or faster."""
     import torch
     from rich.console import Console
 
@@ -67,7 +80,7 @@ def simulate(
 
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell:
-        result = run(file, arms=arm or (), folder=folder, tell=tell)
+        result = run(file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, tell=tell)
     written = save(result, out) if out is not None else []
 
     def text() -> None:

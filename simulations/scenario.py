@@ -16,20 +16,25 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol, Self
+from typing import Annotated, Any, Final, Literal, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft, NotNegative, model_from_toml
-from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name
+from commonroot.common.errors import ConfigError
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Name
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import read_bytes, read_text
 from commonroot.simulations import digits
+from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.network import Weather, delay, drop, repeat
 from commonroot.simulations.weather import by_round
 from commonroot.strategies import seal
 from commonroot.strategies.statistics import Statistics
+
+#: Beyond ``MOST_DEPARTMENTS`` there is no roster, and sums must be made without masks.
+MOST_SIMULATED: Final = 100_000
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -89,11 +94,15 @@ class Network(_Frozen):
 
     def weather(self, seed: int) -> list[Weather]:
         """The weather of ``simulations.network``; the same fates for the same seed, whenever the process began."""
+        found = self.faults()
+        return [by_round(seed, found)] if found else []
+
+    def faults(self) -> list[Weather]:
+        """The same, one by one."""
         kinds = frozenset(self.parcels)
         found = [drop(self.drop, kinds=kinds)] if self.drop else []
         found += [delay(self.delay, kinds=kinds)] if self.delay else []
-        found += [repeat(self.repeat, kinds=kinds)] if self.repeat else []
-        return [by_round(seed, found)] if found else []
+        return found + ([repeat(self.repeat, kinds=kinds)] if self.repeat else [])
 
     def told(self) -> list[str]:
         """The same for people, one sentence each."""
@@ -135,6 +144,7 @@ class Scenario(_Frozen):
     """``federation.toml``."""
 
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    sum: Sum = "exact"
     charter: Draft
     statistics: Draft | None = None
     warm_start: Path | None = None
@@ -170,8 +180,8 @@ class Scenario(_Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)}: a name stands twice")
-        if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_DEPARTMENTS:
-            raise ValueError(f"{len(names)} departments; {FEWEST_DEPARTMENTS} to {MOST_DEPARTMENTS} make a federation")
+        if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_SIMULATED:
+            raise ValueError(f"{len(names)} departments; {FEWEST_DEPARTMENTS} to {MOST_SIMULATED} can be simulated")
         return departments
 
     @field_validator("events")
@@ -221,6 +231,14 @@ class Scenario(_Frozen):
         if self.statistics is not None:
             changes["statistics"] = seal(self.statistics).digest.hex()
         return self.charter.model_copy(update=changes)
+
+    def summed(self, sum: str | None) -> Scenario:
+        """The same with contributions added in another way; None leaves it as it is.  Raises ConfigError."""
+        if sum is None:
+            return self
+        if sum not in get_args(Sum):
+            raise ConfigError(f"--sum {sum}: not a way to add contributions", hint=f"one of {', '.join(get_args(Sum))}")
+        return self.model_copy(update={"sum": sum})
 
     def present(self, version: int) -> list[str]:
         """Departments that are up while version + 1 is about to be made from ``version``: kills before, starts up to

@@ -58,7 +58,7 @@ def search(
 
     Raises what ``simulate`` raises, and ConfigError for an arm that ends in no model to be chosen.
     """
-    with prepared(path, arms=arms, folder=folder) as ready:
+    with prepared(path, arms=arms, folder=folder, sum="exact") as ready:
         wrong = [arm.label for arm in ready.arms if arm.pooled or _method(arm) in (Evaluation.name, Statistics.name)]
         if wrong:
             raise ConfigError(f"--arm {wrong[0]}: no federation can choose it", hint="arms of a search are methods")

@@ -28,6 +28,8 @@ from commonroot.common.errors import ConfigError, DataError
 from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
 from commonroot.simulations.comparison import table_rows
+from commonroot.simulations.engine.arm import run_unmasked
+from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
@@ -45,6 +47,9 @@ def simulate(
     *,
     arms: Sequence[str] = (),
     folder: Path | None = None,
+    sum: str | None = None,
+    workers: int = 1,
+    finish: bool = True,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -52,6 +57,9 @@ def simulate(
     path    a ``federation.toml``, or a scenario whose paths are absolute
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
+    sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
+    workers processes, where sums are not ``exact``; the result is the same for any number
+    finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -60,13 +68,19 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder) as ready:
-        reports = [_run(ready.root, arm, ready.scenario, ready.sections, tell) for arm in ready.arms]
-    scenario = ready.scenario
+    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+        scenario = ready.scenario
+        if scenario.sum == "exact" and (workers > 1 or not finish):
+            raise ConfigError(
+                "with exact sums there is one process, and every department chooses at the end",
+                hint="--sum ring gives the very same backbone",
+            )
+        reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
         "seed": scenario.seed,
+        "sum": scenario.sum,
         "rounds_wanted": scenario.charter.rounds,
         "table": table_rows(scenario.names, reports),
         "arms": reports,
@@ -88,11 +102,13 @@ class Ready:
 
 
 @contextmanager
-def prepared(path: Path | Scenario, *, arms: Sequence[str], folder: Path | None) -> Iterator[Ready]:
+def prepared(
+    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
-    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
-    chosen = [parse_arm(text, scenario.draft) for text in arms or [scenario.draft.method.name]]
+    chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
         raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")
@@ -102,12 +118,15 @@ def prepared(path: Path | Scenario, *, arms: Sequence[str], folder: Path | None)
         _claim(root)
         with take_ownership(root):
             sections = scenario.sections(beside, root / "data")
-            _check(chosen, scenario.statistics, sections)
+            if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
+                _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             yield Ready(root, scenario, chosen, sections)
 
 
-def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfig], tell: TellArm) -> Report:
+def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -> Report:
+    root, scenario, sections = ready.root, ready.scenario, ready.sections
+
     def tell_arm(kind: str, facts: dict[str, Any]) -> None:
         tell(arm.label, kind, facts)
 
@@ -115,6 +134,10 @@ def _run(root: Path, arm: Arm, scenario: Scenario, sections: dict[str, DataConfi
     if arm.pooled:
         shared = None if scenario.statistics is None else pooled_statistics(seal(scenario.statistics), sections)
         report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
+    elif arm.sum != "exact":
+        report = run_unmasked(
+            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+        )
     else:
         report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
     report["wall_seconds"] = time.perf_counter() - began
@@ -172,6 +195,4 @@ def _check(arms: Sequence[Arm], statistics: Draft | None, sections: dict[str, Da
             except (ConfigError, DataError) as error:
                 told = problems.setdefault(str(error), [])
                 told += [name] if name not in told else []
-    if problems:
-        lines = [f"{', '.join(names)}: {text}" for text, names in problems.items()]
-        raise DataError("\n".join(lines), hint="mend the data, or what the charter expects of it")
+    refuse_data(problems)

@@ -24,14 +24,20 @@ def by_round(seed: int, weather: Sequence[Weather]) -> Weather:
 
     def fate(crossing: Crossing, _stream: seeded.Random) -> Iterable[Crossing]:
         key = (_round(crossing.parcel, rounds), crossing.direction, crossing.department, crossing.parcel.kind)
-        dice = seeded.Random("/".join(map(str, (seed, *key, seen[key]))))
         seen[key] += 1
-        arriving = [crossing]
-        for one in weather:
-            arriving = [out for crossing in arriving for out in one(crossing, dice)]
-        return arriving
+        return under(weather, crossing, seed, key[0], seen[key] - 1)
 
     return fate
+
+
+def under(weather: Sequence[Weather], crossing: Crossing, seed: int, round: int, repetition: int) -> list[Crossing]:
+    """What arrives of one crossing."""
+    facts = (seed, round, crossing.direction, crossing.department, crossing.parcel.kind, repetition)
+    dice = seeded.Random("/".join(map(str, facts)))
+    arriving = [crossing]
+    for one in weather:
+        arriving = [out for crossing in arriving for out in one(crossing, dice)]
+    return arriving
 
 
 def _round(one: Parcel, rounds: dict[bytes, int]) -> int:

@@ -7,6 +7,8 @@ A charter names its method; what runs is the code that each side installed.  ``s
 from __future__ import annotations
 
 import difflib
+import json
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -15,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from commonroot.common.charter import Charter, Draft, TermSpec
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.common.families import check_families
-from commonroot.common.roster import Roster
+from commonroot.common.roster import Enrolled
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting
@@ -86,20 +88,25 @@ def build(draft: Draft) -> Strategy | Gathering:
 
     Raises ConfigError for a method that is not installed, or naming every wrong option at once.
     """
-    method = draft.method
+    return _built(draft.method.name, json.dumps(draft.method.options, sort_keys=True))
+
+
+@lru_cache(maxsize=64)
+def _built(name: str, options: str) -> Strategy | Gathering:
+    """A method by its name and its options as JSON; frozen, so that every caller may have the same one."""
     kinds: dict[str, type[BaseModel]] = {**STRATEGIES, **GATHERINGS}
-    kind = kinds.get(method.name)
+    kind = kinds.get(name)
     if kind is None:
-        raise ConfigError(f"no method {method.name!r}; {_nearest(method.name, kinds)}")
+        raise ConfigError(f"no method {name!r}; {_nearest(name, kinds)}")
     try:
-        strategy = kind.model_validate(method.options)
+        strategy = kind.model_validate(json.loads(options))
     except ValidationError as error:
         lines = []
         for problem in error.errors():
             option = ".".join(map(str, problem["loc"])) or "options"
             unknown = problem["type"] == "extra_forbidden"
             lines.append(f"  {option}: {_nearest(option, kind.model_fields) if unknown else problem['msg']}")
-        raise ConfigError(f"method {method.name!r} has {len(lines)} wrong option(s):\n" + "\n".join(lines)) from error
+        raise ConfigError(f"method {name!r} has {len(lines)} wrong option(s):\n" + "\n".join(lines)) from error
     if not isinstance(
         strategy, Strategy | Gathering
     ):  # a registry of this module's making: a defect, no user's mistake
@@ -135,7 +142,7 @@ def check_sealed(charter: Charter) -> None:
         raise OutsideCharter(f"the charter's broadcast is not that of method {charter.method.name!r} as installed here")
 
 
-def check_roster(charter: Draft, roster: Roster) -> None:
+def check_roster(charter: Draft, roster: Enrolled) -> None:
     """Raise ConfigError or TooFewDepartments where some sum could be opened over too few departments of this roster.
 
     Departments check it when they approve and under whatever roster a request comes; the coordinator when a run opens.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.manifest import Term
-from commonroot.common.roster import Roster
+from commonroot.common.roster import Enrolled
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Sums = Mapping[str, NDArray[np.float64]]
@@ -228,5 +228,5 @@ class Gathering(Protocol):
 class MindsRoster(Protocol):
     """A method whose sums need more departments than the roster asks for."""
 
-    def check_roster(self, draft: Draft, roster: Roster) -> None:
+    def check_roster(self, draft: Draft, roster: Enrolled) -> None:
         """Raise ConfigError or TooFewDepartments where a sum under this charter could be over too few of the roster."""

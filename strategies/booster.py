@@ -37,7 +37,7 @@ from commonroot.common.backbone.factors import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
-from commonroot.common.roster import Roster
+from commonroot.common.roster import Enrolled
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.common_target import CommonTarget
 from commonroot.strategies.histogram_trees import Doubles, Ints, Rule, Slots, choose_splits, histogram, walk
@@ -173,7 +173,7 @@ class Boosting(CommonTarget):
             if (now[name] < same).any() or (received[name][same] != earlier[name][same]).any():
                 raise OutsideCharter("trees that were received before have changed")
 
-    def check_roster(self, draft: Draft, roster: Roster) -> None:
+    def check_roster(self, draft: Draft, roster: Enrolled) -> None:
         """Raise TooFewDepartments unless all departments are in every sum."""
         require_everybody(draft, roster, "histograms of the same rows")
 

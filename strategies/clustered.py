@@ -36,7 +36,7 @@ from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, OutsideCharter, TooFewDepartments
 from commonroot.common.manifest import Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Roster
+from commonroot.common.roster import FEWEST_DEPARTMENTS, Enrolled
 from commonroot.strategies import two_sum
 from commonroot.strategies.averaging import average_terms, participation, weighted_change
 from commonroot.strategies.base import LocalResult, Sums, Tensors
@@ -235,7 +235,7 @@ class Clustered(FedAvgFineTune):
 
     # -- who may be on which side ----------------------------------------------------------------------------------
 
-    def check_roster(self, draft: Draft, roster: Roster) -> None:
+    def check_roster(self, draft: Draft, roster: Enrolled) -> None:
         """Raise where a backbone's sum could be opened over too few departments of this roster.
 
         Raises  ConfigError: the charter is for another roster; TooFewDepartments: a side is too small, or no two sides

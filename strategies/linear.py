@@ -36,7 +36,7 @@ from commonroot.common.backbone.factors import Shapes, joined, split, triangle
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected, TooFewDepartments
 from commonroot.common.manifest import Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Roster
+from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Enrolled
 from commonroot.common.schema import CategoryColumn, Column, NumberColumn
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.common_target import CommonTarget
@@ -165,7 +165,7 @@ class SharedLinear(CommonTarget):
             if not (np.abs(joined(received[CURVED_HIGH], received[CURVED_LOW])) <= most * (1 + 1e-6)).all():
                 raise OutsideCharter("the Hessians received are of more departments than there can be")
 
-    def check_roster(self, draft: Draft, roster: Roster) -> None:
+    def check_roster(self, draft: Draft, roster: Enrolled) -> None:
         """Raise TooFewDepartments where sums over other departments, or of many λ, could be told apart.
 
         Squared loss over two rounds repeats nothing: Hessians are those of version 0 alone, losses those of version 1.

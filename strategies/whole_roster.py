@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from commonroot.common.charter import Draft
 from commonroot.common.errors import TooFewDepartments
-from commonroot.common.roster import Roster
+from commonroot.common.roster import Enrolled
 
 
-def fewest_summed(draft: Draft, roster: Roster) -> int:
+def fewest_summed(draft: Draft, roster: Enrolled) -> int:
     """The fewest departments that a sum under this charter and roster may be over."""
     return max(roster.parameters.survivors_min, draft.cohort.floor)
 
 
-def require_everybody(draft: Draft, roster: Roster, what: str) -> None:
+def require_everybody(draft: Draft, roster: Enrolled, what: str) -> None:
     """Raise TooFewDepartments where a sum could be over fewer than all departments.  ``what`` is repeated."""
     everybody = len(roster.departments)
     if fewest_summed(draft, roster) < everybody:

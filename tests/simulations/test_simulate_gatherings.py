@@ -82,6 +82,14 @@ def test_a_recommender_is_simulated_like_any_method(tmp_path):
     assert all(row["federated"] < 2 for row in result["table"])
 
 
+@pytest.mark.parametrize("write", [films, works], ids=["recommender", "counted-first"])
+def test_without_masks_the_same_comes_out(tmp_path, write):
+    path = write(tmp_path)
+    exact, ring = (simulate(path, sum=kind)["arms"][0] for kind in ("exact", "ring"))
+    assert ring["backbone"] == exact["backbone"]
+    assert ring["departments"] == exact["departments"]
+
+
 def test_one_seed_gives_one_set_of_items(tmp_path):
     one, again = (simulate(films(tmp_path))["arms"][0]["backbone"] for _ in range(2))
     assert one == again

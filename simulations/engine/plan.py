@@ -1,0 +1,86 @@
+"""What a simulation without masks is, as a file that its worker processes read: ``engine.json`` beside the arm.
+
+It holds the sealed charter, how sums are made, the seed, and every department's name and data section, in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from commonroot.client.data import DataConfig
+from commonroot.common.charter import Charter
+from commonroot.files import atomic_write, read_text
+from commonroot.simulations.engine.crew import SHARDS, Crew, OnAbstained, Seat
+from commonroot.simulations.engine.pages import Pages
+from commonroot.simulations.engine.sums import Sum
+
+FILE: Final = "engine.json"
+PAGES: Final = "pages"
+DEPARTMENTS: Final = "departments"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One charter's run in an arm's folder, under ``ring`` or ``off``."""
+
+    arm: Path
+    charter: Charter
+    sum: Sum
+    seed: int
+    departments: dict[str, DataConfig]
+
+    def save(self) -> None:
+        """Write it into its folder, with a folder for every department."""
+        if (self.root / FILE).is_file():
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        for name in self.departments:
+            (self.folder(name) / "predictors").mkdir(parents=True, exist_ok=True)
+        facts = {
+            "charter": self.charter.model_dump(mode="json"),
+            "sum": self.sum,
+            "seed": self.seed,
+            "departments": {
+                name: data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+                for name, data in self.departments.items()
+            },
+        }
+        atomic_write(self.root / FILE, json.dumps(facts).encode())
+
+    @classmethod
+    def read(cls, root: Path) -> Plan:
+        """The plan that ``save`` wrote into its ``root``."""
+        facts = json.loads(read_text(root / FILE, what="the plan of a simulation"))
+        departments = {name: DataConfig.model_validate(data) for name, data in facts["departments"].items()}
+        charter: Charter = Charter.model_validate(facts["charter"])
+        return cls(root.parent.parent, charter, facts["sum"], int(facts["seed"]), departments)
+
+    @property
+    def root(self) -> Path:
+        """Where it lies, and what belongs to this charter alone."""
+        return self.arm / "plan" / self.charter.digest.hex()[:16]
+
+    def folder(self, name: str) -> Path:
+        """Where a department keeps its splits, models and report."""
+        return self.arm / DEPARTMENTS / name
+
+    def crew(self, shards: Iterable[int], *, newest: int, memory: int, on_abstained: OnAbstained) -> Crew:
+        """The departments of some shards.
+
+        newest  the version that the journal ends with: states of later ones are of rounds that never closed
+        memory  bytes of encoded rows that may be held
+        """
+        shards = frozenset(shards)
+        seats = {
+            number: Seat(name, data, self.folder(name))
+            for number, (name, data) in enumerate(self.departments.items())
+            if number % SHARDS in shards
+        }
+        # a state that was put under version v came of the round that made version v + 1
+        room = -(-len(self.departments) // SHARDS)
+        pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest - 1) for shard in sorted(shards)}
+        return Crew(self.charter, seats, pages, seed=self.seed, memory=memory, on_abstained=on_abstained)

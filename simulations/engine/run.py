@@ -1,0 +1,229 @@
+"""Rounds without masks: who is there trains, words are added up, and the next version stands in the journal.
+
+Journal, backbone store, codec, strategy and every department's learner are those of deployment; what is left out is
+what hides departments from each other.  Killed at any moment and called again, it goes on from the last version that
+the journal holds, and ends with the same one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from commonroot.common.charter import Charter
+from commonroot.common.errors import DataError, NotEnoughUploads
+from commonroot.common.roster import MOST_DEPARTMENTS, Named, Parameters
+from commonroot.common.secure_sum.primitives import sha256
+from commonroot.server.backbones import BackboneStore
+from commonroot.server.closing import close_round, first_version
+from commonroot.server.folder import CoordinatorFolder
+from commonroot.server.journal import Journal, Run, Version
+from commonroot.simulations.engine.fates import fates
+from commonroot.simulations.engine.plan import Plan
+from commonroot.simulations.engine.sums import Adder
+from commonroot.simulations.engine.workers import Workers, hire
+from commonroot.simulations.scenario import Scenario
+from commonroot.strategies.whole_roster import fewest_summed
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+def drive(
+    coordinator: CoordinatorFolder,
+    plan: Plan,
+    scenario: Scenario,
+    *,
+    workers: int,
+    finish: bool,
+    memory: int,
+    on_event: OnEvent = lambda kind, facts: None,
+) -> None:
+    """Carry out the next queued or interrupted run to its end.
+
+    memory  bytes of encoded rows that departments may hold, all processes together
+    finish  let every department fine-tune, compare and choose at the end, which takes longer than the rounds of many
+            worlds; without it there are no departments' reports
+
+    Raises DataError where a department cannot take part in a method that must not abstain; what ``on_event`` raises.
+    """
+    journal = coordinator.journal()
+    try:
+        run = journal.next_run()
+        if run is not None:
+            _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, finish=finish)
+    finally:
+        journal.close()
+
+
+class _Rounds:
+    def __init__(
+        self,
+        coordinator: CoordinatorFolder,
+        plan: Plan,
+        scenario: Scenario,
+        run: Run,
+        journal: Journal,
+        on_event: OnEvent,
+    ) -> None:
+        self._plan, self._scenario, self._run, self._journal, self._on_event = plan, scenario, run, journal, on_event
+        self._charter: Charter = plan.charter
+        self._backbones = BackboneStore(coordinator.root / "backbones")
+        self._names = list(plan.departments)
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+        self._fewest = fewest_summed(self._charter, Unsigned(tuple(self._names)))
+        #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
+        left = [one for one in journal.rounds(run.run) if one.state in ("open", "fixed")]
+        self._pending = left[-1].round if left else None
+        self._fixed = bool(left) and left[-1].state == "fixed"
+
+    def drive(self, workers: int, memory: int, *, finish: bool) -> None:
+        run, rounds = self._run.run, self._charter.rounds
+        self._journal.set_run(run, "running")
+        self._on_event("run", {"run": run, "rounds": rounds, "charter": self._run.digest})
+        if not self._journal.versions(run):
+            codec = self._adder(len(self._names)).codec
+            first_version(run, self._charter, codec, journal=self._journal, backbones=self._backbones)
+        version = self._journal.versions(run)[-1]
+        wrong: dict[str, list[str]] = {}
+
+        def on_done(kind: str, facts: dict[str, Any]) -> None:
+            if kind == "checked" and facts["wrong"] is not None:
+                wrong.setdefault(facts["wrong"], []).append(facts["department"])
+            self._on_event(kind, facts)
+
+        crews = hire(
+            self._plan,
+            workers=workers,
+            newest=version.version,
+            memory=memory,
+            on_done=on_done,
+        )
+        try:
+            if version.version == 0:
+                crews.check(range(len(self._names)))
+                refuse_data(wrong)
+            lost = 0
+            while version.version < rounds:
+                try:
+                    version, lost = self._one_round(version, crews), 0
+                except NotEnoughUploads as error:
+                    lost += 1
+                    self._on_event("lost", {"code": error.code, "why": str(error)})
+                    if lost >= self._charter.timing.attempts:
+                        reason = f"{lost} rounds in a row came to nothing; the last: {error} ({error.code})"
+                        self._journal.set_run(run, "stopped", reason)
+                        self._on_event("stopped", {"why": reason})
+                        return
+            if finish:
+                self._finish(version, crews)
+        finally:
+            crews.close()
+        self._journal.set_run(run, "finished")
+
+    def _one_round(self, version: Version, crews: Workers) -> Version:
+        began = time.monotonic()
+        number, self._pending = self._pending or self._journal.last_round() + 1, None
+        found = fates(self._scenario, self._numbers, round=number, version=version.version)
+        if len(found.cohort) < self._fewest:
+            raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._fewest} are needed")
+        if number > self._journal.last_round():
+            self._journal.open_round(number, self._run.run, version.version, b"")
+        self._on_event("round", {"round": number, "version": version.version, "cohort": self._told(found.cohort)})
+        state = self._backbones.read(version.file, version.digest)
+        bounds = np.frombuffer(version.bounds, dtype="<f4")
+        adder = self._adder(len(found.cohort))
+        bulk, exact = crews.train(found.trains, found.counted, state, version.version, bounds, adder)
+        if len(found.counted) < self._fewest:
+            error = NotEnoughUploads(
+                f"{len(found.counted)} of {len(found.cohort)} contributed; {self._fewest} are needed"
+            )
+            self._journal.lose_round(number, f"{error} ({error.code})")
+            raise error
+        opened = adder.decode(bulk, exact, len(found.counted), bounds)
+        digest = sha256(bulk.view(np.uint8).data, exact.view(np.uint8).data)
+        if not self._fixed:
+            self._journal.fix_round(number, b"")
+        self._fixed = False
+        made, report = close_round(
+            number,
+            version,
+            self._charter,
+            state,
+            opened,
+            opened_digest=digest,
+            aggregate_digest=digest,
+            report={
+                "cohort": self._told(found.cohort),
+                "survivors": self._told(found.counted),
+                "clipped_share": opened.clipped_share,
+                "upload_bytes": adder.codec.layout.nbytes,
+                "share_bytes": 0,
+                "seconds": time.monotonic() - began,
+            },
+            journal=self._journal,
+            backbones=self._backbones,
+        )
+        self._on_event("closed", {"round": number, "version": made.version} | report)
+        return made
+
+    def _finish(self, version: Version, crews: Workers) -> None:
+        done = self._journal.closed_departments(self._run.run)
+        present = self._scenario.present(version.version)
+        left = [self._numbers[name] for name in present if name not in done]
+        self._on_event("closing", {"departments": self._told(tuple(left))})
+        state = self._backbones.read(version.file, version.digest)
+        told = self._on_event
+
+        def closed(kind: str, facts: dict[str, Any]) -> None:
+            if kind == "finished":
+                self._journal.department_closed(self._run.run, facts["department"])
+            told(kind, facts)
+
+        self._on_event = closed
+        crews.finish(left, state, version.version)
+        self._on_event = told
+
+    def _adder(self, cohort: int) -> Adder:
+        return Adder(self._charter, self._plan.sum, enrolled=len(self._names), departments=cohort)
+
+    def _told(self, who: tuple[int, ...]) -> list[str]:
+        return [self._names[number] for number in who]
+
+
+def refuse_data(problems: Mapping[str, Sequence[str]]) -> None:
+    """Raise DataError with everything that is wrong, and with whom, if anything is."""
+    if problems:
+        lines = [f"{', '.join(names)}: {text}" for text, names in problems.items()]
+        raise DataError("\n".join(lines), hint="mend the data, or what the charter expects of it")
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """Departments by name, with the parameters that a roster of them would have.
+
+    No roster has more than ``MOST_DEPARTMENTS``; more are simulated as if half of them had to contribute, as there.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def departments(self) -> Sequence[Named]:
+        """In the scenario's order."""
+        return [_Name(name) for name in self.names]
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of a roster of this size, or of the largest."""
+        known = Parameters.for_size(min(len(self.names), MOST_DEPARTMENTS))
+        if len(self.names) <= MOST_DEPARTMENTS:
+            return known
+        return known.model_copy(update={"survivors_min": -(-len(self.names) // 2)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    name: str
