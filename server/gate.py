@@ -255,7 +255,8 @@ class Gate:
 
     def _look_at(self, scope: Scope) -> tuple[int | None, int]:
         """What is wrong with a request whoever sends it, and how long its body may be in bytes."""
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+        target = len(scope.get("raw_path", b"")) + len(scope.get("query_string", b""))
+        if target + sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             return 431, 0
         named = Counter(name for name, _ in scope["headers"])
         chunked = named[b"transfer-encoding"] > 0

@@ -39,7 +39,7 @@ from commonroot.simulations.network import MemoryNetwork
 from commonroot.simulations.processes import free_port
 
 FLEET = "/v1/fleet/"
-ROUNDS = 20
+ROUNDS = 16
 #: Places for strangers in this federation.
 STRANGERS = 24
 #: How long a department takes its time over a round while nobody waits for one, in seconds.
@@ -227,6 +227,7 @@ def at_work(root: Path) -> Iterator[World]:
         try:
             threads[0].start()
             wait_until(lambda: bool(ended) or (bool(hubs) and hubs[0]._listener is not None))
+            wait_until(lambda: bool(ended) or len(hubs[0].registered()) == len(federation.departments))
             assert not ended, ended
             for thread in threads[1:]:
                 thread.start()
@@ -240,7 +241,7 @@ def at_work(root: Path) -> Iterator[World]:
             sessions.close()
 
 
-def wait_until(fact: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(fact: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < deadline, "it did not come true in time"

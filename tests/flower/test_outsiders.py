@@ -270,7 +270,7 @@ def test_old_tls_is_refused_and_with_it_renegotiation(world: World, version: ssl
 def test_headers_without_an_end_are_cut_off(world: World) -> None:
     assert world.status(b"GET /health HTTP/1.1\r\nhost: x\r\nx: ", *[b"a" * 4096] * 32) in (0, 400)
     assert world.status(b"GET /health HTTP/1.1\r\nhost: x\r\n", *[b"x: y\r\n" * 700] * 8, b"\r\n") in (0, 400, 431)
-    assert world.status(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n") in (0, 400)
+    assert world.status(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n") in (0, 400, 431)
 
 
 @pytest.mark.parametrize("length", [b"content-length: 9999999999999999999999", b"content-length: 5000000", b"chunked"])
@@ -471,7 +471,7 @@ def test_all_the_while_a_run_went_on_and_ends_as_if_nobody_had_been_there(world:
         with small.journal_of(world.federation) as journal:
             return journal.runs()[0].state in ("finished", "stopped")
 
-    wait_until(over, 60)
+    wait_until(over, 200)
     with small.journal_of(world.federation) as journal:
         assert (journal.runs()[0].state, journal.runs()[0].reason) == ("finished", "")
         assert all(len(r.report["survivors"]) == 4 for r in journal.rounds() if r.state == "closed")
