@@ -40,6 +40,8 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             "runs": runs,
             "faults": journal.faults(),
             "received": journal.received(),
+            "restored_at": journal.restored_at(),
+            "kept": journal.notes()[-20:],
         }
     finally:
         journal.close()

@@ -24,8 +24,11 @@ from commonroot.common.errors import (
 )
 from commonroot.server import journal_database as module
 from commonroot.server.cli import app as coordinator_cli
+from commonroot.server.coordinator import serve
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.run import RunDriver
+from commonroot.simulations.processes import free_port
 
 SECRET = "correct-horse-battery"
 
@@ -333,3 +336,29 @@ def test_no_command_ever_shows_the_password(arguments, tmp_path, caplog):
     assert shown.exit_code == DatabaseUnreachable.exit_code
     assert SECRET not in shown.output + shown.stderr + caplog.text
     assert SECRET not in repr(CoordinatorFolder(path.parent).config)
+
+
+def test_a_coordinator_whose_journal_went_away_ends_with_the_reason_and_its_run_goes_on_later(tmp_path, monkeypatch):
+    """Nowhere to write down that it stopped: the run stands as it stood, and the folder is free for the next `up`."""
+    federation = small.founded(tmp_path)
+    small.move_to_port(federation, free_port())
+    with small.journal_of(federation) as journal:
+        journal.queue(federation.charter)
+    root, drive = federation.coordinator.root, RunDriver.drive
+
+    def away(self):
+        self._journal.set_run(self.run.run, "running")
+        raise DatabaseUnreachable("the journal's database does not answer; it was waited for 30 s")
+
+    monkeypatch.setattr(RunDriver, "drive", away)
+    with pytest.raises(DatabaseUnreachable, match="waited for 30 s"):
+        serve(root, until_idle=True, as_json=True)
+    with small.journal_of(federation) as journal:
+        assert (journal.runs()[0].state, journal.runs()[0].reason) == ("running", "")
+    resumed = []
+    monkeypatch.setattr(
+        RunDriver, "drive", lambda self: (resumed.append(self.run.run), self._journal.set_run(1, "finished"))
+    )
+    serve(root, until_idle=True, as_json=True)
+    assert resumed == [1]
+    monkeypatch.setattr(RunDriver, "drive", drive)
