@@ -266,6 +266,29 @@ def test_what_sqlite_refuses_is_said_in_words_of_ours(told, kind, tmp_path, char
         assert (len(journal.runs()), journal.rounds()) == (1, [])
 
 
+@pytest.mark.parametrize(
+    ("state", "text", "kind"),
+    [
+        ("53100", "could not extend file: No space left on device", StorageFull),
+        ("25006", "cannot execute INSERT in a read-only transaction", DatabaseRefused),
+        ("42501", "permission denied for table runs", DatabaseRefused),
+        (None, "connection failed: FATAL: the database system is starting up", module._Lost),
+        (None, "connection failed: FATAL: sorry, too many clients already", module._Lost),
+        (None, "SSL SYSCALL error: EOF detected", module._Lost),
+        ("57P01", "terminating connection due to administrator command", module._Lost),
+        ("55P03", "canceling statement due to lock timeout", module._Lost),
+        ("23505", "duplicate key value violates unique constraint", None),
+    ],
+)
+def test_what_postgresql_refuses_is_said_tried_again_or_left_as_it_is(state, text, kind):
+    class Refusal(Exception):
+        sqlstate = state
+
+    told = module._explained(sa.exc.OperationalError("INSERT", {}, Refusal(text)))
+    assert told is None if kind is None else isinstance(told, kind)
+    assert text not in str(told)
+
+
 def test_a_journal_that_another_program_holds_is_waited_for_and_then_named(tmp_path, charter):
     path = tmp_path / "journal.db"
     with closing(Journal(sqlite_url(path), federation="grove", folder=tmp_path, patience=0.2)) as journal:
