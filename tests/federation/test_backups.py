@@ -157,13 +157,14 @@ def test_a_coordinator_of_an_older_backup_goes_on_where_only_rounds_were_lost_si
         small.check_books(at_work.federation)
 
 
-def test_a_coordinator_of_an_older_backup_never_takes_departments_back_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("moment", ["closed", "uploaded", "opening"])
+def test_a_coordinator_of_an_older_backup_never_takes_departments_back_and_says_how_to_go_on(moment, tmp_path):
     with small.running(tmp_path, rounds=5) as at_work:
         with pytest.raises(Interrupted):
-            at_work.run(stop_at("closed", 1))
+            at_work.run(stop_at(moment, 1))
         backup(at_work.federation.coordinator, tmp_path / "backup.tar", with_keys=True)
         with pytest.raises(Interrupted):
-            at_work.run(stop_at("closed", 2))
+            at_work.run(stop_at("closed", 3))
         before = {name: _memory(folder) for name, folder in at_work.federation.departments.items()}
         wipe(at_work.federation.coordinator.root)
         restore(tmp_path / "backup.tar", tmp_path / "elsewhere")
