@@ -9,6 +9,7 @@ tls/                    the federation's CA and the listener's certificate
 roster.json             the current signed roster; rosters/: every one there was
 charters/               sealed and signed charters
 journal.db              runs, rounds, survivor sets, versions, faults, unless `database` says that they are elsewhere
+journal.db.owner        locked by the one coordinator that owns the journal
 journal.db.layout-N     as it was before a newer version took it over
 round-N.masked          the masked sum of the round that is being opened
 backbones/              versions of the shared state; SHA256.safetensors: what a charter starts from

@@ -108,11 +108,17 @@ class Database:
 
     def close(self) -> None:
         """Let go of everything; the owner too."""
-        if self._holder is not None:
-            with suppress(SQLAlchemyError, OSError):
-                self._holder.close()
-            self._holder = None
+        self._release()
         self._engine.dispose()
+
+    def _release(self) -> None:
+        """Let go of the owner's lock, with the connection that has it: in the pool it would have it still."""
+        with suppress(SQLAlchemyError, OSError):
+            if isinstance(self._holder, sa.Connection):
+                self._holder.invalidate()
+            if self._holder is not None:
+                self._holder.close()
+        self._holder = None
 
     # -- transactions ----------------------------------------------------------------------------------------------
 
@@ -194,9 +200,8 @@ class Database:
         try:
             yield
         finally:
-            if before is None and self._holder is not None:
-                self._holder.close()
-                self._holder = None
+            if before is None:
+                self._release()
 
     def _hold(self) -> bool:
         """Take the owner's lock if it is free."""
@@ -222,10 +227,7 @@ class Database:
                 self._holder.execute(sa.text("SELECT 1"))
                 self._holder.rollback()
                 return
-            with suppress(SQLAlchemyError):
-                self._holder.invalidate()
-                self._holder.close()
-            self._holder = None
+            self._release()
         if not self._hold():
             with self.reading() as db:
                 self._require_token(db)

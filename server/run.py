@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from commonroot.common import parcel
 from commonroot.common.errors import (
+    AnotherSurvivorSet,
     NotEnoughShares,
     NotEnoughUploads,
     PeerError,
@@ -42,6 +43,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 #: While waiting for departments to appear, how often to look, in seconds.
 _LOOK = 0.2
+#: What departments answer that are further on than who asks: another round, version or survivor set was theirs.
+_GONE_ON = (StaleRound.code, AnotherSurvivorSet.code, UnknownRound.code)
 #: How long a department that once left the charter unanswered is waited for when it is asked again, in seconds.
 _ASK_AGAIN = 2.0
 #: A department that did not want to take part is asked again after so long, in seconds: people may have decided.
@@ -519,7 +522,7 @@ class RunDriver:
         self._fault(self._names([who])[0], "link", reason, None)
 
     def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
-        if code == Refused.code and StaleRound.code in what:
+        if code == Refused.code and any(each in what for each in _GONE_ON):
             self._stale.add(who)
         self._journal.fault(who, code, what, run=self.run.run, round=number)
         self._on_event("fault", {"department": who, "code": code, "what": what})

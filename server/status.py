@@ -47,6 +47,7 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             "program": __version__,
             "trouble": troubles(folder, [str(run["state"]) for run in found["runs"]]),
             **found,
+            "restored_at": journal.restored_at(),
             "gate": at_the_gate(folder),
         }
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -212,6 +213,31 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path):
     (tmp_path / "state.db").write_bytes(b"certainly no database" * 100)
     with pytest.raises(ForeignState, match=r"state\.db is damaged"):
         opened(tmp_path, owner=True)
+
+
+def test_a_state_that_cannot_be_written_is_said_in_words_of_ours_and_stays_as_it_is(tmp_path, store):
+    upload(store, 1)
+    store._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(ConfigError, match=r"state\.db cannot be written"):
+        upload(store, 2)
+    store._db.execute("PRAGMA query_only = OFF")
+    store._db.execute("PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConfigError, match=r"state\.db is locked"):
+            upload(store, 2)
+    assert (store.memory(1), len(store.ledger())) == (b"memory 1", 1)
+    upload(store, 2)
+
+
+def test_the_states_files_are_their_owners_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        with closing(opened(tmp_path, owner=True)) as store:
+            upload(store, 1)
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o600}
+    finally:
+        os.umask(before)
 
 
 def test_a_changed_ledger_is_seen(store):

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import stat
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal_dump import SKIPPED
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.processes import free_port, processes
 
 SECRET = "correct-horse-battery"
 
@@ -157,13 +159,14 @@ def test_a_coordinator_of_an_older_backup_goes_on_where_only_rounds_were_lost_si
         small.check_books(at_work.federation)
 
 
-def test_a_coordinator_of_an_older_backup_never_takes_departments_back_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("moment", ["closed", "uploaded", "opening"])
+def test_a_coordinator_of_an_older_backup_never_takes_departments_back_and_says_how_to_go_on(moment, tmp_path):
     with small.running(tmp_path, rounds=5) as at_work:
         with pytest.raises(Interrupted):
-            at_work.run(stop_at("closed", 1))
+            at_work.run(stop_at(moment, 1))
         backup(at_work.federation.coordinator, tmp_path / "backup.tar", with_keys=True)
         with pytest.raises(Interrupted):
-            at_work.run(stop_at("closed", 2))
+            at_work.run(stop_at("closed", 3))
         before = {name: _memory(folder) for name, folder in at_work.federation.departments.items()}
         wipe(at_work.federation.coordinator.root)
         restore(tmp_path / "backup.tar", tmp_path / "elsewhere")
@@ -576,3 +579,57 @@ def test_an_older_version_than_the_backups_does_not_count_as_the_one_that_is_pas
         assert again.told("passed-over") == []
         with small.store_of(again.federation.departments["ash"]) as store:
             assert store.is_forgotten(charter.digest.hex())
+
+
+@pytest.mark.slow
+def test_processes_go_on_with_a_coordinator_restored_to_another_folder_and_port(tmp_path):
+    """Over TLS with real training: SIGKILL, backup of what was left, nothing else kept, another port; the run ends.
+
+    Flower's own database is not in the backup: nodes are let in anew by their keys in the roster.
+    """
+    federation = small.founded(tmp_path / "grove", rounds=8, attempts=6, widths=(12, 5))
+    small.move_to_port(federation, free_port())
+    old = int(CoordinatorFolder(federation.coordinator.root).config.port)
+    with small.journal_of(federation) as journal:
+        journal.queue(federation.charter)
+
+    def until(condition: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            started.check()
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.05)
+
+    def closed() -> int:
+        with small.journal_of(federation) as journal:
+            return sum(r.state == "closed" for r in journal.rounds())
+
+    def over() -> bool:
+        with small.journal_of(federation) as journal:
+            return journal.runs()[0].state in ("finished", "stopped")
+
+    with processes(tmp_path / "logs") as started:
+        started.start_coordinator(federation.coordinator.root)
+        for name, folder in federation.departments.items():
+            started.start_department(name, folder.root)
+        until(lambda: closed() >= 2, "two rounds")
+        for name in ("coordinator", *federation.departments):
+            started.kill(name)
+        before = closed()
+        backup(federation.coordinator, tmp_path / "backup.tar", with_keys=True)
+        wipe(federation.coordinator.root)
+        restore(tmp_path / "backup.tar", tmp_path / "elsewhere" / "coordinator")
+        federation = dataclasses.replace(
+            federation, coordinator=CoordinatorFolder(tmp_path / "elsewhere" / "coordinator")
+        )
+        new = free_port()
+        for folder in (federation.coordinator, *federation.departments.values()):
+            for path in folder.root.glob("*.toml"):
+                path.write_text(path.read_text().replace(str(old), str(new)))
+        started.start_coordinator(federation.coordinator.root)
+        for name, folder in federation.departments.items():
+            started.start_department(name, folder.root)
+        until(over, "the end of the run")
+    small.check_books(federation)
+    assert journaled(federation)[:2] == ("finished", "")
+    assert closed() == 8 > before

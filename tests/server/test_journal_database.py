@@ -24,8 +24,11 @@ from commonroot.common.errors import (
 )
 from commonroot.server import journal_database as module
 from commonroot.server.cli import app as coordinator_cli
+from commonroot.server.coordinator import serve
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.run import RunDriver
+from commonroot.simulations.processes import free_port
 
 SECRET = "correct-horse-battery"
 
@@ -263,6 +266,29 @@ def test_what_sqlite_refuses_is_said_in_words_of_ours(told, kind, tmp_path, char
         assert (len(journal.runs()), journal.rounds()) == (1, [])
 
 
+@pytest.mark.parametrize(
+    ("state", "text", "kind"),
+    [
+        ("53100", "could not extend file: No space left on device", StorageFull),
+        ("25006", "cannot execute INSERT in a read-only transaction", DatabaseRefused),
+        ("42501", "permission denied for table runs", DatabaseRefused),
+        (None, "connection failed: FATAL: the database system is starting up", module._Lost),
+        (None, "connection failed: FATAL: sorry, too many clients already", module._Lost),
+        (None, "SSL SYSCALL error: EOF detected", module._Lost),
+        ("57P01", "terminating connection due to administrator command", module._Lost),
+        ("55P03", "canceling statement due to lock timeout", module._Lost),
+        ("23505", "duplicate key value violates unique constraint", None),
+    ],
+)
+def test_what_postgresql_refuses_is_said_tried_again_or_left_as_it_is(state, text, kind):
+    class Refusal(Exception):
+        sqlstate = state
+
+    told = module._explained(sa.exc.OperationalError("INSERT", {}, Refusal(text)))
+    assert told is None if kind is None else isinstance(told, kind)
+    assert text not in str(told)
+
+
 def test_a_journal_that_another_program_holds_is_waited_for_and_then_named(tmp_path, charter):
     path = tmp_path / "journal.db"
     with closing(Journal(sqlite_url(path), federation="grove", folder=tmp_path, patience=0.2)) as journal:
@@ -333,3 +359,29 @@ def test_no_command_ever_shows_the_password(arguments, tmp_path, caplog):
     assert shown.exit_code == DatabaseUnreachable.exit_code
     assert SECRET not in shown.output + shown.stderr + caplog.text
     assert SECRET not in repr(CoordinatorFolder(path.parent).config)
+
+
+def test_a_coordinator_whose_journal_went_away_ends_with_the_reason_and_its_run_goes_on_later(tmp_path, monkeypatch):
+    """Nowhere to write down that it stopped: the run stands as it stood, and the folder is free for the next `up`."""
+    federation = small.founded(tmp_path)
+    small.move_to_port(federation, free_port())
+    with small.journal_of(federation) as journal:
+        journal.queue(federation.charter)
+    root, drive = federation.coordinator.root, RunDriver.drive
+
+    def away(self):
+        self._journal.set_run(self.run.run, "running")
+        raise DatabaseUnreachable("the journal's database does not answer; it was waited for 30 s")
+
+    monkeypatch.setattr(RunDriver, "drive", away)
+    with pytest.raises(DatabaseUnreachable, match="waited for 30 s"):
+        serve(root, until_idle=True, as_json=True)
+    with small.journal_of(federation) as journal:
+        assert (journal.runs()[0].state, journal.runs()[0].reason) == ("running", "")
+    resumed = []
+    monkeypatch.setattr(
+        RunDriver, "drive", lambda self: (resumed.append(self.run.run), self._journal.set_run(1, "finished"))
+    )
+    serve(root, until_idle=True, as_json=True)
+    assert resumed == [1]
+    monkeypatch.setattr(RunDriver, "drive", drive)

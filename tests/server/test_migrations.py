@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from commonroot.common.errors import ForeignState, NewerLayout, OlderLayout, StorageFull
+from commonroot.common.errors import AnotherCoordinator, ForeignState, NewerLayout, OlderLayout, StorageFull
 from commonroot.files import take_ownership
 from commonroot.server import journal_tables, migrations
 from commonroot.server.cli import app as coordinator_cli
@@ -121,6 +121,24 @@ def test_in_postgresql_too_a_migration_that_ends_in_the_middle_leaves_nothing(sc
     assert columns(database.engine) == {}
     database.close()
     Journal(url, federation="grove", folder=tmp_path).close()
+
+
+def test_in_postgresql_too_the_coordinator_that_brings_a_journal_up_to_date_then_owns_it(schema, tmp_path):
+    url = schema()
+    database = Database(url)
+    with database.writing() as db:
+        run_steps(db, 0, 1)
+        for name, value in (("federation", "grove"), ("layout", "1")):
+            db.execute(journal_tables.about.insert().values(name=name, value=value))
+    database.close()
+    said = []
+    options = {"federation": "grove", "folder": tmp_path}
+    with closing(Journal(url, **options, owner="me", say=lambda *told: said.append(told))) as journal:
+        assert said == [("migrated", {"from": 1, "to": NEWEST})]
+        journal.fault("ash", "CR21", "first")
+        with pytest.raises(AnotherCoordinator):
+            Journal(url, **options, owner="other")
+    Journal(url, **options, owner="other").close()
 
 
 def test_a_journal_of_a_newer_version_is_one_clear_error(database, tmp_path):
