@@ -79,7 +79,7 @@ def test_no_error_is_defined_outside_the_one_file():
 
 @pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
 def test_an_error_has_its_own_code_a_docstring_and_a_hint(kind):
-    assert re.fullmatch(r"CR\d\d", vars(kind)["code"])
+    assert re.fullmatch(r"CR\d{2,3}", vars(kind)["code"])
     assert (vars(kind)["__doc__"] or "").strip().endswith(".") or kind in (CommonrootError, *KINDS)
     if kind not in (CommonrootError, UsageError):
         assert kind.hint
