@@ -27,6 +27,7 @@ SENT_MEANS: Final[Mapping[str, str]] = {
     parcel.SHARES: "what lets the sum be opened, and nothing but the sum",
     parcel.CLOSED: "that it took over the last backbone",
     parcel.REFUSAL: "that it refused, and why, as a code",
+    parcel.GOODBYE: "that it has left for good, signed",
 }
 #: A calibration error up to this counts as small.
 WELL_CALIBRATED: Final = 0.05

@@ -34,9 +34,9 @@ def _noting(name: str, callback: Any) -> Any:
 
     @functools.wraps(callback)
     def noted(*args: Any, **given: Any) -> Any:
-        folder = given.get("folder")
-        if isinstance(folder, Path) and (folder / "coordinator.toml").is_file():
-            _note(folder, name)
+        folder = given.get("folder")  # what the command line said, before it becomes a path
+        if isinstance(folder, str | Path) and (Path(folder) / "coordinator.toml").is_file():
+            _note(Path(folder), name)
         return callback(*args, **given)
 
     noted.notes_itself = True  # type: ignore[attr-defined]

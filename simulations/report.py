@@ -58,6 +58,7 @@ MEANINGS = {
     parcel.SHARES: "shares of one-time mask secrets, for one survivor set",
     parcel.CLOSED: "the department took over the final backbone",
     parcel.REFUSAL: "an error code, without its text",
+    parcel.GOODBYE: "the department has left for good, signed",
 }
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 

@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 
 from commonroot.client.daemon import serve as serve_department
 from commonroot.client.data import prepare
+from commonroot.client.evidence_file import account, export_ledger
 from commonroot.client.node_key import load_node_key
 from commonroot.client.session import Session
 from commonroot.common import parcel
@@ -38,6 +39,7 @@ from commonroot.common.secure_sum import coordinator, department, masks
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.flower import SHORT_PARCEL
 from commonroot.server import superlink
+from commonroot.server.audit_file import export_audit
 from commonroot.server.coordinator import serve as serve_coordinator
 from commonroot.server.gate import OPEN_ROUTES
 from commonroot.simulations.federation import SimulatedFederation
@@ -446,3 +448,48 @@ def test_a_row_written_out_in_decimals_is_found():
     needles.numbers("rows", x)
     assert needles.found_in([b"log: row 17 was " + ",".join(map(str, x[17])).encode()])["rows"] >= 6
     assert needles.found_in([f"mean {x[3, 2]:.6f}".encode()])["rows"] == 1
+
+
+# -- evidence ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_private_is_in_what_either_side_exports(audited, tmp_path):
+    """The files as they are, and every hexadecimal string in them as the bytes that it stands for."""
+    federation, _, needles, _ = audited
+    made = []
+    for name, folder in federation.departments.items():
+        export_ledger(folder, tmp_path / name)
+        made.append((tmp_path / name).read_bytes())
+    export_audit(federation.coordinator, tmp_path / "audit")
+    made.append((tmp_path / "audit").read_bytes())
+    spelled = [bytes.fromhex(text.decode()) for file in made for text in re.findall(rb'"((?:[0-9a-f]{2}){8,})"', file)]
+    assert len(spelled) > 100
+    made = [re.sub(rb"\d{9,}\.\d+", b"", file) for file in made]  # a time may read 0.012345 by chance
+    report = needles.counts().pop("report")
+    assert report
+    found = needles.found_in(made + spelled)
+    found.pop("report", None)  # names of its fields are words that a ledger uses as well; its numbers are below
+    assert found == {}
+    numbers = Needles()
+    for folder in federation.departments.values():
+        for value in _leaves(json.loads((folder.root / "report.json").read_text())):
+            if isinstance(value, float):
+                numbers.numbers("report", [value])
+    assert numbers.found_in(made + spelled) == {}
+
+
+@pytest.mark.slow
+def test_the_ledgers_account_of_the_link_is_what_arrived_at_the_gate(tapped):
+    """First line, headers and body of every HTTP request, before TLS.  What was cut off at the end never arrived."""
+    federation, tap, _, _ = tapped
+    arrived = 0
+    for path, headers, body in tap.requests:
+        arrived += len(f"POST {path} HTTP/1.1\r\n") + len(headers) + headers.count(b"\0") + len(b"\r\n") + len(body)
+    counted, parcels = 0, 0
+    for folder in federation.departments.values():
+        facts = account(folder)
+        counted += sum(row["bytes"] for row in facts["link"].values())
+        parcels += sum(row["bytes"] for row in facts["parcels"].values())
+        assert {"pull-messages", "push-messages"} <= set(facts["link"])
+    assert arrived <= counted <= 1.02 * arrived
+    assert parcels < counted
