@@ -26,7 +26,7 @@ from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal, Run
 from commonroot.server.run import RunDriver
-from commonroot.server.superlink import SuperLink, check_node_key
+from commonroot.server.superlink import SuperLink
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def serve(root: Path, *, until_idle: bool = False, as_json: bool = False, stop: 
     tell = event_printer(as_json)
     try:
         backbones = BackboneStore(root / "backbones")
-        book = EnrolmentBook(journal, federation=folder.config.federation, check_node_key=check_node_key)
+        book = EnrolmentBook(journal, federation=folder.config.federation)
         desk = EnrolmentDesk(folder, journal, book, on_event=tell)
         hub = SuperLink(
             root / "links",
