@@ -41,7 +41,7 @@ from commonroot.server.monitor.serving import Monitor
 from commonroot.server.offers import Offers
 from commonroot.server.retention import Keeper
 from commonroot.server.run import RunDriver
-from commonroot.server.superlink import SuperLink, check_node_key
+from commonroot.server.superlink import SuperLink
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class _Coordinator:
         self._folder, self._journal, self._board, self._stop, self._tell = folder, journal, board, stop, tell
         self._identity = folder.identity()
         self._backbones = BackboneStore(folder.root / "backbones")
-        book = EnrolmentBook(journal, federation=folder.config.federation, check_node_key=check_node_key)
+        book = EnrolmentBook(journal, federation=folder.config.federation)
         self._hub = undo.enter_context(
             SuperLink(
                 folder.root / "links",

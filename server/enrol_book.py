@@ -8,7 +8,6 @@ a coordinator that is killed in between has both or neither, and the same applic
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -30,6 +29,7 @@ from commonroot.common.errors import (
 from commonroot.common.roster import Member, Roster
 from commonroot.server.journal import Journal
 from commonroot.server.journal_tables import applications, renewals, shut_out, tokens
+from commonroot.server.pki import check_node_key
 
 #: So long before a roster expires fresh keys for the next one are wanted, in seconds.
 RENEWED_BEFORE: Final = 30 * 86400
@@ -77,15 +77,11 @@ class Filed:
 
 
 class EnrolmentBook:
-    """Tokens and applications of one federation, beside its journal.
+    """Tokens and applications of one federation, beside its journal."""
 
-    Parameters  check_node_key: raises KeyFileError for a line that the hub could not register
-    """
-
-    def __init__(self, journal: Journal, *, federation: str, check_node_key: Callable[[str], object]) -> None:
+    def __init__(self, journal: Journal, *, federation: str) -> None:
         self._journal = journal
         self._federation = federation
-        self._check_node_key = check_node_key
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +186,7 @@ class EnrolmentBook:
         """What must hold of an entry whoever vouches for it."""
         member = application.member
         member.check()
-        self._check_node_key(member.node_key)
+        check_node_key(member.node_key)
         if member.node_key in self.shut_out():
             raise TokenRevoked(f"{member.name!r} applies with a node key that was shut out")
         members = () if roster is None else roster.departments

@@ -22,24 +22,21 @@ from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, read_bytes, read_secret, read_text
 from commonroot.server.enrol_book import EnrolmentBook
 from commonroot.server.folder import CoordinatorFolder
+from commonroot.server.pki import certificate_names, pin
 
 
 @contextmanager
 def book_of(folder: CoordinatorFolder) -> Iterator[EnrolmentBook]:
     """A coordinator's book of enrolment, for a command."""
-    from commonroot.server.superlink import check_node_key
-
     journal = folder.journal()
     try:
-        yield EnrolmentBook(journal, federation=folder.config.federation, check_node_key=check_node_key)
+        yield EnrolmentBook(journal, federation=folder.config.federation)
     finally:
         journal.close()
 
 
 def issue(folder: CoordinatorFolder, name: str, *, days: float, address: str | None) -> Token:
     """A token for one new department, noted in the book.  Raises ConfigError for a name or address that is none."""
-    from commonroot.server.pki import certificate_names, pin
-
     now = time.time()
     address = address or f"{folder.config.names[0]}:{folder.config.port}"
     names = certificate_names(folder.server_certificate)

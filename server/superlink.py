@@ -600,12 +600,6 @@ def as_line(pem: bytes) -> str:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
 
 
-def check_node_key(line: str) -> None:
-    """Raise KeyFileError unless the hub could register this line, and keeps it as it is written."""
-    if as_line(_as_pem(line)) != line:
-        raise KeyFileError("a node key is one OpenSSH line without a comment")
-
-
 def _as_pem(line: str) -> bytes:
     """One OpenSSH line as the hub stores it."""
     try:

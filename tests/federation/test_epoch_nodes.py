@@ -9,7 +9,6 @@ from federation import small
 from commonroot.server.enrol_book import EnrolmentBook
 from commonroot.server.enrol_roster import book_of
 from commonroot.server.enrol_watch import Doorkeeper
-from commonroot.server.superlink import check_node_key
 from commonroot.simulations.founding import Federation, next_epoch
 
 
@@ -34,7 +33,7 @@ class Hub:
 
 
 def keeper(federation: Federation, hub: Hub, told: list[tuple[str, str]]) -> Doorkeeper:
-    book = EnrolmentBook(federation.coordinator.journal(), federation="grove", check_node_key=check_node_key)
+    book = EnrolmentBook(federation.coordinator.journal(), federation="grove")
     tell = lambda kind, facts: told.append((kind, facts["department"]))  # noqa: E731
     return Doorkeeper(hub, book, federation.coordinator.roster, tell)
 

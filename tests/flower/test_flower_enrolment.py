@@ -36,7 +36,7 @@ from commonroot.server.enrol_desk import EnrolmentDesk
 from commonroot.server.enrol_watch import Doorkeeper
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
-from commonroot.server.superlink import SuperLink, check_node_key
+from commonroot.server.superlink import SuperLink
 from commonroot.simulations.processes import free_port
 
 
@@ -79,7 +79,7 @@ def centre(tmp_path, monkeypatch) -> Iterator[Centre]:
         random=os.urandom,
     )
     journal = folder.journal()
-    book = EnrolmentBook(journal, federation="grove", check_node_key=check_node_key)
+    book = EnrolmentBook(journal, federation="grove")
     desk = EnrolmentDesk(folder, journal, book)
     hub = SuperLink(
         tmp_path / "hub",

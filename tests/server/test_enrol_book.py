@@ -36,7 +36,6 @@ from commonroot.server.enrol_desk import EnrolmentDesk
 from commonroot.server.enrol_door import Allowance
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
-from commonroot.server.superlink import check_node_key
 
 NOW = time.time()
 
@@ -109,7 +108,7 @@ def office(tmp_path):
         tmp_path / "hq", federation="grove", host="127.0.0.1", port=9443, names=("localhost",), random=os.urandom
     )
     journal = folder.journal()
-    yield Office(tmp_path, folder, journal, EnrolmentBook(journal, federation="grove", check_node_key=check_node_key))
+    yield Office(tmp_path, folder, journal, EnrolmentBook(journal, federation="grove"))
     journal.close()
 
 
@@ -260,7 +259,7 @@ def test_a_crash_between_a_tokens_use_and_the_reply_leaves_both_or_neither(offic
     assert office.book.applications(None) == []
     office.apply(application)
     reopened = office.folder.journal()
-    book = EnrolmentBook(reopened, federation="grove", check_node_key=check_node_key)
+    book = EnrolmentBook(reopened, federation="grove")
     book.apply(application, roster=None, now=NOW)
     assert len(book.applications(None)) == 1
     reopened.close()
