@@ -21,6 +21,9 @@ from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
 from commonroot.console import event_printer, stop_on_signals
 
+#: How long a daemon that is told to stop while it still loads waits for that to end, in seconds.
+_LOADING = 10.0
+
 
 def open_session(
     folder: DepartmentFolder,
@@ -63,7 +66,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
     Raises KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the coordinator is
     not the pinned one or does not know this department; DataError soon after, where the table cannot be read.
     """
-    from commonroot.client.node import FlowerNode
+    from commonroot.client.node import LEFT, FlowerNode
 
     stop = stop or threading.Event()
     stop_on_signals(stop)
@@ -81,7 +84,8 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
 
         def linked(state: str) -> None:
             tell("link", {"state": state})
-            learner.begin()
+            if state != LEFT:
+                learner.begin()
 
         node = FlowerNode(
             folder.config.coordinator,
@@ -93,6 +97,7 @@ def serve(root: Path, *, as_json: bool = False, stop: threading.Event | None = N
             give_up=folder.config.waits.give_up,
         )
         node.serve(session.handle, stop)
+        learner.settle(_LOADING)
         if learner.failure is not None:
             raise learner.failure
     finally:
