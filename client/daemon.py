@@ -36,6 +36,9 @@ from commonroot.logs import LogOptions, Tell, telling
 #: How long a leaving daemon waits to be asked for its good-bye, in seconds.
 _GOODBYE = 20.0
 
+#: How long a daemon that is told to stop while it still loads waits for that to end, in seconds.
+_LOADING = 10.0
+
 
 def open_session(
     folder: DepartmentFolder,
@@ -114,6 +117,8 @@ def serve(
         undo.enter_context(membership)
         while roster is not None and not stop.is_set():
             _serve_epoch(folder, roster, learner, tell, membership, end, patient=followed)
+            if stop.is_set():
+                learner.settle(_LOADING)
             if learner.failure is not None:
                 raise learner.failure
             if not stop.is_set() and membership.join_offered():
@@ -137,7 +142,7 @@ def _serve_epoch(
     end      ends the daemon, once this department has left for good
     patient  nobody is watching: wait for a hub that does not let this node in yet
     """
-    from commonroot.client.node import FlowerNode
+    from commonroot.client.node import LEFT, FlowerNode
 
     def listen(kind: str, facts: dict[str, Any]) -> None:
         tell(kind, facts)
@@ -146,7 +151,8 @@ def _serve_epoch(
 
     def linked(state: str) -> None:
         tell("link", {"state": state})
-        learner.begin()
+        if state != LEFT:
+            learner.begin()
 
     config = folder.config
     store = DepartmentStore(folder.root, federation=config.federation, department=config.name, owner=True)

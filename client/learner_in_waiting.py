@@ -34,6 +34,11 @@ class LearnerInWaiting:
         if self._begun.acquire(blocking=False):
             self._thread.start()
 
+    def settle(self, seconds: float) -> None:
+        """Wait that long at the most for loading to end, if it was begun: libraries do not like to be left half-way."""
+        if self._begun.locked():
+            self._thread.join(seconds)
+
     def check(self, charter: Charter) -> None:
         """See :meth:`Learner.check`."""
         self._here().check(charter)

@@ -54,6 +54,7 @@ WAITS = [
     ("hub", "to start and to stop", "server.superlink", "_PATIENCE"),
     ("department", "for a hub that refuses it as it starts", "department", "first"),
     ("department", "repeating what the hub fails over, or waiting for an announced object", "department", "give_up"),
+    ("department", "told to stop, for libraries that are being loaded", "client.daemon", "_LOADING"),
     ("department", "for one answer of the hub", "client.node", "_REQUEST_TIMEOUT"),
     ("department", "between two signs of life", "client.node", "_BEAT"),
 ]  # fmt: skip

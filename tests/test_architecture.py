@@ -78,6 +78,7 @@ FLOWER = {
     "server/gate.py": "which of the hub's routes the public may reach",
     "server/superlink.py": "the hub, in the coordinator's process",
     "simulations/bench_secure_sum_flower.py": "Flower's own paths, measured beside ours",
+    "simulations/mortal.py": "a clock that is wrong must be wrong for Flower too, and a reply lost on its way to it",
 }
 
 #: Whatever can run code that came with data.

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from commonroot.cli import app
 from commonroot.client.daemon import serve
-from commonroot.common.errors import ConfigError
+from commonroot.common.errors import ConfigError, DataError
 from commonroot.common.roster import SignedRoster
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.simulations.federation import SimulatedFederation
@@ -141,8 +141,15 @@ def test_a_daemon_whose_coordinator_is_not_there_goes_on_trying_until_it_is_stop
     threading.Timer(4.0, stop.set).start()
     serve(alone, as_json=True, stop=stop)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["event"] for event in events] == ["up", "link", "link", "down"]
+    # The learner is loaded beside it, which may be over before the end or not.
+    assert [event["event"] for event in events if event["event"] != "loaded"] == ["up", "link", "link", "down"]
     assert [event["state"] for event in events if event["event"] == "link"] == ["unreachable", "left"]
+
+
+def test_a_daemon_whose_table_cannot_be_read_says_so_and_ends(alone):
+    (alone / "rows.npz").write_bytes(b"no table")
+    with pytest.raises(DataError):
+        serve(alone, stop=threading.Event())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

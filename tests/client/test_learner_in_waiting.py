@@ -49,6 +49,19 @@ def test_loading_begins_once_and_whoever_asks_waits_for_it():
     assert loads == ["commonroot-learner"]
 
 
+def test_settling_waits_for_what_was_begun_and_begins_nothing():
+    gate, loads = threading.Event(), []
+    waiting = LearnerInWaiting(lambda: loads.append(gate.wait(10)) or Counting(), on_failure=lambda: None)
+    waiting.settle(10)
+    assert loads == []
+    waiting.begin()
+    waiting.settle(0.01)
+    assert loads == []
+    gate.set()
+    waiting.settle(10)
+    assert loads == [True]
+
+
 def test_a_question_begins_loading_by_itself():
     learner = Counting()
     LearnerInWaiting(lambda: learner, on_failure=lambda: None).check(None)
