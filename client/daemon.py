@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commonroot.client.checking import describe
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner import DepartmentLearner
-from commonroot.client.session import Session
+from commonroot.client.session import OnLosses, Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import Roster
 from commonroot.console import stop_on_signals
 from commonroot.logs import LogOptions, telling
+
+if TYPE_CHECKING:
+    from commonroot.client.terminal import Terminal
+
+
+def _unseen(version: int, losses: dict[str, float]) -> None:
+    """Nobody looks at this department's losses."""
 
 
 def open_session(
@@ -28,6 +34,7 @@ def open_session(
     store: DepartmentStore,
     on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
     random: Callable[[int], bytes] = os.urandom,
+    on_losses: OnLosses = _unseen,
 ) -> Session:
     """The session of a folder: what the daemon runs behind a Flower node and a simulation runs in memory."""
     secret = folder.secret()
@@ -47,6 +54,7 @@ def open_session(
         approved=folder.approved,
         random=random,
         on_event=on_event,
+        on_losses=on_losses,
     )
 
 
@@ -80,7 +88,8 @@ def serve(
         undo.callback(store.close)
         terminal = _terminal(folder, store, undo) if view else None
         tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
-        session = open_session(folder, roster, store, tell)
+        seen = _unseen if terminal is None else terminal.losses
+        session = open_session(folder, roster, store, tell, on_losses=seen)
         describe(folder.data, root)  # a table that cannot be read is said here and now, and not in a log later
         tell("up", {"department": folder.config.name, "coordinator": folder.config.coordinator})
         node = FlowerNode(
@@ -93,7 +102,7 @@ def serve(
         tell("down", {})
 
 
-def _terminal(folder: DepartmentFolder, store: DepartmentStore, undo: ExitStack) -> logging.Handler:
+def _terminal(folder: DepartmentFolder, store: DepartmentStore, undo: ExitStack) -> Terminal:
     from commonroot.client.terminal import Terminal
 
     return undo.enter_context(Terminal(folder, store))

@@ -57,6 +57,8 @@ Tensors = Mapping[str, NDArray[np.float32]]
 Local = Mapping[str, NDArray[np.generic]]
 #: Called with a word for what happened and its facts; terminal views listen.  Never holds a row, a tensor or a key.
 OnEvent = Callable[[str, dict[str, Any]], None]
+#: Called with a version and this department's own losses on it, which are for its own eyes alone: no event holds them.
+OnLosses = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Session:
         approved: Callable[[bytes], Charter | None],
         random: Random,
         on_event: OnEvent = lambda kind, facts: None,
+        on_losses: OnLosses = lambda version, losses: None,
     ) -> None:
         self._roster = roster
         self._identity = identity
@@ -119,6 +122,7 @@ class Session:
         self._approved = approved
         self._random = random
         self._on_event = on_event
+        self._on_losses = on_losses
         #: The last broadcast that passed: charter, version, tensors.  In memory only.
         self._seen: tuple[bytes, int, Tensors] | None = None
         #: Version 0 of the charter that was asked for last, which its rounds are held against.
@@ -372,7 +376,7 @@ class Session:
                 raise DataError("the rows cannot be summed now, and sums without them would show them") from error
             return Trained(_zeros(charter), {} if local is None else local)
         if own := _losses(trained.terms):
-            self._on_event("learned", {"version": version} | own)  # for this department's own screen alone
+            self._on_losses(version, own)
         return trained
 
     def _finish(self, charter: Charter, received: Tensors, closing: RunClose) -> None:
@@ -491,7 +495,7 @@ class Session:
 
 def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
     """This department's own losses in multiples of the chance loss, where the method has any; else empty."""
-    weight = float(terms["weight"]) if "weight" in terms else 0.0
+    weight = float(terms["weight"]) if "weight" in terms and "loss" in terms else 0.0
     return {name: float(terms[name]) / weight for name in ("loss", "held_out") if weight > 0 and name in terms}
 
 
