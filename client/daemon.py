@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commonroot.client.consent import Desk
 from commonroot.client.enrol_follow import WAITING, Membership
@@ -23,7 +23,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.client.learner_in_waiting import LearnerInWaiting
 from commonroot.client.policy import read_policy
 from commonroot.client.retention import prune
-from commonroot.client.session import Learner, Session
+from commonroot.client.session import Learner, OnLosses, Session
 from commonroot.client.standing import carry_out, require_to_stay, watch
 from commonroot.client.store import LEAVING, DepartmentStore
 from commonroot.client.traffic import Traffic
@@ -39,6 +39,13 @@ _GOODBYE = 20.0
 #: How long a daemon that is told to stop while it still loads waits for that to end, in seconds.
 _LOADING = 10.0
 
+if TYPE_CHECKING:
+    from commonroot.client.terminal import Terminal
+
+
+def _unseen(version: int, losses: dict[str, float]) -> None:
+    """Nobody looks at this department's losses."""
+
 
 def open_session(
     folder: DepartmentFolder,
@@ -47,6 +54,7 @@ def open_session(
     on_event: Tell = lambda kind, facts: None,
     random: Callable[[int], bytes] = os.urandom,
     learner: Learner | None = None,
+    on_losses: OnLosses = _unseen,
 ) -> Session:
     """The session of a folder: what the daemon runs behind a Flower node and a simulation runs in memory."""
     return Session(
@@ -60,6 +68,7 @@ def open_session(
         on_event=on_event,
         consider=Desk(folder, store, roster, on_event).consider,
         closed_now=lambda: _outside_hours(folder.root),
+        on_losses=on_losses,
     )
 
 
@@ -105,6 +114,7 @@ def serve(
     with ExitStack() as undo:
         terminal = _terminal(folder, undo) if view else None
         tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
+        seen = _unseen if terminal is None else terminal.losses
         membership = Membership(root, tell, stop)
 
         def end() -> None:
@@ -116,7 +126,7 @@ def serve(
         followed = False
         undo.enter_context(membership)
         while roster is not None and not stop.is_set():
-            _serve_epoch(folder, roster, learner, tell, membership, end, patient=followed)
+            _serve_epoch(folder, roster, learner, tell, membership, end, on_losses=seen, patient=followed)
             if stop.is_set():
                 learner.settle(_LOADING)
             if learner.failure is not None:
@@ -135,12 +145,14 @@ def _serve_epoch(
     membership: Membership,
     end: Callable[[], None],
     *,
+    on_losses: OnLosses,
     patient: bool,
 ) -> None:
     """Serve under one roster, until ``membership.over``.
 
-    end      ends the daemon, once this department has left for good
-    patient  nobody is watching: wait for a hub that does not let this node in yet
+    end        ends the daemon, once this department has left for good
+    on_losses  told this department's own losses; they go nowhere else
+    patient    nobody is watching: wait for a hub that does not let this node in yet
     """
     from commonroot.client.node import LEFT, FlowerNode
 
@@ -164,7 +176,7 @@ def _serve_epoch(
         let_go = prune(folder.root, config.retention, store.chosen(), dry_run=False, owner=True)
         if let_go["paths"]:
             tell("pruned", {"paths": len(let_go["paths"]), "bytes": let_go["bytes"]})
-        session = open_session(folder, roster, store, listen, learner=learner)
+        session = open_session(folder, roster, store, listen, learner=learner, on_losses=on_losses)
         if not patient:
             tell("up", {"department": config.name, "coordinator": config.coordinator})
         traffic, over = Traffic(store), threading.Event()
@@ -201,7 +213,7 @@ def _loaded(folder: DepartmentFolder, tell: Tell) -> Learner:
     return learner
 
 
-def _terminal(folder: DepartmentFolder, undo: ExitStack) -> logging.Handler:
+def _terminal(folder: DepartmentFolder, undo: ExitStack) -> Terminal:
     from commonroot.client.terminal import Terminal
 
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)

@@ -62,6 +62,8 @@ _log = logging.getLogger(__name__)
 
 #: Called with a word for what happened and its facts; terminal views listen.  Never holds a row, a tensor or a key.
 OnEvent = Callable[[str, dict[str, Any]], None]
+#: Called with a version and this department's own losses on it, which are for its own eyes alone: no event holds them.
+OnLosses = Callable[[int, dict[str, float]], None]
 
 
 #: Requests that a paused department does not answer.
@@ -113,6 +115,7 @@ class Session:
         on_event: OnEvent = lambda kind, facts: None,
         consider: Callable[[SignedCharter], Charter] | None = None,
         closed_now: Callable[[], bool] = lambda: False,
+        on_losses: OnLosses = lambda version, losses: None,
     ) -> None:
         """``approved``: the charter of a hash, if it was; ``consider``: the same for one that was not, by a policy, or
         why not (``consent.Desk``); ``closed_now``: whether a policy's hours keep it from contributing."""
@@ -128,6 +131,7 @@ class Session:
         self._closed_now = closed_now
         self._random = random
         self._on_event = on_event
+        self._on_losses = on_losses
         #: The last broadcast that passed: charter, version, tensors.  In memory only.
         self._seen: tuple[bytes, int, Tensors] | None = None
         #: Version 0 of the charter that was asked for last, which its rounds are held against.
@@ -426,7 +430,7 @@ class Session:
         local = self._store.head_before(charter.digest.hex(), version)
         trained = contribution.train(self._learner, charter, received, version, local, self._abstained)
         if trained.abstained is None and (own := _losses(trained.terms)):
-            self._on_event("learned", {"version": version} | own)  # for this department's own screen alone
+            self._on_losses(version, own)
         return trained
 
     def _abstained(self, error: Exception) -> str:
@@ -583,5 +587,5 @@ class Session:
 
 def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
     """This department's own losses in multiples of the chance loss, where the method has any; else empty."""
-    weight = float(terms["weight"]) if "weight" in terms else 0.0
+    weight = float(terms["weight"]) if "weight" in terms and "loss" in terms else 0.0
     return {name: float(terms[name]) / weight for name in ("loss", "held_out") if weight > 0 and name in terms}

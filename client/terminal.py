@@ -1,7 +1,7 @@
 """What ``department up`` shows on a terminal: link, round, this department's own loss, what left, what was refused.
 
-It is a handler of the daemon's log, so it hears the same events as a file would, and one that no file hears: the
-department's own loss, which is shown here and written nowhere.
+It is a handler of the daemon's log, so it hears the same events as a file would.  The department's own loss is no
+event: the session hands it over here, it is shown, and it is written nowhere.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _DOING: Final = {
     "finished": "the run is over; `commonroot department report` compares",
 }
 #: Events that need no line of their own, because the picture shows them.
-_SHOWN: Final = frozenset({"learned", "link", "up", "down"})
+_SHOWN: Final = frozenset({"link", "up", "down"})
 
 
 class Terminal(logging.Handler):
@@ -105,12 +105,15 @@ class Terminal(logging.Handler):
         except Exception:
             self.handleError(record)
 
+    def losses(self, version: int, found: Mapping[str, float]) -> None:
+        """This department's own losses on a version, in multiples of the chance loss."""
+        with self._mutex:
+            self._losses.append((version, found["loss"], found.get("held_out")))
+
     def _note(self, kind: str, facts: Mapping[str, Any], level: int) -> None:
         now = self._clock()
         if kind == "link":
             self._link, self._linked_at = str(facts["state"]), now
-        if kind == "learned":
-            self._losses.append((int(facts["version"]), float(facts["loss"]), facts.get("held_out")))
         if kind in _DOING:
             self._doing, self._doing_since = _DOING[kind].format_map(_Facts(facts)), now
         if kind not in _SHOWN:

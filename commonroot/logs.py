@@ -4,8 +4,7 @@ An event is a word and flat facts (``closed``, ``fault``, ``uploaded``).  Every 
 as are the warnings of the program's modules and of libraries, so all end in the same places.
 
 On standard output stand events, on standard error warnings from inside, in the file both.  None of them holds a row, a
-tensor, a key or a token, nor what is private to a department (:data:`PRIVATE`): that is given to a view on its own
-terminal alone.
+tensor, a score, a key or a token: what only a department's own eyes may see is no event, and never comes here.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ LEVELS: Final = {
     "no-page": logging.WARNING,
     "stopped": logging.ERROR,
 }
-#: Events for the department's own screen alone: logs may be collected by somebody else.
-PRIVATE: Final = frozenset({"learned"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,6 @@ class _Stream(logging.Handler):
         super().__init__()
         self._name = name
         self.setFormatter(Lines(format))
-        self.addFilter(_not_private)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -178,9 +174,4 @@ def _file(path: Path, format: Format) -> logging.Handler:
     except OSError as error:
         raise ConfigError(f"the log file {path} cannot be written: {error.strerror}") from error
     handler.setFormatter(Lines(format, stamped=True))
-    handler.addFilter(_not_private)
     return handler
-
-
-def _not_private(record: logging.LogRecord) -> bool:
-    return getattr(record, "event", None) not in PRIVATE

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from commonroot import __version__
 from commonroot.cli import app
 
-HEAVY = ("torch", "sklearn", "flwr", "sqlalchemy", "scipy", "fastapi", "uvicorn")
+HEAVY = ("torch", "sklearn", "flwr", "sqlalchemy", "scipy", "fastapi", "uvicorn", "nicegui", "prometheus_client")
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -69,21 +69,17 @@ def test_what_is_less_than_the_level_is_not_told(level, heard, capsys):
     assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()] == heard
 
 
-@pytest.mark.parametrize("format", ["text", "json"])
-def test_a_departments_own_loss_is_in_no_line_and_no_file(format, tmp_path, capsys):
-    path = tmp_path / "log"
+def test_a_view_takes_the_place_of_the_screen_and_not_of_the_file(tmp_path, capsys):
     seen: list[str] = []
 
     class View(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(logs.event_of(record)[0])
 
-    with telling(LogOptions(format, path)) as tell:
-        tell("learned", {"loss": 0.123456})
-    with telling(LogOptions(format, path), view=View()) as tell:
-        tell("learned", {"loss": 0.123456})
-    assert path.read_text() == "" and capsys.readouterr().out == ""
-    assert seen == ["learned"]
+    with telling(LogOptions("json", tmp_path / "log"), view=View()) as tell:
+        tell("closed", {"round": 1})
+    assert seen == [json.loads((tmp_path / "log").read_text())["event"]] == ["closed"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_full_file_is_put_aside_and_so_many_are_kept(tmp_path, monkeypatch):
@@ -157,4 +153,4 @@ def test_every_event_is_in_the_documentation():
     rows = [line for line in (root / "docs/watching.md").read_text("utf-8").splitlines() if line.startswith("| `")]
     listed = {kind for line in rows for kind in re.findall(r"`([a-z-]+)`", line.split("|")[1])}
     assert len(found) > 30
-    assert found - logs.PRIVATE - listed == set()
+    assert found - listed == set()

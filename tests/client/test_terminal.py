@@ -60,13 +60,12 @@ def test_the_picture_follows_the_events(finished):
             tell("link", {"state": "joined"})
             tell("training", {"round": 7, "version": 6})
             for version in range(7):
-                tell("learned", {"version": version, "loss": 1.0 / (1 + version), "held_out": 0.5})
+                terminal.losses(version, {"loss": 1.0 / (1 + version), "held_out": 0.5})
             now[0] += 200
             text = shown(terminal)
             assert "● joined" in text and "for 3 min" in text
             assert "training on version 6" in text
             assert "█▄▃▂▁▁▁  0.143, held out 0.500 on version 6" in text
-            assert "learned" not in text
             tell("uploaded", {"round": 7, "bytes": 1501})
             tell("refused", {"request": "open", "code": "CR27", "message": "no", "hint": "h", "error": "E"})
             tell("link", {"state": "unreachable"})
@@ -97,6 +96,20 @@ def test_an_event_with_facts_missing_breaks_nothing(finished):
             tell("uploaded", {})
             tell("something-new", {"a": 1})
         assert "round –: sent" in shown(terminal)
+
+
+def test_a_session_hands_its_own_losses_to_its_own_eyes_and_tells_no_event_of_them(tmp_path):
+    """Weighted in the sum, plain here: what the toy learner gave, for each of three versions."""
+    with small.running(tmp_path) as at_work:
+        seen: dict[int, dict[str, float]] = {}
+        at_work.sessions["ash"]._on_losses = lambda version, losses: seen.update({version: losses})
+        at_work.run()
+        terms = at_work.learners["ash"].contributed
+        assert sorted(seen) == [0, 1, 2]
+        for version, losses in seen.items():
+            told = {name: float(terms[version][name] / terms[version]["weight"]) for name in ("loss", "held_out")}
+            assert losses == pytest.approx(told)
+        assert not any("loss" in facts or "held_out" in facts for _, _, facts in at_work.events)
 
 
 def test_only_what_the_ledger_had_added_is_read_again(finished, monkeypatch):
