@@ -99,7 +99,9 @@ def predict(
         str | None, typer.Option(help="Write a .csv or .parquet file instead of to the terminal.", metavar="FILE")
     ] = None,
     out_url: Annotated[str | None, typer.Option(help="Write a table of this database instead.")] = None,
-    out_table: Annotated[str, typer.Option(help="Name of that table.")] = "predictions",
+    out_table: Annotated[
+        str, typer.Option(help="Name of that table; in PostgreSQL also SCHEMA.TABLE.")
+    ] = "predictions",
     replace: Annotated[bool, typer.Option("--replace", help="Let it take the place of an existing table.")] = False,
     keep: Annotated[str, typer.Option(help="Columns of the source to carry along, separated by commas.")] = "",
     top: Annotated[int | None, typer.Option(help="Of a recommender: this many best items per user.", min=1)] = None,

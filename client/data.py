@@ -11,7 +11,7 @@ from commonroot.client.tables.part import STANDARD_LIMIT
 from commonroot.client.tables.pinned import Pin
 from commonroot.client.tables.prepare import FEWEST_ROWS, prepare, training_rows
 from commonroot.client.tables.problems import Problem, Problems, refuse
-from commonroot.client.tables.read import open_data, read_batches, read_cells, read_features
+from commonroot.client.tables.read import kept_columns, open_data, read_batches, read_cells, read_features
 from commonroot.client.tables.rows import Prepared, Rows, judged, learnable
 from commonroot.client.tables.source import Reading
 from commonroot.client.tables.split import folds, split_rows
@@ -39,6 +39,7 @@ __all__ = [
     "WindowConfig",
     "folds",
     "judged",
+    "kept_columns",
     "learnable",
     "open_data",
     "prepare",

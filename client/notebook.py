@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from commonroot.client.data import Problem, Problems, read_batches
+from commonroot.client.data import Problem, Problems, kept_columns, read_batches
 from commonroot.client.out.card import card_of
 from commonroot.client.out.sinks import as_frame
 from commonroot.client.predicting import chosen_folder, load_predictor
@@ -64,9 +64,9 @@ class Department:
                 raise ConfigError("give rows, or url and query", hint="one source at a time")
             path = None if rows is None else Path(rows)
             batches = read_batches(path, self.predictor.features, url=url, query=query, keep=names)
-            return pl.concat([self._predicted(frame, at, names) for frame, at in batches])
+            return pl.concat([self._predicted(frame, at, kept_columns(frame, names), names) for frame, at in batches])
         frame = _frame(rows)
-        return self._predicted(self._cleaned(frame, names), Path(folder), names)
+        return self._predicted(self._cleaned(frame, names), Path(folder), frame, names)
 
     def report(self) -> dict[str, Any]:
         """Alone against federated on the department's own test rows.  Raises ConfigError in an exported folder."""
@@ -82,8 +82,8 @@ class Department:
     def _card(self) -> dict[str, Any]:
         return card_of(self.root, self._chosen, self.predictor)
 
-    def _predicted(self, frame: pl.DataFrame, folder: Path, names: tuple[str, ...]) -> pl.DataFrame:
-        return as_frame(self.predictor.predict(frame, folder), frame, names)
+    def _predicted(self, frame: pl.DataFrame, folder: Path, kept: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+        return as_frame(self.predictor.predict(frame, folder), kept, names)
 
     def _cleaned(self, frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
         features, problems = self.predictor.features, Problems()
@@ -94,10 +94,9 @@ class Department:
                     Problem(file="the frame", column=name, found="no such column", expected="a column", fix=fix)
                 )
         problems.refuse()
-        kinds = features.kinds | {name: "kept" for name in names if name not in features.kinds}
         found = clean(
             frame,
-            kinds,
+            features.kinds,
             missing=features.reading.missing,
             file="the frame",
             row_of=lambda position: position + 1,

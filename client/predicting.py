@@ -17,7 +17,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from commonroot.client.data import Problems, read_batches
+from commonroot.client.data import Problems, kept_columns, read_batches
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.out.sinks import CsvSink, ListSink, Sink, as_frame, open_file
 from commonroot.client.predictor import Predictor
@@ -78,7 +78,7 @@ def predictions(
     """Kept and predicted columns, batch by batch; at least one batch.  Raises DataError or ConfigError."""
     names = tuple(dict.fromkeys(keep))
     for frame, folder in read_batches(source, predictor.features, url=url, query=query, keep=names):
-        yield as_frame(predictor.predict(frame, folder), frame, names)
+        yield as_frame(predictor.predict(frame, folder), kept_columns(frame, names), names)
 
 
 def predict(

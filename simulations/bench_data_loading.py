@@ -46,7 +46,9 @@ MOST: Final = 600.0
 ANY: Final = 700.0
 MORE: Final = 300.0
 _MIB: Final = 1 << 20
-_WHY: Final = "decoding costs less than the checks, the split and two passes over the cells, of text most of all"
+_WHY: Final = (
+    "a file of codes is read in less time than its rows are written as numbers, without checks, split or scaling"
+)
 
 
 def run(console: Console, *, out: Path | None = None) -> list[Row]:
@@ -121,7 +123,8 @@ def _ratio(path: Path, of: str, times: int) -> list[Row]:
     read: Callable[[], object] = (lambda: pl.read_csv(path)) if csv else (lambda: pl.read_parquet(path))
     cost = in_turns({"polars": read, "prepare": lambda: prepare(config)}, times)
     theirs, ours = cost["polars"], cost["prepare"]
-    ratio, why = theirs.process / ours.process, "" if csv else _WHY
+    ratio = theirs.process / ours.process
+    why = _WHY if ratio < 0.5 and not csv else ""
     return [
         Row(f"CPU time, polars' own read ÷ loading and featurising, {of}", ratio, ">=", 0.5, None, why),
         Row(f"the same by the clock, {of}", theirs.wall / ours.wall),

@@ -25,20 +25,23 @@ _EXPECTED: Final = "sqlite:///FILE or postgresql://USER@HOST/DATABASE (extra: co
 class SqlSink:
     """A new table; ``replace`` allows it to take the place of one of that name.
 
+    In PostgreSQL, ``schema.table`` is the table of that schema, which must be there.
+
     Raises ConfigError for a URL that cannot be used, a table that exists, and whatever the database refuses.
     """
 
     def __init__(self, url: str, table: str, *, replace: bool = False) -> None:
         if not table.strip():
             raise ConfigError("--out-table: a table needs a name")
-        self._name, self._replace = table, replace
+        self._replace = replace
         self._table: sa.Table | None = None
         self._made: Path | None = None
         self._engine = self._open(url)
+        self._schema, self._name = _placed(table, self._engine.dialect.name)
         try:
             self._connection = self._engine.connect()
             self._transaction = self._connection.begin()
-            exists = sa.inspect(self._connection).has_table(table)
+            exists = sa.inspect(self._connection).has_table(self._name, schema=self._schema)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             self._give_up()
             raise _refused(error) from None
@@ -122,7 +125,7 @@ class SqlSink:
         columns = [
             sa.Column(name, _type(name, dtype), key=f"c{at}") for at, (name, dtype) in enumerate(frame.schema.items())
         ]
-        made = sa.Table(self._name, sa.MetaData(), *columns)
+        made = sa.Table(self._name, sa.MetaData(), *columns, schema=self._schema)
         longest = self._engine.dialect.max_identifier_length
         for name in (self._name, *frame.columns):
             if len(name.encode()) > longest:
@@ -132,6 +135,14 @@ class SqlSink:
         made.drop(self._connection, checkfirst=True)
         made.create(self._connection)
         return made
+
+
+def _placed(table: str, dialect: str) -> tuple[str | None, str]:
+    """(schema, name): one full stop between two names parts them where the database has schemas."""
+    schema, _, name = table.partition(".")
+    if dialect != "postgresql" or not schema.strip() or not name.strip() or "." in name:
+        return None, table
+    return schema, name
 
 
 def _type(name: str, dtype: pl.DataType) -> sa.types.TypeEngine[Any]:

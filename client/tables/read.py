@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 from commonroot.client.tables.config import DataConfig
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.problems import Problem, Problems
-from commonroot.client.tables.source import BATCH, MEMORY, CellsNotTyped, Reading, Source, Table, open_source
+from commonroot.client.tables.source import (
+    BATCH,
+    KEPT,
+    MEMORY,
+    CellsNotTyped,
+    Reading,
+    Source,
+    Table,
+    kept_as,
+    open_source,
+)
 from commonroot.client.tables.sql_source import open_query
-
-#: Kind of a column that nobody reads: its cells stay as they are.
-KEPT: Final = "kept"
 
 
 def read_features(path: Path, features: Features) -> pl.DataFrame:
@@ -39,7 +46,7 @@ def read_batches(
     """(cleaned rows, folder that paths in cells are relative to), in order and in batches.
 
     Features with a window see rows together, so theirs come in one batch.  A table without rows gives one empty batch.
-    Columns to ``keep`` come along as the source has them, those that the features read as they are read.
+    Columns to ``keep`` come along as the source has them; ``kept_columns`` takes them out.
     Raises DataError that lists every problem of the batches read so far.
     """
     problems = Problems()
@@ -51,16 +58,17 @@ def read_batches(
     if source is None:
         problems.refuse()
         return
-    kinds = features.kinds | {name: KEPT for name in keep if name not in features.kinds}
+    kinds = features.kinds
     schema = source.schema
-    for name, kind in kinds.items():
+    for name, kind in (dict.fromkeys(keep, KEPT) | kinds).items():
         if name not in schema:
             fix = "the model reads the columns that it was trained with" if kind != KEPT else "keep another column"
             problems.add(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
             )
     problems.refuse()
-    table = Table(source, kinds, missing=features.reading.missing, memory=memory)
+    table = Table(source, kinds, missing=features.reading.missing, memory=memory, keep=keep)
+    kinds = kinds | dict.fromkeys(map(kept_as, keep), KEPT)
     if features.window is not None:
         try:
             frames = [frame for _, frame in table.batches(problems=problems)]
@@ -71,6 +79,11 @@ def read_batches(
         yield pl.concat(frames) if frames else _empty(kinds), source.folder
         return
     yield from ((frame, source.folder) for frame in _each(table, problems, size, kinds))
+
+
+def kept_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """The columns that a batch of ``read_batches`` carries along, under their own names."""
+    return frame.select(pl.col(kept_as(name)).alias(name) for name in names)
 
 
 def open_data(

@@ -23,8 +23,15 @@ BATCH: Final = 65_536
 LOOK: Final = 2_000
 #: How a column without a name is called, before its number; no feature unless it is asked for.
 UNNAMED: Final = "unnamed "
+#: Kind of a column that nobody reads: its cells stay as they are.
+KEPT: Final = "kept"
 #: What a look or a read can meet in a file that is no such file.
 UNREADABLE = (pl.exceptions.PolarsError, OSError, ValueError, pl.exceptions.PanicException)
+
+
+def kept_as(name: str) -> str:
+    """How a column is called that is kept as the source has it, beside what the features read of it."""
+    return f"kept\x1f{name}"
 
 
 class CellsNotTyped(Exception):
@@ -102,12 +109,14 @@ class Table:
         missing: tuple[str, ...],
         memory: int,
         codes: Codes | None = None,
+        keep: Sequence[str] = (),
     ) -> None:
-        """``codes``: for the columns of text that may come as codes."""
+        """``codes``: for the columns of text that may come as codes; ``keep``: those that come as the source has them
+        too, under the name that ``kept_as`` gives them."""
         self.source = source
         self.wanted = dict(wanted)
         self.held = source.bytes <= memory
-        self._missing, self._codes = missing, codes
+        self._missing, self._codes, self._keep = missing, codes, tuple(keep)
         self._typed = True
         self._frame: pl.DataFrame | None = None
 
@@ -136,24 +145,29 @@ class Table:
         """(position of its first row, rows), in order; problems of cells are added where a list is given."""
         wanted = self.wanted if columns is None else {name: self.wanted[name] for name in columns}
         if self.held:
-            frame = columns_in(self.whole(problems if problems is not None else Problems()), list(wanted))
+            names = [*wanted, *map(kept_as, self._keep)]
+            frame = columns_in(self.whole(problems if problems is not None else Problems()), names)
             for begin in range(0, len(frame), size):
                 yield begin, frame.slice(begin, size)
             return
         at = 0
-        for raw in self.source.read(wanted, typed=self._typed, size=size):
+        for raw in self.source.read(self._plain(wanted), typed=self._typed, size=size):
             yield at, self._cleaned(raw, wanted, at, problems)
             at += len(raw)
 
     def _collect(self, *, typed: bool) -> pl.DataFrame:
-        frames = list(self.source.read(self.wanted, typed=typed, size=0))
+        frames = list(self.source.read(self._plain(self.wanted), typed=typed, size=0))
         return pl.concat(frames) if len(frames) != 1 else frames[0]
+
+    def _plain(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """The kinds to read, where what is kept is not parsed."""
+        return dict(wanted) | dict.fromkeys(self._keep, KEPT)
 
     def _cleaned(
         self, raw: pl.DataFrame, wanted: Mapping[str, str], at: int, problems: Problems | None
     ) -> pl.DataFrame:
         first = self.source.first_row + at
-        return clean(
+        cleaned = clean(
             raw,
             wanted,
             missing=self._missing,
@@ -162,6 +176,7 @@ class Table:
             problems=problems,
             codes=self._codes,
         )
+        return cleaned.with_columns(raw[name].alias(kept_as(name)) for name in self._keep) if self._keep else cleaned
 
 
 def columns_in(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

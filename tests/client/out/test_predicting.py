@@ -84,6 +84,22 @@ def test_any_batches_give_the_same_file(stays, new, tmp_path, monkeypatch):
     assert pl.read_csv(tmp_path / "many.csv")["id"].to_list() == one["id"].to_list()
 
 
+def test_what_is_kept_comes_out_as_it_went_in(stays, new, tmp_path):
+    """also a number that the model reads: 007 is no 7.0, and blanks and gaps are the source's"""
+    lines = new.read_text().splitlines()
+    at = lines[0].split(",").index("age")
+    cells = ["007", " 41", "", "4e1"]
+    for row, cell in enumerate(cells, start=1):
+        line = lines[row].split(",")
+        line[at] = cell
+        lines[row] = ",".join(line)
+    new.write_text("\n".join(lines) + "\n")
+    predict(stays[0], new, out=str(tmp_path / "out.csv"), keep=["age", "id"])
+    found = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+    assert found["age"].head(4).to_list() == ["007", " 41", None, "4e1"]
+    assert found.columns[:2] == ["age", "id"]
+
+
 def test_no_rows_give_no_predictions_but_their_columns(stays, tmp_path):
     (tmp_path / "none.csv").write_text("age,ward,admitted,note\n")
     predict(stays[0], tmp_path / "none.csv", out=str(tmp_path / "none.parquet"))

@@ -169,3 +169,15 @@ def test_a_bad_query_is_one_error_and_nothing_is_written(stays, new, empty, quer
     with pytest.raises(DataError, match=says):
         predict(stays[0], None, url=empty, query=query, out_url=empty)
     assert tables(empty) == [("stays",)] and asked(empty, "SELECT count(*) FROM stays") == [(40,)]
+
+
+def test_a_table_may_stand_in_a_schema_which_must_be_there(stays, new, empty):
+    with pytest.raises(ConfigError, match="SQLSTATE 3F000"):
+        predict(stays[0], new, out_url=empty, table="ward.mine")
+    with psycopg.connect(empty) as connection:
+        connection.execute("CREATE SCHEMA ward")
+    for replace in (False, True):
+        predict(stays[0], new, out_url=empty, table="ward.mine", replace=replace)
+    assert asked(empty, "SELECT count(*) FROM ward.mine") == [(40,)]
+    with pytest.raises(ConfigError, match=r"'ward\.mine' exists already"):
+        predict(stays[0], new, out_url=empty, table="ward.mine")

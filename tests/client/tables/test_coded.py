@@ -48,10 +48,13 @@ def test_cells_and_problems_are_the_same_with_codes_and_without(texts, kind):
         pl.Series("c", ["b", "a", None, "b"]).cast(pl.Enum(["z", "b", "a"])),
         pl.Series("c", [7, -3, None, 7]),
         pl.Series("c", [datetime.date(1969, 12, 1), datetime.date(1970, 1, 2), None, datetime.date(1969, 12, 1)]),
+        pl.Series("c", [-128, 127, None, 0], dtype=pl.Int8),
+        pl.Series("c", [255, 0, None], dtype=pl.UInt8),
+        pl.Series("c", [2**60, 2**60 + 3, None], dtype=pl.UInt64),
         pl.Series("c", [None, None], dtype=pl.Int64),
         pl.Series("c", [], dtype=pl.Date),
     ],
-    ids=["codes", "enum", "numbers", "days", "gaps", "nothing"],
+    ids=["codes", "enum", "numbers", "days", "bytes", "full bytes", "large numbers", "gaps", "nothing"],
 )
 def test_what_is_found_once_per_value_stands_at_every_row_that_holds_it(column):
     once = Once.of(column)
@@ -71,6 +74,16 @@ def test_a_column_of_too_many_values_stays_text():
     many = pl.Series("c", [f"row {at}" for at in range(FEW + 1)])
     assert Codes(["c"]).coded(many) is None
     assert is_coded(Codes(["c"]).coded(many.head(100)).dtype)
+
+
+@given(TEXTS, st.integers(0, 2))
+def test_a_whole_column_of_a_handful_of_values_is_coded_by_comparing(texts, kind):
+    """also where some values come late, or are many"""
+    texts = texts + ([None, *"abcdefghij"] if kind == 1 else []) + (["z"] if kind == 2 else [])
+    whole = pl.Series("c", texts, dtype=pl.String)
+    found = Codes(["c"], whole=True).coded(whole, bare=False)
+    assert found is None or found.cast(pl.String).to_list() == texts
+    assert found is None or Once.of(found).values.to_list() == sorted(set(texts) - {None}) or len(set(texts)) > 8
 
 
 def test_batches_of_one_table_share_their_codes():

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commonroot.client.data import DataConfig, Pin, prepare
-from commonroot.client.tables.split import balanced, split_groups, split_time
+from commonroot.client.tables import split
+from commonroot.client.tables.split import TEST, VALIDATION, balanced, place_rows, split_groups, split_time
 from commonroot.client.tables.target import ahead
 from commonroot.common.errors import ForeignState, SourceChanged
 
@@ -43,6 +44,44 @@ def test_a_time_split_has_the_shares_asked_for():
     when = np.random.default_rng(1).permutation(100).astype(np.float64)
     train, held, tested = split_time(when, test=20, validation=0.25)
     assert (len(train), len(held), len(tested)) == (60, 20, 20)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=24),
+    test=st.integers(0, 30),
+    validation=st.floats(0.05, 0.6),
+    seed=st.integers(0, 99),
+)
+def test_a_large_table_has_the_shares_of_a_small_one(sizes, test, validation, seed):
+    """The parts are as large, and each label's rows in them as many as their share says, within one; one row of every
+    label is kept for training where there are enough."""
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    n, labels = len(y), len(sizes)
+    if test >= n - 1:
+        return
+    held = min(max(1, round(validation * (n - test))), n - test - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "LARGE", 0)
+        where = place_rows(y, test=test, validation=validation, seed=seed, stratify=True)
+        again = place_rows(y.astype(np.uint8), test=test, validation=validation, seed=seed, stratify=True)
+    np.testing.assert_array_equal(where, again)
+    assert (where == TEST).sum() == test and (where == VALIDATION).sum() == held
+    if test + held > n - labels:
+        return
+    for label, size in enumerate(sizes):
+        of = where[y == label]
+        assert (of == TEST).sum() <= max(0, size - 1) and (of == split.TRAIN).any()
+        assert abs((of == TEST).sum() - test * (size - 1) / (n - labels)) < 1
+        left = size - 1 - (of == TEST).sum()
+        assert abs((of == VALIDATION).sum() - held * left / (n - labels - test)) < 1
+
+
+def test_a_large_table_is_parted_by_chance(monkeypatch):
+    """3,000 seeds of 12 rows, 3 for the test: each row in a quarter of them, 750 ± 5 times 23.7"""
+    monkeypatch.setattr(split, "LARGE", 0)
+    y = np.arange(12) % 2
+    often = sum(place_rows(y, test=3, validation=0.3, seed=seed, stratify=False) == TEST for seed in range(3_000))
+    assert (abs(often - 750) < 119).all()
 
 
 def test_balanced_rows_are_all_there_and_every_label_as_often():
