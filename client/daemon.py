@@ -7,7 +7,6 @@ session and a node of its own.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading

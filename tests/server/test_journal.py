@@ -253,7 +253,7 @@ def test_a_full_disk_is_named_and_keeps_what_was_there(tmp_path, charter):
     journal = Journal(sqlite_url(tmp_path / "journal.db"), federation="grove", folder=tmp_path)
     run = journal.queue(charter)
     journal.open_round(1, run, 0, b"opening")
-    with journal._engine.connect() as db:
+    with journal.database.engine.connect() as db:
         pages = db.execute(sa.text("PRAGMA page_count")).scalar()
     sa.event.listen(journal._engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count = {pages}").close())
     with pytest.raises(StorageFull):
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_the_survivor_set_open(journal, charter, monkeypatch)
 
 
 def test_the_database_syncs_at_every_commit(journal):
-    with journal._engine.connect() as db:
+    with journal.database.engine.connect() as db:
         if journal.database.is_sqlite:
             assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2  # FULL
             assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
