@@ -45,7 +45,7 @@ def test_every_code_that_the_page_mentions_by_hand_is_one_that_exists():
 def test_every_kind_of_parcel_is_a_request_or_a_reply_on_the_page():
     replies = page.replies()
     assert set(replies) == parcel.TO_DEPARTMENT
-    assert {*replies.values(), parcel.REFUSAL} == parcel.TO_COORDINATOR
+    assert {*replies.values(), parcel.REFUSAL, parcel.GOODBYE} == parcel.TO_COORDINATOR
     assert list(replies) == [kind for kind in page.ORDER if kind in replies]
 
 

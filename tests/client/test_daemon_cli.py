@@ -105,7 +105,7 @@ def test_predictions_name_a_label_for_every_row(finished, tmp_path):
 def test_the_ledger_adds_up_to_what_was_sent(finished):
     facts = json.loads(say("department", "ledger", finished.departments["ash"].root, "--json"))
     sent = [entry["facts"] for entry in facts["entries"] if entry["kind"] == "sent"]
-    assert [one["what"] for one in sent] == ["greeting", "introduced", "masked", "shares"]
+    assert [one["what"] for one in sent] == ["ready", "greeting", "introduced", "masked", "shares", "closed"]
     assert facts["bytes_sent"] == sum(one["bytes"] for one in sent) > 0
     assert "chain intact" in say("department", "ledger", finished.departments["ash"].root)
 
