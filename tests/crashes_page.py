@@ -14,6 +14,7 @@ from made_pages import table, write
 
 from commonroot.client.folder import Waits as DepartmentWaits
 from commonroot.common.charter import Timing
+from commonroot.server.limits import Limits
 from commonroot.server.waits import Waits as CoordinatorWaits
 from commonroot.simulations.crash_points import POINTS
 
@@ -48,7 +49,7 @@ WAITS = [
     ("coordinator", "for more answers, only to tell who lied", "server.round", "_NAMING"),
     ("coordinator", "idle, between two looks at the queue", "server.coordinator", "_IDLE_SECONDS"),
     ("hub", "holding a department's question while there is no message", "server.gate", "HOLD"),
-    ("hub", "for a whole request", "server.gate", "BODY_SECONDS"),
+    ("hub", "for a whole request", "limits", "body_seconds"),
     ("hub", "until an undelivered message is dropped", "server.flower_links", "TTL"),
     ("hub", "until it asks whether the sender of a half reply lives", "server.flower_links", "_STALLED"),
     ("hub", "to start and to stop", "server.superlink", "_PATIENCE"),
@@ -62,6 +63,7 @@ WAITS = [
 _SECTIONS = {
     "timing": (Timing(), "charter, `[timing] {}`"),
     "coordinator": (CoordinatorWaits(), "`coordinator.toml`, `[waits] {}`"),
+    "limits": (Limits(), "`coordinator.toml`, `[limits] {}`"),
     "department": (DepartmentWaits(), "`department.toml`, `[waits] {}`"),
 }
 
