@@ -7,6 +7,8 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 # Where published data lies, for benchmarks; `commonroot download` says where it puts it.
 DATA   ?= ../shared/data
+# Tests at once.  Many start processes of their own, so this is not the number of cores.
+JOBS   ?= 2
 # Seeds of the acceptance table.
 SEEDS  ?= 5
 
@@ -52,7 +54,7 @@ demo: $(STAMP) ## a federation of departments on this machine, with real process
 test: $(STAMP) ## every test, the README's transcripts included
 	@.ci/postgres
 	@.ci/chromium
-	"$(BIN)/python" -m pytest
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal
 
 fuzz: $(STAMP) ## ten times what `make test` tries: decoders of a peer's bytes, orders of events in secure sums
 	COMMONROOT_FUZZ=100000 "$(BIN)/python" -m pytest tests/proofs/test_fuzz_decoders.py tests/proofs/test_stateful.py

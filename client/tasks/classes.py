@@ -7,7 +7,7 @@ those of a population where labels are equally frequent.  Weights come from trai
 Rows to come: with ``expected`` a department says how frequent labels will be among the rows that its model is for, as
 it knows its business.  A row then counts (share expected) / (share of training rows) of its label, so that means over
 its rows are means over rows to come (importance weights; Shimodaira, 2000, doi 10.1016/S0378-3758(00)00115-4).  That
-rows of one label stay alike, whenever they come, is assumed.  docs/adr/0016 is about labels without rows.
+rows of one label stay alike, whenever they come, is assumed.  docs/adr/0018 is about labels without rows.
 """
 
 from __future__ import annotations
