@@ -18,8 +18,9 @@ are in none.  They are held to the same rule: none at all, or enough of them.
 from __future__ import annotations
 
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError, TooFewDepartments
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Enrolled
+from commonroot.common.roster import FEWEST_DEPARTMENTS
 
 
 def check_families(charter: Draft, roster: Enrolled) -> None:

@@ -8,10 +8,9 @@ how many must survive it: those parameters stand here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from math import isqrt
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -179,26 +178,6 @@ def _wrong_graph(departments: int, colluders: int, committee: int, degree: int) 
     if departments + departments * degree // 2 > _MOST_SHARES:
         return f"degree {degree} for {departments} departments: an answer could hold more than {_MOST_SHARES} shares"
     return None
-
-
-class Named(Protocol):
-    """Somebody with a name."""
-
-    @property
-    def name(self) -> Name:
-        """Unique in the federation."""
-
-
-class Enrolled(Protocol):
-    """Who there is and what protects them, as far as a method minds: a roster, or one that nobody has signed."""
-
-    @property
-    def departments(self) -> Sequence[Named]:
-        """In the roster's order."""
-
-    @property
-    def parameters(self) -> Parameters:
-        """Of the secure sum."""
 
 
 class Roster(_Frozen):

@@ -15,9 +15,9 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 
 from commonroot.common.charter import Charter, Draft, TermSpec
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError, OutsideCharter
 from commonroot.common.families import check_families
-from commonroot.common.roster import Enrolled
 from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Form, Gathered, Gathering, LocalResult, MindsRoster, Phase, Strategy
 from commonroot.strategies.booster import Boosting

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.manifest import Term
-from commonroot.common.roster import Enrolled
 
 Tensors = Mapping[str, NDArray[np.float32]]
 Sums = Mapping[str, NDArray[np.float64]]

@@ -35,9 +35,9 @@ from pydantic import Field
 
 from commonroot.common.backbone.factors import Shapes
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected
 from commonroot.common.manifest import Term
-from commonroot.common.roster import Enrolled
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.common_target import CommonTarget
 from commonroot.strategies.histogram_trees import Doubles, Ints, Rule, Slots, choose_splits, histogram, walk

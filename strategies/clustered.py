@@ -34,9 +34,10 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from commonroot.common.backbone import Shapes
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError, OutsideCharter, TooFewDepartments
 from commonroot.common.manifest import Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Enrolled
+from commonroot.common.roster import FEWEST_DEPARTMENTS
 from commonroot.strategies import two_sum
 from commonroot.strategies.averaging import average_terms, participation, weighted_change
 from commonroot.strategies.base import LocalResult, Sums, Tensors

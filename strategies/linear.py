@@ -34,9 +34,10 @@ from pydantic import Field, model_validator
 
 from commonroot.common.backbone.factors import Shapes, joined, split, triangle
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError, DataError, OutsideCharter, SumRejected, TooFewDepartments
 from commonroot.common.manifest import Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Enrolled
+from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS
 from commonroot.common.schema import CategoryColumn, Column, NumberColumn
 from commonroot.strategies.base import Gathered, Sums, Tensors
 from commonroot.strategies.common_target import CommonTarget

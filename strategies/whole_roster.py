@@ -8,8 +8,8 @@ where a method repeats itself, nothing less than everybody is ever summed; a run
 from __future__ import annotations
 
 from commonroot.common.charter import Draft
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import TooFewDepartments
-from commonroot.common.roster import Enrolled
 
 
 def fewest_summed(draft: Draft, roster: Enrolled) -> int:

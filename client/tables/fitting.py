@@ -74,6 +74,8 @@ def _check_leaks(
     if job.problems or not job.targets.comparable or not sampled:
         return
     names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
+    if not names:
+        return
     at = np.concatenate(sampled)
     y, labels = main.y[at], job.targets.labels
     if main.table.held:

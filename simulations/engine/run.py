@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from commonroot.common.charter import Charter
+from commonroot.common.enrolled import Named
 from commonroot.common.errors import DataError, NotEnoughUploads
-from commonroot.common.roster import MOST_DEPARTMENTS, Named, Parameters
+from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version

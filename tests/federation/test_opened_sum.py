@@ -15,6 +15,7 @@ from federation import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commonroot.client.contribution import Trained
 from commonroot.common import parcel
 from commonroot.common.errors import NotEnoughUploads
 from commonroot.common.manifest import flatten
@@ -129,8 +130,9 @@ def test_the_law_can_fail(rounds, monkeypatch):
     session = rounds.at_work.sessions["ash"]
     honest = session._mask
 
-    def generous(charter: Any, opening: Any, terms: Any, prepared: Any) -> Any:
-        return honest(charter, opening, dict(terms) | {"weight": terms["weight"] * 1.01}, prepared)
+    def generous(charter: Any, opening: Any, trained: Any, prepared: Any) -> Any:
+        more = dict(trained.terms) | {"weight": trained.terms["weight"] * 1.01}
+        return honest(charter, opening, dataclasses.replace(trained, terms=more), prepared)
 
     monkeypatch.setattr(session, "_mask", generous)
     result, opening = rounds.open((0, 1, 2, 3), set(), 1.0)
@@ -155,7 +157,7 @@ def test_a_round_retried_for_the_same_backbone_contributes_the_very_same_numbers
     again = dataclasses.replace(opening, round=opening.round + 1)
     session._machine._reviewed = (again.transcript, 3)
     rounds.number += 1
-    session._mask(rounds.charter, again, terms, session._machine.prepare(again, session._random))
+    session._mask(rounds.charter, again, Trained(terms, {}), session._machine.prepare(again, session._random))
     session._machine = session._stored_machine()
     assert np.array_equal(seen[0][0], seen[1][0])
     assert np.array_equal(seen[0][1], seen[1][1])

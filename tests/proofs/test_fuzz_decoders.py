@@ -189,10 +189,14 @@ NAMES = (
     "signed-roster",
     "signed-charter",
     "enrolment-request",
+    "application",
+    "question",
+    "answer",
+    "draft",
     "memory",
     "snapshot",
 )
-JSON = ("signed-roster", "signed-charter", "enrolment-request", "memory")
+JSON = ("signed-roster", "signed-charter", "enrolment-request", "application", "question", "answer", "draft", "memory")
 
 
 def fed(target: Target, inputs: Iterable[bytes]) -> tuple[int, int]:

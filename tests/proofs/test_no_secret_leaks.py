@@ -415,9 +415,9 @@ def told_lanes(patch: pytest.MonkeyPatch, made: Federation) -> None:
     """An event that holds a few of the numbers that were about to be masked."""
     plain = Session._mask
 
-    def mask(self: Session, charter: Any, opening: Any, terms: Any, *more: Any, **fields: Any) -> Any:
-        self._on_event("masking", {"first": np.asarray(terms["update/layers.0.weight"]).ravel()[:4]})
-        return plain(self, charter, opening, terms, *more, **fields)
+    def mask(self: Session, charter: Any, opening: Any, trained: Any, *more: Any, **fields: Any) -> Any:
+        self._on_event("masking", {"first": np.asarray(trained.terms["update/layers.0.weight"]).ravel()[:4]})
+        return plain(self, charter, opening, trained, *more, **fields)
 
     patch.setattr(Session, "_mask", mask)
 
