@@ -37,7 +37,8 @@ def fetch_ca(address: str, pin: bytes, *, patience: float = 0.0) -> bytes:
 def pinned_ca(pem: bytes, pin: bytes, *, who: str) -> bytes:
     """The one certificate of that pin, written anew, so that nothing else comes along.  Raises WrongAuthority."""
     try:
-        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())
+        first, end, _ = pem.decode("ascii").partition("-----END CERTIFICATE-----")
+        der = ssl.PEM_cert_to_DER_cert((first + end).strip())
     except ValueError as error:
         raise WrongAuthority(f"{who} gives no CA certificate") from error
     if hashlib.sha256(der).digest() != pin:

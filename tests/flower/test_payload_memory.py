@@ -123,7 +123,7 @@ def test_long_replies_come_a_few_at_a_time_and_all_come(tmp_path: Path) -> None:
             )
         until(lambda: len(links.present()) == 3)
         tickets = [links.send(place.lines[name], Parcel("open")) for name in "abc"]
-        until(lambda: hub.refusals.by_reason().get("replies-wait-their-turn", 0) > 0, 30)
+        until(lambda: hub.refusals.by_reason().get("replies-wait-their-turn", 0) > 0, 120)
         replies: dict[str, Parcel | Fault] = {}
         deadline = time.monotonic() + 60
         while len(replies) < 3 and time.monotonic() < deadline:
