@@ -35,7 +35,14 @@ def approve(
 ) -> None:
     """Show a charter in plain words, with what is new in it, and approve it.  Without this, nothing of it runs here."""
     from commonroot.client.consent import approve as approve_charter
-    from commonroot.client.consent import approved_before, differences, plain_words, policy_of, read_charter
+    from commonroot.client.consent import (
+        approved_before,
+        differences,
+        plain_words,
+        policy_of,
+        read_charter,
+        require_permitted,
+    )
     from commonroot.client.folder import DepartmentFolder
     from commonroot.common.charter import SignedCharter
     from commonroot.common.errors import NotApproved
@@ -45,6 +52,7 @@ def approve(
     path = read_charter(opened, charter)
     roster = opened.roster()
     offered = SignedCharter.from_json(read_bytes(path, what="the charter")).check(bytes.fromhex(roster.coordinator))
+    require_permitted(opened, offered, roster)  # nobody is asked about what could not be approved
     words = plain_words(offered, roster=roster)
     before = approved_before(opened, offered)
     news = [] if before is None else differences(before, offered)

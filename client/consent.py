@@ -70,7 +70,7 @@ class Desk:
             raise NotApproved(
                 f"charter {name[:16]}… was {known.state} here", hint="approve it again if that has changed"
             )
-        _check(self._folder, charter, self._roster)
+        require_permitted(self._folder, charter, self._roster)
         policy = read_policy(self._folder.root)
         broken = [] if policy is None else policy.policy.broken(charter, self._roster)
         if policy is not None and broken:
@@ -125,7 +125,7 @@ def approve(
     data = read_bytes(path, what="the charter")
     roster = folder.roster()
     charter = SignedCharter.from_json(data).check(bytes.fromhex(roster.coordinator))
-    _check(folder, charter, roster)
+    require_permitted(folder, charter, roster)
     if expected is not None and not names(expected, charter.digest):
         raise NotApproved(f"{path} has hash {charter.digest.hex()}, not the expected {expected}")
     policy = read_policy(folder.root)
@@ -214,6 +214,13 @@ def policy_of(folder: DepartmentFolder) -> StoredPolicy | None:
     return read_policy(folder.root)
 
 
+def require_permitted(folder: DepartmentFolder, charter: Charter, roster: Roster) -> None:
+    """Raise what ``approve`` raises for a charter that nobody here could approve, whatever they wished."""
+    folder.require_federation(charter.federation)
+    check_sealed(charter)
+    check_roster(charter, roster)
+
+
 def names(beginning: str, digest: bytes) -> bool:
     """Is this a charter's hash, or enough of its beginning?  ConfigError for fewer than ``FEWEST_DIGITS`` digits."""
     if len(beginning) < FEWEST_DIGITS:
@@ -222,12 +229,6 @@ def names(beginning: str, digest: bytes) -> bool:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
-
-
-def _check(folder: DepartmentFolder, charter: Charter, roster: Roster) -> None:
-    folder.require_federation(charter.federation)
-    check_sealed(charter)
-    check_roster(charter, roster)
 
 
 def _require_usable(folder: DepartmentFolder, charter: Charter) -> None:

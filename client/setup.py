@@ -155,18 +155,18 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
 
     Raises  BadSignature: the pinned authority did not sign it; WrongFederation: this department is not in it or stands
             there with other keys; EpochRollback: older than what was joined; SplitRoster: another one of the same
-            epoch, or one that was not made from the pinned one, which is kept beside it; ConfigError: it has expired
+            epoch, or one that was not made from the pinned one, which is kept beside it; ConfigError: it has expired;
+            HasLeft
     """
     data = read_bytes(path, what="the roster")
     roster = checked_roster(data, bytes.fromhex(folder.config.authority))
     folder.require_federation(roster.federation)
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="ask central IT for a new one")
-    identity, node_key = _keys_in(folder, roster)
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name, owner=True)
     try:
-        if store.standing() in (LEAVING, LEFT):
-            raise HasLeft("this department has left the federation; it joins again with a new folder and new keys")
+        _require_to_stay(store)  # before its keys are read: whoever has left has none
+        identity, node_key = _keys_in(folder, roster)
         _require_newer(folder, store, roster, data)
         me = roster.index_of(identity.public)
         member = roster.departments[me]
@@ -204,6 +204,11 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
     finally:
         store.close()
     return roster
+
+
+def _require_to_stay(store: DepartmentStore) -> None:
+    if store.standing() in (LEAVING, LEFT):
+        raise HasLeft("this department has left the federation; it joins again with a new folder and new keys")
 
 
 def _keys_in(folder: DepartmentFolder, roster: Roster) -> tuple[Identity, str]:
@@ -294,12 +299,13 @@ def renew(
 
     The identity under which this department stands vouches for the request.  Asked again before the next epoch is
     joined, it makes the same one.  The current epoch goes on meanwhile.
-    Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent.
+    Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent; HasLeft.
     """
     key, identity = folder.root / "keys" / "agreement.key", folder.identity()
     roster = folder.roster() if (folder.root / "roster.json").is_file() else None
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
     try:
+        _require_to_stay(store)
         pinned = store.newest_epoch()
     finally:
         store.close()

@@ -26,7 +26,7 @@ from commonroot.common.parcel import Parcel
 from commonroot.files import erase
 
 #: Keys of the epoch and of the link; the identity stays, for the ledger is signed with it.
-_KEYS: Final = ("agreement.key", "node.key", "node.key.session")
+_KEYS: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
 #: How often a daemon looks whether its people want it to leave, in seconds.
 _LOOK: Final = 1.0
 

@@ -44,11 +44,22 @@ UNPROVABLE: dict[str, str] = {
             "roster-with-a-lower-quorum",
             "roster-with-a-lower-floor",
             "roster-with-fewer-colluders",
+            "roster-with-a-thinner-graph",
+            "roster-with-a-complete-graph",
+            "roster-with-a-smaller-committee",
+            "roster-with-a-lower-floor-for-many",
+            "train-under-another-key",
         ),
         "neither the coordinator nor the authority has signed it",
     ),
     **dict.fromkeys(
-        ("other-letters-than-signed", "another-broadcast-than-signed", "close-with-another-backbone"),
+        (
+            "other-letters-than-signed",
+            "another-broadcast-than-signed",
+            "close-with-another-backbone",
+            "train-on-what-was-not-signed",
+            "round-without-a-broadcast",
+        ),
         "the body is not what was signed",
     ),
     **dict.fromkeys(
@@ -56,9 +67,16 @@ UNPROVABLE: dict[str, str] = {
         "who sealed a box does not stand beside it, and boxes differ from member to member",
     ),
     **dict.fromkeys(
-        ("replayed-last-round", "replayed-round", "replayed-opening", "unknown-kind-of-request"),
+        (
+            "replayed-last-round",
+            "replayed-round",
+            "replayed-opening",
+            "unknown-kind-of-request",
+            "train-for-a-round-that-is-past",  # byte for byte what it signed before that round
+        ),
         "an old or unsigned message says nothing new",
     ),
+    "opening-to-a-bystander": "the same opening was rightly sent to a member: a signature names no receiver",
     "older-roster": "the authority signed it, for an epoch of its own",
     **dict.fromkeys(
         ("charter-with-another-term", "charter-with-a-wider-bound", "charter-with-another-broadcast"),
