@@ -1,7 +1,7 @@
 """Every command that central IT gives, in the audit log before it is carried out, with the login name of who gave it.
 
-Commands that only look are not noted; ``init`` makes the log and cannot be.  ``migrate`` is noted once it is done: noting
-opens the journal, which brings it to the newest layout.
+Commands that only look are not noted; ``init`` makes the log and cannot be.  ``migrate`` is noted once it is done, for
+noting opens the journal, which brings it to the newest layout.
 """
 
 from __future__ import annotations

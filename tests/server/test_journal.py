@@ -255,7 +255,9 @@ def test_a_full_disk_is_named_and_keeps_what_was_there(tmp_path, charter):
     journal.open_round(1, run, 0, b"opening")
     with journal.database.engine.connect() as db:
         pages = db.execute(sa.text("PRAGMA page_count")).scalar()
-    sa.event.listen(journal.database.engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count = {pages}").close())
+    sa.event.listen(
+        journal.database.engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count = {pages}").close()
+    )
     with pytest.raises(StorageFull):
         journal.open_round(2, run, 0, bytes(1_000_000))
     assert [round.round for round in journal.rounds()] == [1]
