@@ -299,14 +299,15 @@ def renew(
 
     The identity under which this department stands vouches for the request.  Asked again before the next epoch is
     joined, it makes the same one.  The current epoch goes on meanwhile.
-    Returns where the request lies.  Raises ConfigError where a join was interrupted: its key is spent; HasLeft.
+    Returns where the request lies.  Raises ConfigError where a join was interrupted, its key being spent, and for a
+    folder from a backup that was made before the first roster was joined; HasLeft.
     """
     key, identity = folder.root / "keys" / "agreement.key", folder.identity()
     roster = folder.roster() if (folder.root / "roster.json").is_file() else None
     store = DepartmentStore(folder.root, federation=folder.config.federation, department=folder.config.name)
     try:
         _require_to_stay(store)
-        pinned = store.newest_epoch()
+        pinned, restored = store.newest_epoch(), store.restored
     finally:
         store.close()
     if pinned is not None and (roster is None or roster.digest != pinned[1]):
@@ -332,7 +333,7 @@ def renew(
     if last is not None and last.member == member and last.roster == (roster and roster.digest.hex()):
         return request  # as it was made before, which may be on its way
     if roster is None:
-        if last is not None and last.token is not None:
+        if restored or (last is not None and last.token is not None):
             raise ConfigError("the keys of the first request are gone", hint="ask for a new token and a new folder")
         atomic_write(request, canonical.dumps(member.model_dump(mode="json")))
         return request

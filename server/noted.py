@@ -1,6 +1,7 @@
 """Every command that central IT gives, in the audit log before it is carried out, with the login name of who gave it.
 
-Commands that only look are not noted; ``init`` makes the log and cannot be.
+Commands that only look are not noted; ``init`` makes the log and cannot be.  ``migrate`` is noted once it is done, for
+noting opens the journal, which brings it to the newest layout.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from commonroot.console import Commands
 
 #: Commands that change nothing.
 LOOKING: Final = frozenset({"status", "results", "models", "evidence", "charters", "audit", "doctor", "runs", "init"})
+
+#: Commands that must see the journal as they find it: noted afterwards, and with ``--check`` not at all.
+AFTERWARDS: Final = frozenset({"migrate"})
 
 
 class Noted(Commands):
@@ -35,9 +39,13 @@ def _noting(name: str, callback: Any) -> Any:
     @functools.wraps(callback)
     def noted(*args: Any, **given: Any) -> Any:
         folder = given.get("folder")  # what the command line said, before it becomes a path
-        if isinstance(folder, str | Path) and (Path(folder) / "coordinator.toml").is_file():
+        told = isinstance(folder, str | Path) and (Path(folder) / "coordinator.toml").is_file()
+        if told and name not in AFTERWARDS:
             _note(Path(folder), name)
-        return callback(*args, **given)
+        out = callback(*args, **given)
+        if told and name in AFTERWARDS and not given.get("check"):
+            _note(Path(folder), name)
+        return out
 
     noted.notes_itself = True  # type: ignore[attr-defined]
     return noted

@@ -41,6 +41,7 @@ WAITS = [
     ("coordinator", "after a second lost round in a row, thrice as long after each further", "coordinator", "retry"),
     ("coordinator", "for room on a full disk", "coordinator", "storage"),
     ("coordinator", "between two looks at a full disk", "coordinator", "look"),
+    ("coordinator", "for a database that went away in the middle of a run", "coordinator", "database"),
     ("coordinator", "between two looks at who is there, while something is asked", "server.exchange", "_LOOK"),
     ("coordinator", "deliveries of one request to one department, at most", "server.exchange", "_DELIVERIES"),
     ("coordinator", "between two looks while a cohort gathers", "server.run", "_LOOK"),

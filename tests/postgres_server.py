@@ -40,22 +40,11 @@ def restart(url: str) -> None:
     place, user = binaries(), somebody()
     root = Path(url.partition("host=")[2].partition("&")[0])
     as_user = {} if os.getuid() else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-    command = [
-        place / "pg_ctl",
-        "-D",
-        root / "data",
-        "-l",
-        root / "log",
-        "-m",
-        "immediate",
-        "-w",
-        "-t",
-        "60",
-        "restart",
-    ]
+    where, how = ["-D", root / "data", "-l", root / "log"], ["-m", "immediate", "-w", "-t", "60"]
+    command = [place / "pg_ctl", *where, *how, "restart"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(root)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*command, "restart"], check=True, cwd=root, env=environment, **quiet, **as_user)
+    subprocess.run(command, check=True, cwd=root, env=environment, **quiet, **as_user)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from commonroot.client.cli import app as department_cli
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.retention import RetentionConfig, disk_use, prune
+from commonroot.client.setup import create, renew
+from commonroot.common.errors import ConfigError
 from commonroot.files import take_ownership
 
 DAY = 86400
@@ -81,4 +83,23 @@ def test_a_department_is_backed_up_and_restored_by_its_commands(tmp_path):
     ]
     assert run.invoke(department_cli, ["prune", str(tmp_path / "ash")]).exit_code == 0
     assert "free" in run.invoke(department_cli, ["disk", str(tmp_path / "ash")]).output
-    assert run.invoke(department_cli, ["renew", str(tmp_path / "ash")]).exit_code == 0
+    assert run.invoke(department_cli, ["renew", str(tmp_path / "ash"), "--offline"]).exit_code == 0
+
+
+def test_a_backup_from_before_the_first_roster_needs_a_new_token(tmp_path):
+    folder = small.founded(tmp_path / "founded").departments["ash"]
+    config, run = folder.config, CliRunner()
+    create(
+        tmp_path / "early",
+        federation=config.federation,
+        name="ash",
+        coordinator=config.coordinator,
+        authority=config.authority,
+        ca=folder.ca,
+        data="",
+        random=os.urandom,
+    )
+    run.invoke(department_cli, ["backup", str(tmp_path / "early"), str(tmp_path / "ash.tar"), "--with-keys"])
+    run.invoke(department_cli, ["restore", str(tmp_path / "ash.tar"), str(tmp_path / "ash")])
+    with pytest.raises(ConfigError, match="the keys of the first request are gone"):
+        renew(DepartmentFolder(tmp_path / "ash"), os.urandom)

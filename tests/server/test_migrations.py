@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from commonroot.common.errors import AnotherCoordinator, ForeignState, NewerLayout, OlderLayout, StorageFull
 from commonroot.files import take_ownership
-from commonroot.server import journal_tables, migrations
+from commonroot.server import audit, journal_tables, migrations
 from commonroot.server.cli import app as coordinator_cli
 from commonroot.server.journal import Journal, sqlite_url
 from commonroot.server.journal_database import Database
@@ -185,3 +185,5 @@ def test_migrate_says_what_it_would_do_and_does_it(field, monkeypatch):
     assert f"to layout {NEWEST}" in done.output
     again = run.invoke(coordinator_cli, ["migrate", str(field.parent)])
     assert "nothing to do" in again.output
+    with closing(opened(field)) as journal, journal.reading() as db:
+        assert [entry.facts["command"] for entry in audit.entries(db)] == ["migrate", "migrate"]
