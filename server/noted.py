@@ -38,17 +38,23 @@ def _noting(name: str, callback: Any) -> Any:
 
     @functools.wraps(callback)
     def noted(*args: Any, **given: Any) -> Any:
-        folder = given.get("folder")  # what the command line said, before it becomes a path
-        told = isinstance(folder, str | Path) and (Path(folder) / "coordinator.toml").is_file()
-        if told and name not in AFTERWARDS:
-            _note(Path(folder), name)
+        root = _coordinators(given.get("folder"))
+        if root is not None and name not in AFTERWARDS:
+            _note(root, name)
         out = callback(*args, **given)
-        if told and name in AFTERWARDS and not given.get("check"):
-            _note(Path(folder), name)
+        if root is not None and name in AFTERWARDS and not given.get("check"):
+            _note(root, name)
         return out
 
     noted.notes_itself = True  # type: ignore[attr-defined]
     return noted
+
+
+def _coordinators(folder: object) -> Path | None:
+    """A coordinator's folder, from what the command line said."""
+    if isinstance(folder, str | Path) and (Path(folder) / "coordinator.toml").is_file():
+        return Path(folder)
+    return None
 
 
 def _note(root: Path, name: str) -> None:
