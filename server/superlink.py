@@ -92,6 +92,8 @@ GATE_BOOK: Final = "gate.json"
 _BOOKKEEPING: Final = 5.0
 #: For how long a long reply that does not arrive counts among those on their way, in seconds.
 _LONG_PATIENCE: Final = 120.0
+#: For how long room is kept for one that may come and has not announced itself, in seconds.
+_ANNOUNCING: Final = 10.0
 
 
 def _long_bytes(tree: ObjectTree) -> int:
@@ -162,6 +164,8 @@ class _Links(SqlLinkState):
         #: Replies that were announced, by what they answer; and of the long ones, by their root, when, and their bytes.
         self._replies: dict[str, str] = {}
         self._long: dict[str, tuple[float, int]] = {}
+        #: The same of those that were told to come and are not announced yet.
+        self._let_in: dict[str, tuple[float, int]] = {}
         #: Bytes of long replies that may be on their way at once.
         self.most_on_their_way = Limits().replies_mib * 1024 * 1024
         #: Bytes of the longest reply that is expected.
@@ -187,6 +191,7 @@ class _Links(SqlLinkState):
                 self._replies[told.reply_to_message_id] = object_tree.object_id
                 if size := _long_bytes(object_tree):
                     self._long.setdefault(object_tree.object_id, (time.monotonic(), size))
+                    self._let_in.pop(object_tree.object_id, None)
             return stored, missing
 
     def has_room(self, tree: ObjectTree) -> bool:
@@ -195,9 +200,16 @@ class _Links(SqlLinkState):
         with self._turn:
             now = time.monotonic()
             self._long = {name: told for name, told in self._long.items() if name in self._payloads}
+            self._let_in = {name: told for name, told in self._let_in.items() if now - told[0] < _ANNOUNCING}
             busy = sum(size for at, size in self._long.values() if now - at < _LONG_PATIENCE)
+            busy += sum(size for name, (_, size) in self._let_in.items() if name not in self._long)
             wanted = _long_bytes(tree)
-            return not wanted or not busy or tree.object_id in self._long or busy + wanted <= self.most_on_their_way
+            known = tree.object_id in self._long or tree.object_id in self._let_in
+            if wanted and not known and busy and busy + wanted > self.most_on_their_way:
+                return False
+            if wanted:  # until it is announced, which others may ask about in between
+                self._let_in[tree.object_id] = (now, wanted)
+            return True
 
     def settle(self, message_ids: Iterable[str], *, withdrawn: bool) -> None:
         """Nobody waits for replies to these any more; what was announced of withdrawn ones is freed."""
