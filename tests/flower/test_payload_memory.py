@@ -111,7 +111,7 @@ def test_a_reply_is_not_there_twice_while_it_is_put_together(tmp_path: Path) -> 
 
 
 def test_long_replies_come_a_few_at_a_time_and_all_come(tmp_path: Path) -> None:
-    """With room for 16 MiB on their way, of three replies of 12 MiB one comes after the other; who comes too soon is told to wait."""
+    """With room for 16 MiB on their way, three replies of 12 MiB come one after the other, told to wait by 503."""
     place = Place(tmp_path)
     with place.hub(limits=Limits(replies_mib=16, **ROOM)) as hub, contextlib.ExitStack() as stay:
         for name in "abc":

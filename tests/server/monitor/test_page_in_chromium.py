@@ -318,4 +318,4 @@ def test_logging_out_leads_back_to_the_login(told):
     story.window.find_element(By.CSS_SELECTOR, 'form[action="/logout"] button').click()
     WebDriverWait(story.window, PATIENCE).until(lambda w: w.current_url == f"{story.address}/login")
     story.go("/runs")
-    assert story.window.current_url == f"{story.address}/login"
+    WebDriverWait(story.window, PATIENCE).until(lambda w: w.current_url == f"{story.address}/login")
