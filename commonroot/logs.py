@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -156,6 +156,19 @@ class _Stream(logging.Handler):
 
 class _OwnersFile(RotatingFileHandler):
     """A rotated file that only its owner may read."""
+
+    _over = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, unless the file is closed: logging would open it anew for a thread that comes too late."""
+        if not self._over:
+            super().emit(record)
+
+    def close(self) -> None:
+        """Let go of the file for good."""
+        with self.lock or nullcontext():
+            self._over = True
+            super().close()
 
     def _open(self) -> Any:
         # The file may be there already, and with another mode: that is its owner's choice.

@@ -24,9 +24,9 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
@@ -37,15 +37,12 @@ from flwr.supercore.date import now as flower_now
 from commonroot import __version__
 from commonroot.common.enrolment import ROUTE
 from commonroot.server.admission import Admission
+from commonroot.server.asgi import App as App
+from commonroot.server.asgi import Event, Receive, Scope, Send, read_body
 from commonroot.server.belongings import REPLY, Belongings
 from commonroot.server.limits import Budgets, Limits, Refusals, origin
 from commonroot.server.objects import PULL, PUSH, Answer
 
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: From a route's path, the node that signed, and the body.
 Objects = Callable[[str, int, bytearray], Answer | None]
 
@@ -301,7 +298,7 @@ class Gate:
             return
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                body = await _read(receive, self._limit)
+                body = await read_body(receive, self._limit)
         except TimeoutError:
             await self._refuse(send, 408, "body-too-slow", node_id)
             return
@@ -425,20 +422,6 @@ def _announced(scope: Scope) -> int:
         return 0
     # More digits than any length we take has; int() of a very long number would be slow.
     return int(lengths[0]) if lengths[0].isdigit() and len(lengths[0]) < 16 else 10**16
-
-
-async def _read(receive: Receive, limit: int) -> bytearray | None:
-    """The whole request body, or None as soon as it is longer than ``limit`` bytes."""
-    body = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] != "http.request":
-            return None
-        body += event.get("body", b"")
-        if len(body) > limit:
-            return None
-        if not event.get("more_body", False):
-            return body
 
 
 def _replay(body: bytes | bytearray, receive: Receive) -> Receive:

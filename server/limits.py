@@ -76,11 +76,11 @@ def origin(address: str) -> str:
 
 
 class Budgets:
-    """A budget for each key: ``rate`` a second, and :data:`BURST_SECONDS` worth at once.  For one thread."""
+    """A budget for each key: ``rate`` a second, at once ``most`` or :data:`BURST_SECONDS` worth.  For one thread."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, *, most: float | None = None) -> None:
         self._rate = rate
-        self._most = max(1.0, rate * BURST_SECONDS)
+        self._most = max(1.0, rate * BURST_SECONDS) if most is None else most
         #: Key → what was left, and when.
         self._left: dict[str, tuple[float, float]] = {}
 

@@ -10,13 +10,12 @@ Links (who is registered, who is online, which messages wait) are in an SQLite f
 in memory only: they are of one round, a lost round is run again, and in the same file they would make it too slow for
 the nodes that ask it for messages.
 
-This file, ``announcements.py``, ``gate.py`` and ``flower_links.py`` are everything on the coordinator's side that knows
-Flower's inside.
+This file, ``link_state.py``, ``announcements.py``, ``gate.py`` and ``flower_links.py`` are everything on the
+coordinator's side that knows Flower's inside.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -25,7 +24,7 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -39,7 +38,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from flwr.app import Message
 from flwr.common.constant import (
-    FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
@@ -47,204 +45,38 @@ from flwr.common.constant import (
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.error import http_error_translator
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
-from flwr.supercore.utils import int64_to_uint64
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, Malformed, PortTaken
+from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, PortTaken
 from commonroot.files import atomic_write, readable_key
-from commonroot.flower import MAX_BODY, MAX_HEAD, Unpacked, quiet
+from commonroot.flower import quiet
 from commonroot.server.admission import Admission
-from commonroot.server.announcements import check_announcement
-from commonroot.server.belongings import Belongings
 from commonroot.server.doors import Door
 from commonroot.server.enrol_door import Desk, EnrolmentDoor
 from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
 from commonroot.server.limits import Limits, Refusals
+from commonroot.server.link_state import Links, Payloads
+from commonroot.server.listener import LAST_ORDERS, PATIENCE, Listener
 from commonroot.server.objects import serve_object
 
 _log = logging.getLogger(__name__)
 
 DATABASE: Final = "links.db"
-#: How long starting or stopping the listener may take, in seconds.
-_PATIENCE: Final = 15.0
-#: How long requests in progress may take when the hub closes, in seconds.
-_LAST_ORDERS: Final = 2
 #: How long a connection may stay open without a request in progress, in seconds.
 _KEEP_ALIVE: Final = 30
-#: The same for one that does send something, but never the whole head of a request.
-_DAWDLING: Final = 35.0
 #: What the port refused, beside the database, for ``coordinator status``; written this often, in seconds.
 GATE_BOOK: Final = "gate.json"
 _BOOKKEEPING: Final = 5.0
-#: For how long a long reply that does not arrive counts among those on their way, in seconds.
-_LONG_PATIENCE: Final = 120.0
-#: For how long room is kept for one that may come and has not announced itself, in seconds.
-_ANNOUNCING: Final = 10.0
-
-
-def _long_bytes(tree: ObjectTree) -> int:
-    """At most so many bytes has a reply's body that does not fit into its record; 0 where it fits."""
-    arrays = [array for child in tree.children for record in child.children for array in record.children]
-    return sum(len(array.children) for array in arrays) * FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
-
-
-class _Payloads(InMemoryObjectStore):
-    """Flower's object store in memory, with registering as one step.
-
-    Departments share the objects of one broadcast.  Flower looks whether a shared object is there and counts the
-    reference to it in two steps; a department that confirms its copy in between would delete it under the other's feet.
-    """
-
-    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
-        """Note which objects of a message are missing."""
-        with self.lock_store:
-            return super().preregister(run_id, object_tree)
-
-    def put(self, object_id: str, object_content: bytes | Unpacked) -> None:
-        """Store what a node pushes, compared with its name; what we send is made when it is asked for."""
-        if not isinstance(object_content, Unpacked):
-            super().put(object_id, object_content)
-            return
-        with self.lock_store:
-            entry = self.store[object_id]
-            if not entry.is_available:
-                entry.content = object_content  # type: ignore[assignment]
-                entry.is_available = True
-
-    def get(self, object_id: str) -> bytes | None:
-        """An object; None for one that is not registered, empty for one that has not arrived."""
-        content: bytes | Unpacked | None = super().get(object_id)
-        return content.made() if isinstance(content, Unpacked) else content
-
-    def complete(self, object_ids: Iterable[str]) -> bool:
-        """Whether all of these have arrived."""
-        with self.lock_store:
-            return all(object_id in self.store and self.store[object_id].is_available for object_id in object_ids)
-
-    def take(self, object_id: str) -> None:
-        """Let go of an object's content, unless another message has it too; it stays registered."""
-        with self.lock_store:
-            entry = self.store.get(object_id)
-            if entry is not None and entry.ref_count <= 1:
-                entry.content = b""
-
-    def children_of(self, object_id: str) -> list[str] | None:
-        """The children under which an object was registered; None for one that was not."""
-        with self.lock_store:
-            entry = self.store.get(object_id)
-            return None if entry is None else entry.child_object_ids
-
-
-class _Links(SqlLinkState):
-    """Flower's link state in SQLite, one transaction at a time.
-
-    SQLite has one writer.  Left to itself it turns a second one away ("database is locked", HTTP 500) or makes it sleep
-    and try again; all of ours are threads of one process and can simply queue.
-    """
-
-    def __init__(self, database: Path, payloads: _Payloads) -> None:
-        super().__init__(str(database), NoOpFederationManager(), payloads)
-        self._turn = threading.RLock()
-        self._payloads = payloads
-        self.belongings = Belongings()
-        #: Replies that were announced, by what they answer; and of the long ones, by their root, when, and their bytes.
-        self._replies: dict[str, str] = {}
-        self._long: dict[str, tuple[float, int]] = {}
-        #: The same of those that were told to come and are not announced yet.
-        self._let_in: dict[str, tuple[float, int]] = {}
-        #: Bytes of long replies that may be on their way at once.
-        self.most_on_their_way = Limits().replies_mib * 1024 * 1024
-        #: Bytes of the longest reply that is expected.
-        self.largest = MAX_HEAD + MAX_BODY
-        #: Why the reply to a message was refused when it was announced, by that message.
-        self.refused: dict[str, str] = {}
-
-    def store_message_and_object_tree(
-        self, message: Message, object_tree: ObjectTree, session_id: str
-    ) -> tuple[bool, list[str]]:
-        """What a node announces, if it may; see ``announcements``."""
-        told = message.metadata
-        with self._turn:
-            try:
-                check_announcement(told, object_tree, self.largest, self._payloads.children_of)
-            except Malformed as error:
-                asked = self.get_valid_message_ins(told.reply_to_message_id)
-                if asked is not None and int64_to_uint64(asked["dst_node_id"]) == told.src_node_id:
-                    self.refused[told.reply_to_message_id] = str(error)
-                return False, []
-            stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
-            if stored:
-                self._replies[told.reply_to_message_id] = object_tree.object_id
-                if size := _long_bytes(object_tree):
-                    self._long.setdefault(object_tree.object_id, (time.monotonic(), size))
-                    self._let_in.pop(object_tree.object_id, None)
-            return stored, missing
-
-    def has_room(self, tree: ObjectTree) -> bool:
-        """Whether a reply may be announced now: long ones come a few at a time, so that memory does not depend on how
-        many departments there are.  One that does not get on keeps others out for a while only."""
-        with self._turn:
-            now = time.monotonic()
-            self._long = {name: told for name, told in self._long.items() if name in self._payloads}
-            self._let_in = {name: told for name, told in self._let_in.items() if now - told[0] < _ANNOUNCING}
-            busy = sum(size for at, size in self._long.values() if now - at < _LONG_PATIENCE)
-            busy += sum(size for name, (_, size) in self._let_in.items() if name not in self._long)
-            wanted = _long_bytes(tree)
-            known = tree.object_id in self._long or tree.object_id in self._let_in
-            if wanted and not known and busy and busy + wanted > self.most_on_their_way:
-                return False
-            if wanted:  # until it is announced, which others may ask about in between
-                self._let_in[tree.object_id] = (now, wanted)
-            return True
-
-    def settle(self, message_ids: Iterable[str], *, withdrawn: bool) -> None:
-        """Nobody waits for replies to these any more; what was announced of withdrawn ones is freed."""
-        with self._turn:
-            roots = [self._replies.pop(name) for name in message_ids if name in self._replies]
-        for root in roots if withdrawn else ():
-            self._payloads.delete(root)
-
-    def complete(self, tree: ObjectTree) -> bool:
-        """Whether every object of a reply has arrived."""
-        return self._payloads.complete(node.object_id for node in iterate_object_tree(tree))
-
-    def take(self, object_id: str) -> None:
-        """An object was copied out of the store, and need not be there any more."""
-        self._payloads.take(object_id)
-
-    def post(self, message: Message, object_tree: ObjectTree, session_id: str) -> tuple[bool, list[str]]:
-        """What the coordinator sends: stored without asking, and from now on its addressee may ask for it."""
-        told = message.metadata
-        self.belongings.given(told.message_id, told.dst_node_id, object_tree)
-        stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
-        if not stored:
-            self.belongings.taken([told.message_id])
-        return stored, missing
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
-        """One transaction; nested calls in the same thread join it."""
-        with self._turn, super().session() as session:
-            yield session
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._engine is not None:
-            self._engine.dispose()
 
 
 class SuperLink:
@@ -272,8 +104,8 @@ class SuperLink:
         self._port = public_port
         self._certificate = certificate
         self._key = key
-        self._links: _Links | None = None
-        self._listener: _Listener | None = None
+        self._links: Links | None = None
+        self._listener: Listener | None = None
         self._limits = limits or Limits()
         self._admission = Admission()
         self._door: Door | None = None
@@ -292,7 +124,7 @@ class SuperLink:
         """Flower's books: nodes, runs, messages, objects."""
         return self._running()
 
-    def _running(self) -> _Links:
+    def _running(self) -> Links:
         if self._links is None:
             raise RuntimeError("the hub is not running")
         return self._links
@@ -321,7 +153,7 @@ class SuperLink:
                 proved=self._door.proved,
                 enrolment=None if self._enrolment is None else EnrolmentDoor(self._enrolment),
             )
-            self._listener = _Listener(self._listening(gate), self._door)
+            self._listener = Listener(self._listening(gate), self._door)
             self._listener.start()
             self._book = _Book(self._state_dir / GATE_BOOK, self.at_the_gate)
             undo.pop_all()
@@ -426,10 +258,10 @@ class SuperLink:
         for message_id in ids:
             self.state.object_store.delete(message_id)
 
-    def _open_links(self) -> _Links:
+    def _open_links(self) -> Links:
         database = self._state_dir / DATABASE
         self._state_dir.mkdir(parents=True, exist_ok=True)
-        links = _Links(database, _Payloads(verify=True))  # every object against its name, once, as it comes in
+        links = Links(database, Payloads(verify=True))  # every object against its name, once, as it comes in
         try:
             with warnings.catch_warnings():
                 # Flower's migrations are configured in a way that alembic is about to drop.
@@ -460,7 +292,7 @@ class SuperLink:
             http="h11",
             h11_max_incomplete_event_size=MAX_HEADERS,
             loop="asyncio",  # another loop would accept connections past the door
-            timeout_graceful_shutdown=_LAST_ORDERS,
+            timeout_graceful_shutdown=LAST_ORDERS,
         )
         try:
             config.load()
@@ -484,75 +316,6 @@ class SuperLink:
             self._links = None
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, closing briskly, and hanging up on who connects and never finishes asking.
-
-    When it closes it would wait for every idle connection to be closed from the other end, which a node does when it
-    next asks.
-    """
-
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
-        super().__init__(config)
-        self._door = door
-        self._idle_since: dict[object, float] = {}
-
-    async def on_tick(self, counter: int) -> bool:
-        """Look once a second for connections without a request in progress."""
-        if counter % 10 == 0:
-            self._hang_up(time.monotonic())
-            self._door.sweep(time.monotonic())
-        return await super().on_tick(counter)
-
-    def _hang_up(self, now: float) -> None:
-        idle: dict[object, float] = {}
-        for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if cycle is not None and not cycle.response_complete:
-                continue
-            idle[connection] = self._idle_since.get(connection, now)
-            if now - idle[connection] > _DAWDLING and connection.transport is not None:
-                connection.transport.abort()
-        self._idle_since = idle
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let requests in progress finish, hang up, and then do what uvicorn does."""
-        for server in self.servers:
-            server.close()
-        deadline = time.monotonic() + _LAST_ORDERS
-        while self.server_state.tasks and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
-        for connection in list(self.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await asyncio.sleep(0.01)
-        await super().shutdown(sockets)
-
-
-class _Listener:
-    """One uvicorn server in a thread.  In a thread it leaves signals alone, which is what we want."""
-
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
-        self._server = _Server(config, door)
-        self._socket = door
-        self._thread = threading.Thread(target=self._server.run, args=([door],), name="commonroot-hub", daemon=True)
-
-    def start(self) -> None:
-        """Return when it listens."""
-        self._thread.start()
-        deadline = time.monotonic() + _PATIENCE
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the hub's listener did not start")
-            time.sleep(0.005)
-
-    def stop(self) -> None:
-        """Return when it has stopped, or after :data:`_PATIENCE` seconds."""
-        if self._thread.is_alive():
-            self._server.should_exit = True
-            self._thread.join(_PATIENCE)
-        self._socket.close()
-
-
 class _Book:
     """Writes what the gate counts, when it has changed, so that other processes can read it."""
 
@@ -567,7 +330,7 @@ class _Book:
     def close(self) -> None:
         """Write what is left to write."""
         self._over.set()
-        self._thread.join(_PATIENCE)
+        self._thread.join(PATIENCE)
 
     def _keep(self) -> None:
         while not self._over.wait(_BOOKKEEPING):

@@ -44,6 +44,7 @@ _IDLE: Final = frozenset(
         "client/node_session.py", "client/notebook.py", "client/own_page.py", "client/own_report.py",
         "client/predicting.py",
         "server/cli.py", "server/flower_links.py", "server/gate.py", "server/superlink.py", "server/announcements.py",
+        "server/link_state.py", "server/listener.py",
     }
 )  # fmt: skip
 _IDLE_FOLDERS: Final = ("client/drawing/", "client/out/")

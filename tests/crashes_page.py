@@ -53,7 +53,7 @@ WAITS = [
     ("hub", "for a whole request", "limits", "body_seconds"),
     ("hub", "until an undelivered message is dropped", "server.flower_links", "TTL"),
     ("hub", "until it asks whether the sender of a half reply lives", "server.flower_links", "_STALLED"),
-    ("hub", "to start and to stop", "server.superlink", "_PATIENCE"),
+    ("hub", "to start and to stop", "server.listener", "PATIENCE"),
     ("department", "for a hub that refuses it as it starts", "department", "first"),
     ("department", "repeating what the hub fails over, or waiting for an announced object", "department", "give_up"),
     ("department", "told to stop, for libraries that are being loaded", "client.daemon", "_LOADING"),

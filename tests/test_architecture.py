@@ -77,6 +77,7 @@ FLOWER = {
     "server/flower_links.py": "the coordinator's links",
     "server/gate.py": "which of the hub's routes the public may reach",
     "server/superlink.py": "the hub, in the coordinator's process",
+    "server/link_state.py": "what the hub keeps of Flower's",
     "simulations/bench_secure_sum_flower.py": "Flower's own paths, measured beside ours",
     "simulations/mortal.py": "a clock that is wrong must be wrong for Flower too, and a reply lost on its way to it",
 }

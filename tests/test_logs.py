@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import stat
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,15 @@ def test_a_traceback_is_part_of_its_record(tmp_path):
             logging.getLogger("commonroot.x").exception("it failed")
     (line,) = path.read_text().splitlines()
     assert "ZeroDivisionError" in json.loads(line)["traceback"]
+
+
+def test_a_thread_that_comes_too_late_opens_no_closed_file(tmp_path):
+    """It took the list of handlers before the block ended."""
+    path = tmp_path / "log"
+    with telling(LogOptions(file=path)):
+        late = next(each for each in logging.getLogger().handlers if isinstance(each, RotatingFileHandler))
+    late.handle(logging.LogRecord("late", logging.WARNING, "", 0, "too late", (), None))
+    assert late.stream is None and path.read_text() == ""
 
 
 def test_facts_that_are_no_json_are_told_as_they_print(capsys):

@@ -16,18 +16,13 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from commonroot.server.asgi import App, Event, Receive, Scope, Send, read_body
 from commonroot.server.monitor.login import login_page
-
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE: Final = "commonroot_session"
 #: How long a session lasts, in seconds.
@@ -161,7 +156,7 @@ class Guard:
         if method != "POST":
             await answer(405, "GET or POST")
             return
-        body = await _body(receive)
+        body = await read_body(receive, _LOGIN_BYTES)
         given = parse_qs((body or b"").decode("ascii", "replace"), max_num_fields=8).get("token", [""])[0]
         if not self._is_token(given):
             refused = login_page(self._federation, refused=True)
@@ -209,17 +204,3 @@ def _hardened(send: Send) -> Send:
         await send(event)
 
     return sending
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """The body of a login; None where it is too long, or its sender hung up."""
-    body = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] != "http.request":
-            return None
-        body += event.get("body", b"")
-        if len(body) > _LOGIN_BYTES:
-            return None
-        if not event.get("more_body", False):
-            return bytes(body)

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from nicegui import app as house
 from nicegui import ui
 
+from commonroot.server.asgi import App
 from commonroot.server.monitor import plots, views, words
-from commonroot.server.monitor.guard import App
 from commonroot.server.monitor.style import CSS
 
 _log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from commonroot.common.errors import (
     WrongAuthority,
 )
 from commonroot.common.roster import Roster, SignedRoster
-from commonroot.server import enrol_door, enrol_roster
+from commonroot.server import enrol_roster
 from commonroot.server.enrol_book import EnrolmentBook
 from commonroot.server.enrol_desk import EnrolmentDesk
 from commonroot.server.enrol_watch import Doorkeeper
@@ -68,8 +68,7 @@ class Centre:
 
 
 @pytest.fixture
-def centre(tmp_path, monkeypatch) -> Iterator[Centre]:
-    monkeypatch.setattr(enrol_door, "BURST", 1e6)
+def centre(tmp_path) -> Iterator[Centre]:
     folder = CoordinatorFolder.create(
         tmp_path / "hq",
         federation="grove",

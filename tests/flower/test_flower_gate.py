@@ -30,7 +30,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from commonroot.client.node_key import load_node_key
 from commonroot.common.parcel import Parcel
 from commonroot.flower import VersionStamp
-from commonroot.server import superlink
+from commonroot.server import listener
 from commonroot.server.admission import Admission
 from commonroot.server.belongings import Belongings
 from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES, SIGNED_WITH, Doorbell, Gate
@@ -251,7 +251,7 @@ def test_headers_without_an_end_are_cut_off(house: House) -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: "], ids=["silent", "half-a-head"])
 def test_who_connects_and_never_asks_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(superlink, "_DAWDLING", 0.5)
+    monkeypatch.setattr(listener, "_DAWDLING", 0.5)
     context = ssl.create_default_context(cafile=str(house.place.ca))
     with (
         socket.create_connection(("127.0.0.1", house.hub.public_port), timeout=10) as plain,

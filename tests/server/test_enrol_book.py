@@ -33,9 +33,9 @@ from commonroot.common.secure_sum.primitives import Identity
 from commonroot.server import enrol_roster
 from commonroot.server.enrol_book import EnrolmentBook
 from commonroot.server.enrol_desk import EnrolmentDesk
-from commonroot.server.enrol_door import Allowance
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
+from commonroot.server.limits import Budgets, origin
 
 NOW = time.time()
 
@@ -503,11 +503,13 @@ def test_a_flood_of_refusals_fills_no_journal(office):
 
 def test_an_address_has_an_allowance_that_comes_back_with_time():
     """3 at once, then one every 2 seconds; an IPv6 network counts as one."""
-    now = [0.0]
-    allowance = Allowance(burst=3, rate=0.5, clock=lambda: now[0])
-    assert [allowance.take("192.0.2.1") for _ in range(4)] == [True, True, True, False]
-    assert allowance.take("192.0.2.2")
-    now[0] = 2.0
-    assert [allowance.take("192.0.2.1") for _ in range(2)] == [True, False]
-    assert [allowance.take(f"2001:db8::{at}") for at in range(4)] == [True, True, True, False]
-    assert allowance.take("2001:db8:0:1::1")
+    budgets = Budgets(0.5, most=3)
+
+    def may(address: str, now: float) -> bool:
+        return budgets.take(origin(address), now) == 0
+
+    assert [may("192.0.2.1", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert may("192.0.2.2", 0.0)
+    assert [may("192.0.2.1", 2.0) for _ in range(2)] == [True, False]
+    assert [may(f"2001:db8::{at}", 2.0) for at in range(4)] == [True, True, True, False]
+    assert may("2001:db8:0:1::1", 2.0)
