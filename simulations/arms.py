@@ -7,7 +7,7 @@ import re
 import shutil
 import statistics
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,18 +15,25 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from commonroot.client.data import DataConfig
+from commonroot.client.folder import DepartmentFolder
+from commonroot.client.learner import DepartmentLearner
+from commonroot.client.session import Learner
 from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
+from commonroot.simulations.behaviour import lies
+from commonroot.simulations.behaviour.cast import Cast, learner_for
+from commonroot.simulations.behaviour.lies import Liar
 from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
-from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.network import Handler, MemoryNetwork
 from commonroot.simulations.outcome import outcome
 from commonroot.simulations.scenario import Scenario
+from commonroot.simulations.weather import by_round
 from commonroot.strategies import build, build_trained, seal
 
 #: The arm that no deployed federation can run: everybody's rows in one place.
@@ -118,42 +125,87 @@ def run_federated(
     bytes_received, and faults where there were any.  In its history ``seconds`` are those a round took on this machine,
     interruptions included, and ``simulated_seconds`` those of the network's clock, for which computing takes no time.
     """
-    federation = _founded(folder, arm, scenario, sections)
-    network = MemoryNetwork(seed=scenario.seed, weather=scenario.network.weather(scenario.seed))
+    federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
     simulated = SimulatedFederation(
-        federation, network, on_department=lambda name, kind, facts: tell(kind, facts | {"department": name})
+        federation,
+        MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())]),
+        on_department=lambda name, kind, facts: tell(kind, facts | {"department": name}),
+        learner=lambda department: _learner(cast, department),
+        front=_front(federation, scenario, folder),
     )
     version = _version(federation, arm)
     making = version + 1
+    fixed = False
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
-        nonlocal making
-        if kind == "round":
+        nonlocal making, fixed
+        if kind == "resumed":
+            fixed = facts["state"] == "fixed"
+        elif kind == "round":
             making = facts["version"] + 1
-            for name in scenario.killed(making):
-                if name in simulated.sessions:
-                    simulated.kill(name)
-        elif kind == "closed":
-            for name in scenario.present(facts["version"]):
-                if name not in simulated.sessions:
-                    simulated.start(name)
+            for name in scenario_kills(making):
+                simulated.kill(name)
+            if not fixed:  # who fell silent in this round is back when the same sum is asked for again
+                for name in cast.away(making, facts["round"]):
+                    if name in simulated.sessions:
+                        simulated.disconnect(name)
+        elif kind in ("closed", "lost"):
+            fixed = False
+            _gather(simulated, cast.present(making if kind == "closed" else making - 1))
         tell(f"run-{kind}", facts | {"making": making})
         if kind == "closed" and facts["version"] == pause_at:
             raise Paused
+
+    def scenario_kills(making: int) -> list[str]:
+        return [name for name in cast.killed(making) if name in simulated.sessions]
 
     if pause_at is not None and version >= pause_at:
         simulated.close()
         return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
     try:
-        for name in scenario.present(version):
-            simulated.start(name)
+        _gather(simulated, cast.present(version))
         simulated.run(on_event)
     except Paused:
         pass
     finally:
         simulated.close()
     return report_of(federation.coordinator, _roots(federation), arm, scenario)
+
+
+def _gather(simulated: SimulatedFederation, present: Collection[str]) -> None:
+    """Between two rounds: who is present is up and can be reached, and nobody else is up."""
+    for name in [name for name in simulated.sessions if name not in present]:
+        simulated.kill(name)
+    for name in present:
+        if name not in simulated.sessions:
+            simulated.start(name)
+    simulated.reconnect()
+
+
+def _learner(cast: Cast, department: DepartmentFolder) -> Learner:
+    name, guard = department.config.name, department.config.guard
+
+    def make(kind: type[DepartmentLearner]) -> DepartmentLearner:
+        return kind(
+            department.root,
+            name,
+            department.data,
+            department.secret(),
+            leaves=guard.early_exit,
+            tells=guard.tell_choice,
+        )
+
+    return learner_for(name, cast.acts(name), make)
+
+
+def _front(federation: Federation, scenario: Scenario, folder: Path) -> Callable[[str, Handler], Handler]:
+    """What stands between the coordinator and a department: nothing, or the coordinator's lies."""
+    if scenario.coordinator is None:
+        return lambda name, handle: handle
+    coordinator = federation.coordinator
+    names = [member.name for member in coordinator.roster().departments]
+    return Liar(scenario.coordinator, coordinator.identity(), names, folder / lies.FILE).around
 
 
 def _roots(federation: Federation) -> dict[str, Path]:
@@ -238,9 +290,14 @@ def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm
     report["seconds_per_round"] = statistics.median(row["seconds"] for row in report["history"] or [{"seconds": 0.0}])
     received = sum(row["bytes"] for row in report["coordinator_saw"])
     about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json"), "sum": arm.sum}
+    found: Report = about | report | {"backbone": newest.digest.hex(), "bytes_received": received}
     told = scenario.told()
-    faults = {"faults": {"told": told}} if told else {}
-    return about | report | {"backbone": newest.digest.hex(), "bytes_received": received} | faults
+    if scenario.coordinator is not None:
+        found["lies"] = lies.heard(coordinator.root.parent / lies.FILE)
+        told += lies.in_words(found["lies"])
+    if misbehaving := scenario.cast().misbehaving():
+        found["misbehaving"] = misbehaving
+    return found | ({"faults": {"told": told}} if told else {})
 
 
 def fingerprint(path: Path) -> str:

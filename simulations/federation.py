@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any
 
 from commonroot.client.daemon import open_session
-from commonroot.client.session import Session
+from commonroot.client.folder import DepartmentFolder
+from commonroot.client.session import Learner, Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.secure_sum.primitives import Random
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.run import RunDriver
 from commonroot.simulations.founding import Federation
-from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.network import Handler, MemoryNetwork
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 #: The same from inside a department: its name first.
@@ -35,13 +36,21 @@ class SimulatedFederation:
         *,
         random: Random = os.urandom,
         on_department: OnDepartment = lambda name, kind, facts: None,
+        learner: Callable[[DepartmentFolder], Learner] | None = None,
+        front: Callable[[str, Handler], Handler] = lambda name, handle: handle,
     ) -> None:
+        """
+        Parameters  learner: whoever trains for a department, by its folder; the deployed learner by default
+                    front: what stands before a department's handler, by its name
+        """
+        self._learner, self._front = learner, front
         self.federation = federation
         self.network = network
         self._random = random
         self._on_department = on_department
         self._stores: dict[str, DepartmentStore] = {}
         self.sessions: dict[str, Session] = {}
+        self._away: set[str] = set()
         self._roster = federation.coordinator.roster()
         self._keys = {member.name: member.node_key for member in self._roster.departments}
 
@@ -53,15 +62,31 @@ class SimulatedFederation:
         )
         self._stores[name] = store
         tell = partial(self._on_department, name)
-        session = open_session(folder, folder.roster(), store, tell, self._random)
+        learner = None if self._learner is None else self._learner(folder)
+        session = open_session(folder, folder.roster(), store, tell, self._random, learner)
         self.sessions[name] = session
-        self.network.attach(self._keys[name], name, session.handle)
+        self.connect(name)
 
     def kill(self, name: str) -> None:
         """Take a department away without a word, as SIGKILL would."""
         self.network.detach(self._keys[name])
         self._stores.pop(name).close()
         del self.sessions[name]
+
+    def connect(self, name: str) -> None:
+        """A department that is up can be reached, for the first time or again; it may be asked anew."""
+        self.network.attach(self._keys[name], name, self._front(name, self.sessions[name].handle))
+        self._away.discard(name)
+
+    def disconnect(self, name: str) -> None:
+        """A department is up, and nobody can reach it."""
+        self.network.detach(self._keys[name])
+        self._away.add(name)
+
+    def reconnect(self) -> None:
+        """Have everybody reached again who is up."""
+        for name in sorted(self._away & self.sessions.keys()):
+            self.connect(name)
 
     def start_all(self) -> None:
         """Start every department."""

@@ -107,6 +107,7 @@ def prepared(
 ) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
     scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
+    scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
@@ -165,6 +166,10 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "network": scenario.network.model_dump(mode="json"),
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
+    if scenario.behaviour:
+        ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
+    if scenario.coordinator is not None:
+        ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
     for name, data in sections.items():
         files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
