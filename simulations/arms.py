@@ -122,7 +122,8 @@ def run_federated(
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
-    bytes_received, and faults where there were any.  In its history ``seconds`` are those a round took on this machine,
+    bytes_received, and where there were any faults, misbehaving (what departments do that they should not, by name; it
+    stands in their rows as ``misbehaves``) and lies (``behaviour.lies.heard``).  In its history ``seconds`` are those a round took on this machine,
     interruptions included, and ``simulated_seconds`` those of the network's clock, for which computing takes no time.
     """
     federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
@@ -133,31 +134,27 @@ def run_federated(
         learner=lambda department: _learner(cast, department),
         front=_front(federation, scenario, folder),
     )
-    version = _version(federation, arm)
+    version = newest = _version(federation, arm)
     making = version + 1
     fixed = False
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
-        nonlocal making, fixed
+        nonlocal making, newest, fixed
         if kind == "resumed":
             fixed = facts["state"] == "fixed"
         elif kind == "round":
             making = facts["version"] + 1
-            for name in scenario_kills(making):
+            for name in simulated.sessions.keys() & cast.killed(making):
                 simulated.kill(name)
             if not fixed:  # who fell silent in this round is back when the same sum is asked for again
-                for name in cast.away(making, facts["round"]):
-                    if name in simulated.sessions:
-                        simulated.disconnect(name)
+                for name in simulated.sessions.keys() & cast.away(making, facts["round"]):
+                    simulated.disconnect(name)
         elif kind in ("closed", "lost"):
-            fixed = False
-            _gather(simulated, cast.present(making if kind == "closed" else making - 1))
+            fixed, newest = False, facts.get("version", newest)
+            _gather(simulated, cast.present(newest))
         tell(f"run-{kind}", facts | {"making": making})
         if kind == "closed" and facts["version"] == pause_at:
             raise Paused
-
-    def scenario_kills(making: int) -> list[str]:
-        return [name for name in cast.killed(making) if name in simulated.sessions]
 
     if pause_at is not None and version >= pause_at:
         simulated.close()
@@ -297,6 +294,9 @@ def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm
         told += lies.in_words(found["lies"])
     if misbehaving := scenario.cast().misbehaving():
         found["misbehaving"] = misbehaving
+        for row in found["departments"]:
+            if row["name"] in misbehaving:
+                row["misbehaves"] = misbehaving[row["name"]]
     return found | ({"faults": {"told": told}} if told else {})
 
 

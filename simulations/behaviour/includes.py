@@ -44,7 +44,7 @@ def read_with_includes(kind: type[Model], path: Path) -> Model:
     """A scenario and its fragments as ``kind``.  Raises ConfigError that names every file and every wrong field."""
     main = _parsed(path)
     includes = main.pop("include", [])
-    own = {name: main.pop(name) for name in (*_TABLES, *_LISTS) if name in main}
+    own: dict[str, Any] = {name: main.pop(name) for name in (*_TABLES, *_LISTS) if name in main}
     found = _Gathered(main)
     _include(found, includes, path, (path.resolve(),), set())
     _add(found, own, path)

@@ -38,9 +38,10 @@ class FlippedLearner(DepartmentLearner):
     def _rows(self, charter: Charter) -> Prepared:
         if charter.digest not in self._flipped:
             found = super()._rows(charter)
-            sides = {"train": found.train, "validation": found.validation}
-            changed = {name: Rows(rows.x, permuted(rows.y, self._seed(charter))) for name, rows in sides.items()}
-            self._flipped[charter.digest] = replace(found, **changed)
+            seed = self._seed(charter)
+            train = Rows(found.train.x, permuted(found.train.y, seed))
+            validation = Rows(found.validation.x, permuted(found.validation.y, seed))
+            self._flipped[charter.digest] = replace(found, train=train, validation=validation)
         return self._flipped[charter.digest]
 
 

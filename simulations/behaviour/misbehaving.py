@@ -101,7 +101,7 @@ class Misbehaving:
         remembered: dict[str, NDArray[np.generic]] = {}
         for act in now:
             own = f"{_OWN}{act.dice.key}/"
-            kept = {name.removeprefix(own): a for name, a in (local or {}).items() if name.startswith(own)}
+            kept: Kept = {name.removeprefix(own): a for name, a in (local or {}).items() if name.startswith(own)}
             terms, kept = act.how.spoil(act.dice, self._name, terms, version, kept)
             remembered |= {own + name: array for name, array in kept.items()}
         return replace(found, terms=terms, local={**found.local, **remembered})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from commonroot.simulations.behaviour.dice import Dice
@@ -26,15 +27,16 @@ class Stale(Misbehaviour):
 
     def spoil(self, dice: Dice, name: str, terms: Terms, version: int, kept: Kept) -> tuple[Terms, Kept]:
         """See ``Misbehaviour``."""
-        waiting = [
-            {term: kept[f"{at}/{term}"] for term in terms}
+        first = next(iter(terms))
+        waiting: list[Terms] = [
+            {term: np.asarray(kept[f"{at}/{term}"], array.dtype).reshape(array.shape) for term, array in terms.items()}
             for at in range(self.lag)
-            if f"{at}/{next(iter(terms))}" in kept
+            if f"{at}/{first}" in kept
         ]
-        waiting.append(dict(terms))
+        waiting.append(terms)
         sent = waiting.pop(0) if len(waiting) > self.lag else terms
         left = {f"{at}/{term}": array for at, one in enumerate(waiting) for term, array in one.items()}
-        return sent, left  # type: ignore[return-value]
+        return sent, left
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
