@@ -15,9 +15,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from commonroot.client.data import DataConfig
-from commonroot.client.folder import DepartmentFolder
-from commonroot.client.learner import DepartmentLearner
-from commonroot.client.session import Learner
 from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
@@ -25,7 +22,6 @@ from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
 from commonroot.simulations.behaviour import lies
-from commonroot.simulations.behaviour.cast import Cast, learner_for
 from commonroot.simulations.behaviour.lies import Liar
 from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
@@ -122,16 +118,17 @@ def run_federated(
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
-    bytes_received, and where there were any faults, misbehaving (what departments do that they should not, by name; it
-    stands in their rows as ``misbehaves``) and lies (``behaviour.lies.heard``).  In its history ``seconds`` are those a round took on this machine,
-    interruptions included, and ``simulated_seconds`` those of the network's clock, for which computing takes no time.
+    bytes_received; where there were any, faults, misbehaving (what departments do that they should not, by name; it
+    stands in their rows as ``misbehaves``) and lies (``behaviour.lies.heard``).  In its history ``seconds`` are those
+    a round took on this machine, interruptions included, and ``simulated_seconds`` those of the network's clock, for
+    which computing takes no time.
     """
     federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
     simulated = SimulatedFederation(
         federation,
         MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())]),
         on_department=lambda name, kind, facts: tell(kind, facts | {"department": name}),
-        learner=lambda department: _learner(cast, department),
+        acts=cast.acts,
         front=_front(federation, scenario, folder),
     )
     version = newest = _version(federation, arm)
@@ -178,22 +175,6 @@ def _gather(simulated: SimulatedFederation, present: Collection[str]) -> None:
         if name not in simulated.sessions:
             simulated.start(name)
     simulated.reconnect()
-
-
-def _learner(cast: Cast, department: DepartmentFolder) -> Learner:
-    name, guard = department.config.name, department.config.guard
-
-    def make(kind: type[DepartmentLearner]) -> DepartmentLearner:
-        return kind(
-            department.root,
-            name,
-            department.data,
-            department.secret(),
-            leaves=guard.early_exit,
-            tells=guard.tell_choice,
-        )
-
-    return learner_for(name, cast.acts(name), make)
 
 
 def _front(federation: Federation, scenario: Scenario, folder: Path) -> Callable[[str, Handler], Handler]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from commonroot.client.daemon import open_session
-from commonroot.client.folder import DepartmentFolder
-from commonroot.client.session import Learner, Session
+from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.secure_sum.primitives import Random
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.run import RunDriver
+from commonroot.simulations.behaviour.learners import learner_in
+from commonroot.simulations.behaviour.misbehaving import Act
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import Handler, MemoryNetwork
 
@@ -36,14 +37,14 @@ class SimulatedFederation:
         *,
         random: Random = os.urandom,
         on_department: OnDepartment = lambda name, kind, facts: None,
-        learner: Callable[[DepartmentFolder], Learner] | None = None,
+        acts: Callable[[str], Sequence[Act]] = lambda name: (),
         front: Callable[[str, Handler], Handler] = lambda name, handle: handle,
     ) -> None:
         """
-        Parameters  learner: whoever trains for a department, by its folder; the deployed learner by default
+        Parameters  acts: what a department does to its contributions that it should not, by its name
                     front: what stands before a department's handler, by its name
         """
-        self._learner, self._front = learner, front
+        self._acts, self._front = acts, front
         self.federation = federation
         self.network = network
         self._random = random
@@ -62,7 +63,7 @@ class SimulatedFederation:
         )
         self._stores[name] = store
         tell = partial(self._on_department, name)
-        learner = None if self._learner is None else self._learner(folder)
+        learner = learner_in(folder, self._acts(name))
         session = open_session(folder, folder.roster(), store, tell, self._random, learner)
         self.sessions[name] = session
         self.connect(name)

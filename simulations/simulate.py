@@ -27,12 +27,13 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
+from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
-from commonroot.strategies import seal
+from commonroot.strategies import Gathering, build, seal
 
 MARK: Final = "simulation.json"
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
@@ -110,6 +111,13 @@ def prepared(
     scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
+    flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
+    gathering = [arm.label for arm in chosen if not arm.pooled and isinstance(build(arm.draft), Gathering)]
+    if flips and gathering:
+        raise ConfigError(
+            f"label-flip: {gathering[0]} trains on no labels",
+            hint="a method that trains a network, or another kind of [[behaviour]]",
+        )
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
         raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")

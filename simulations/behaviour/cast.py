@@ -1,6 +1,6 @@
 """All that befalls a federation, as the one thing that its rounds ask: with the whole protocol or without masks.
 
-Who is there when a round opens, who falls silent after it, what happens to parcels, and who trains for a department:
+Who is there when a round opens, who falls silent after it, what happens to parcels, and who misbehaves:
 ``[network]``, ``[[events]]`` and ``[[behaviour]]`` answer together.  The answers are functions of the seed and of what
 is asked, so neither kills nor processes nor the order of questions change them.
 """
@@ -8,17 +8,15 @@ is asked, so neither kills nor processes nor the order of questions change them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from commonroot.client.learner import DepartmentLearner
 from commonroot.simulations.behaviour import events as happening
 from commonroot.simulations.behaviour.base import Behaviour
 from commonroot.simulations.behaviour.dice import Dice
 from commonroot.simulations.behaviour.events import Event
-from commonroot.simulations.behaviour.labels import FlippedLearner
-from commonroot.simulations.behaviour.misbehaving import Act, Learns, Misbehaving, Misbehaviour
+from commonroot.simulations.behaviour.misbehaving import Act, Misbehaviour
 from commonroot.simulations.behaviour.parcels import Network
 from commonroot.simulations.network import Weather
 
@@ -143,15 +141,3 @@ def acts_of(parts: Sequence[Part], name: str) -> list[Act]:
         for part in parts
         if isinstance(part.behaviour, Misbehaviour) and name in part.whom
     ]
-
-
-def learner_for(name: str, acts: Sequence[Act], make: Callable[[type[DepartmentLearner]], DepartmentLearner]) -> Learns:
-    """Whoever trains for a department: an honest learner, or one around it that spoils what it contributes.
-
-    make  builds the department's learner, of the class it is given
-    """
-    honest = make(DepartmentLearner)
-    if not acts:
-        return honest
-    flipped = make(FlippedLearner) if any(act.how.flips for act in acts) else None
-    return Misbehaving(name, honest, acts, flipped)

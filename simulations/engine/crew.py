@@ -23,7 +23,7 @@ from commonroot.common.charter import Charter
 from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
-from commonroot.simulations.behaviour.cast import learner_for
+from commonroot.simulations.behaviour.learners import learner_for
 from commonroot.simulations.behaviour.misbehaving import Act, Learns
 from commonroot.simulations.engine.pages import Pages
 from commonroot.simulations.engine.sums import Adder

@@ -16,7 +16,7 @@ import numpy as np
 
 from commonroot.common.charter import Charter
 from commonroot.common.enrolled import Named
-from commonroot.common.errors import DataError, NotEnoughUploads
+from commonroot.common.errors import DataError, NotEnoughUploads, RoundLost
 from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
 from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
@@ -115,7 +115,7 @@ class _Rounds:
             while version.version < rounds:
                 try:
                     version, lost = self._one_round(version, crews), 0
-                except NotEnoughUploads as error:
+                except RoundLost as error:
                     lost += 1
                     self._on_event("lost", {"code": error.code, "why": str(error)})
                     if lost >= self._charter.timing.attempts:
@@ -150,30 +150,38 @@ class _Rounds:
             )
             self._journal.lose_round(number, f"{error} ({error.code})")
             raise error
-        opened = adder.decode(bulk, exact, len(found.counted), bounds)
+        try:
+            opened = adder.decode(bulk, exact, len(found.counted), bounds)
+        except RoundLost as error:
+            self._journal.lose_round(number, f"{error} ({error.code})")
+            raise
         digest = sha256(bulk.view(np.uint8).data, exact.view(np.uint8).data)
         if not self._fixed:
             self._journal.fix_round(number, b"")
         self._fixed = False
-        made, report = close_round(
-            number,
-            version,
-            self._charter,
-            state,
-            opened,
-            opened_digest=digest,
-            aggregate_digest=digest,
-            report={
-                "cohort": self._told(found.cohort),
-                "survivors": self._told(found.counted),
-                "clipped_share": opened.clipped_share,
-                "upload_bytes": adder.codec.layout.nbytes,
-                "share_bytes": 0,
-                "seconds": time.monotonic() - began,
-            },
-            journal=self._journal,
-            backbones=self._backbones,
-        )
+        try:
+            made, report = close_round(
+                number,
+                version,
+                self._charter,
+                state,
+                opened,
+                opened_digest=digest,
+                aggregate_digest=digest,
+                report={
+                    "cohort": self._told(found.cohort),
+                    "survivors": self._told(found.counted),
+                    "clipped_share": opened.clipped_share,
+                    "upload_bytes": adder.codec.layout.nbytes,
+                    "share_bytes": 0,
+                    "seconds": time.monotonic() - began,
+                },
+                journal=self._journal,
+                backbones=self._backbones,
+            )
+        except RoundLost:  # its survivors stand: it is tried again with the same, as a coordinator would
+            self._pending, self._fixed = number, True
+            raise
         self._on_event("closed", {"round": number, "version": made.version} | report)
         return made
 
