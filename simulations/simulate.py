@@ -25,7 +25,7 @@ from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
-from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
+from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
@@ -116,7 +116,7 @@ def prepared(
     with keeping as name:
         root = Path(name).resolve()
         _claim(root)
-        with take_ownership(root):
+        with take_ownership(root), unforced():
             sections = scenario.sections(beside, root / "data")
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
