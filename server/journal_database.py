@@ -36,7 +36,7 @@ from commonroot.common.errors import (
     ForeignState,
     StorageFull,
 )
-from commonroot.files import lock_file, private_file
+from commonroot.files import lock_file, private_file, sqlite_synchronous
 
 #: Seconds for which a lost connection is tried again, unless somebody says otherwise.
 PATIENCE: Final = 30.0
