@@ -21,6 +21,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
+from commonroot.simulations.engine.hosts import DealtFederation
 from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
@@ -108,10 +109,14 @@ def run_federated(
     sections: dict[str, DataConfig],
     tell: Tell,
     *,
+    workers: int = 1,
+    finish: bool = True,
     pause_at: int | None = None,
 ) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
 
+    workers   processes that hold the departments' sessions; the result is the same for any number
+    finish    let departments fine-tune, compare and choose at the end
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
@@ -120,40 +125,59 @@ def run_federated(
     """
     federation = _founded(folder, arm, scenario, sections)
     network = MemoryNetwork(seed=scenario.seed, weather=scenario.network.weather(scenario.seed))
-    simulated = SimulatedFederation(
-        federation, network, on_department=lambda name, kind, facts: tell(kind, facts | {"department": name})
-    )
     version = _version(federation, arm)
     making = version + 1
+    last = None if finish else arm.draft.rounds
+
+    def on_department(name: str, kind: str, facts: dict[str, Any]) -> None:
+        tell(kind, facts | {"department": name})
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
         nonlocal making
         if kind == "round":
             making = facts["version"] + 1
             for name in scenario.killed(making):
-                if name in simulated.sessions:
+                if simulated.is_up(name):
                     simulated.kill(name)
         elif kind == "closed":
             for name in scenario.present(facts["version"]):
-                if name not in simulated.sessions:
+                if not simulated.is_up(name):
                     simulated.start(name)
         tell(f"run-{kind}", facts | {"making": making})
-        if kind == "closed" and facts["version"] == pause_at:
+        if kind == "closed" and facts["version"] in (pause_at, last):
             raise Paused
 
-    if pause_at is not None and version >= pause_at:
-        simulated.close()
+    if version == last:  # it was killed just before it was written down
+        _finished(federation, arm)
+    if version == last or (pause_at is not None and version >= pause_at):
         return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
+    workers = min(workers, len(sections))
+    if workers == 1:
+        simulated = SimulatedFederation(federation, network, on_department=on_department)
+    else:
+        simulated = DealtFederation(federation, network, workers=workers, on_department=on_department)
     try:
         for name in scenario.present(version):
             simulated.start(name)
         simulated.run(on_event)
     except Paused:
-        pass
+        if _version(federation, arm) == last:
+            _finished(federation, arm)
     finally:
         simulated.close()
     return report_of(federation.coordinator, _roots(federation), arm, scenario)
+
+
+def _finished(federation: Federation, arm: Arm) -> None:
+    """The run is over, though no department was asked for its last step."""
+    journal = federation.coordinator.journal()
+    try:
+        number = _run_of(journal, arm)
+        if next(run.state for run in journal.runs() if run.run == number) != "finished":
+            journal.set_run(number, "finished")
+    finally:
+        journal.close()
 
 
 def _roots(federation: Federation) -> dict[str, Path]:

@@ -63,6 +63,10 @@ class SimulatedFederation:
         self._stores.pop(name).close()
         del self.sessions[name]
 
+    def is_up(self, name: str) -> bool:
+        """Has this department been started, and not been killed since?"""
+        return name in self.sessions
+
     def start_all(self) -> None:
         """Start every department."""
         for name in self.federation.departments:

@@ -1,4 +1,4 @@
-"""``commonroot simulate``: a whole federation in one process, method by method, on the same data.
+"""``commonroot simulate``: a whole federation on one machine, method by method, on the same data.
 
 What runs is what is deployed: sessions, rounds, secure sum, write-ahead files.  Only the links are in memory and their
 clock is simulated.  A simulation that keeps its folder can be killed at any moment; run again, it goes on from what the
@@ -58,8 +58,8 @@ def simulate(
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
-    workers processes, where sums are not ``exact``; the result is the same for any number
-    finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    workers processes that departments are dealt out to; the result is the same for any number
+    finish  let departments fine-tune, compare and choose at the end
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -70,11 +70,6 @@ def simulate(
     """
     with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
         scenario = ready.scenario
-        if scenario.sum == "exact" and (workers > 1 or not finish):
-            raise ConfigError(
-                "with exact sums there is one process, and every department chooses at the end",
-                hint="--sum ring gives the very same backbone",
-            )
         reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
     return {
         "federation": scenario.charter.federation,
@@ -139,7 +134,9 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
             root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
         )
     else:
-        report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
+        report = run_federated(
+            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+        )
     report["wall_seconds"] = time.perf_counter() - began
     tell_arm("done", {"state": report["state"]})
     return report
