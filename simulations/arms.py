@@ -7,7 +7,7 @@ import re
 import shutil
 import statistics
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
 from commonroot.simulations.behaviour import lies
 from commonroot.simulations.behaviour.lies import Liar
+from commonroot.simulations.engine.hosts import DealtFederation
 from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
@@ -111,10 +112,14 @@ def run_federated(
     sections: dict[str, DataConfig],
     tell: Tell,
     *,
+    workers: int = 1,
+    finish: bool = True,
     pause_at: int | None = None,
 ) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
 
+    workers   processes that hold the departments' sessions; the result is the same for any number
+    finish    let departments fine-tune, compare and choose at the end
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
@@ -124,16 +129,14 @@ def run_federated(
     which computing takes no time.
     """
     federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
-    simulated = SimulatedFederation(
-        federation,
-        MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())]),
-        on_department=lambda name, kind, facts: tell(kind, facts | {"department": name}),
-        acts=cast.acts,
-        front=_front(federation, scenario, folder),
-    )
+    network = MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())])
     version = newest = _version(federation, arm)
     making = version + 1
     fixed = False
+    last = None if finish else arm.draft.rounds
+
+    def on_department(name: str, kind: str, facts: dict[str, Any]) -> None:
+        tell(kind, facts | {"department": name})
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
         nonlocal making, newest, fixed
@@ -141,40 +144,40 @@ def run_federated(
             fixed = facts["state"] == "fixed"
         elif kind == "round":
             making = facts["version"] + 1
-            for name in simulated.sessions.keys() & cast.killed(making):
-                simulated.kill(name)
+            for name in cast.killed(making):
+                if simulated.is_up(name):
+                    simulated.kill(name)
             if not fixed:  # who fell silent in this round is back when the same sum is asked for again
-                for name in simulated.sessions.keys() & cast.away(making, facts["round"]):
-                    simulated.disconnect(name)
+                for name in cast.away(making, facts["round"]):
+                    if simulated.is_up(name):
+                        simulated.disconnect(name)
         elif kind in ("closed", "lost"):
             fixed, newest = False, facts.get("version", newest)
-            _gather(simulated, cast.present(newest))
+            simulated.gather(cast.present(newest))
         tell(f"run-{kind}", facts | {"making": making})
-        if kind == "closed" and facts["version"] == pause_at:
+        if kind == "closed" and facts["version"] in (pause_at, last):
             raise Paused
 
-    if pause_at is not None and version >= pause_at:
-        simulated.close()
+    if version == last:  # it was killed just before it was written down
+        _finished(federation, arm)
+    if version == last or (pause_at is not None and version >= pause_at):
         return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
+    workers = min(workers, len(sections))
+    if workers == 1 or scenario.coordinator is not None:  # a liar hears every answer before its next lie
+        front = _front(federation, scenario, folder)
+        simulated = SimulatedFederation(federation, network, on_department=on_department, acts=cast.acts, front=front)
+    else:
+        simulated = DealtFederation(federation, network, workers=workers, on_department=on_department, acts=cast.acts)
     try:
-        _gather(simulated, cast.present(version))
+        simulated.gather(cast.present(version))
         simulated.run(on_event)
     except Paused:
-        pass
+        if _version(federation, arm) == last:
+            _finished(federation, arm)
     finally:
         simulated.close()
     return report_of(federation.coordinator, _roots(federation), arm, scenario)
-
-
-def _gather(simulated: SimulatedFederation, present: Collection[str]) -> None:
-    """Between two rounds: who is present is up and can be reached, and nobody else is up."""
-    for name in [name for name in simulated.sessions if name not in present]:
-        simulated.kill(name)
-    for name in present:
-        if name not in simulated.sessions:
-            simulated.start(name)
-    simulated.reconnect()
 
 
 def _front(federation: Federation, scenario: Scenario, folder: Path) -> Callable[[str, Handler], Handler]:
@@ -184,6 +187,17 @@ def _front(federation: Federation, scenario: Scenario, folder: Path) -> Callable
     coordinator = federation.coordinator
     names = [member.name for member in coordinator.roster().departments]
     return Liar(scenario.coordinator, coordinator.identity(), names, folder / lies.FILE).around
+
+
+def _finished(federation: Federation, arm: Arm) -> None:
+    """The run is over, though no department was asked for its last step."""
+    journal = federation.coordinator.journal()
+    try:
+        number = _run_of(journal, arm)
+        if next(run.state for run in journal.runs() if run.run == number) != "finished":
+            journal.set_run(number, "finished")
+    finally:
+        journal.close()
 
 
 def _roots(federation: Federation) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,8 +74,27 @@ class SimulatedFederation:
         self._stores.pop(name).close()
         del self.sessions[name]
 
+    def is_up(self, name: str) -> bool:
+        """Has this department been started, and not been killed since?"""
+        return name in self.sessions
+
+    @property
+    def up(self) -> list[str]:
+        """Departments that have been started, and not been killed since."""
+        return list(self.sessions)
+
+    def gather(self, present: Collection[str]) -> None:
+        """Between two rounds: who is ``present`` is up and can be reached, and nobody else is up."""
+        for name in [name for name in self.up if name not in present]:
+            self.kill(name)
+        for name in present:
+            if not self.is_up(name):
+                self.start(name)
+        for name in sorted(self._away.intersection(self.up)):
+            self.connect(name)
+
     def connect(self, name: str) -> None:
-        """A department that is up can be reached, for the first time or again; it may be asked anew."""
+        """A department that is up can be reached, for the first time or again; it is asked anew."""
         self.network.attach(self._keys[name], name, self._front(name, self.sessions[name].handle))
         self._away.discard(name)
 
@@ -83,11 +102,6 @@ class SimulatedFederation:
         """A department is up, and nobody can reach it."""
         self.network.detach(self._keys[name])
         self._away.add(name)
-
-    def reconnect(self) -> None:
-        """Have everybody reached again who is up."""
-        for name in sorted(self._away & self.sessions.keys()):
-            self.connect(name)
 
     def start_all(self) -> None:
         """Start every department."""

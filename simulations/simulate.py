@@ -1,4 +1,4 @@
-"""``commonroot simulate``: a whole federation in one process, method by method, on the same data.
+"""``commonroot simulate``: a whole federation on one machine, method by method, on the same data.
 
 What runs is what is deployed: sessions, rounds, secure sum, write-ahead files.  Only the links are in memory and their
 clock is simulated.  A simulation that keeps its folder can be killed at any moment; run again, it goes on from what the
@@ -25,7 +25,7 @@ from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
-from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
+from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
 from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
@@ -59,8 +59,8 @@ def simulate(
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
-    workers processes, where sums are not ``exact``; the result is the same for any number
-    finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    workers processes that departments are dealt out to; the result is the same for any number
+    finish  let departments fine-tune, compare and choose at the end
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -71,11 +71,6 @@ def simulate(
     """
     with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
         scenario = ready.scenario
-        if scenario.sum == "exact" and (workers > 1 or not finish):
-            raise ConfigError(
-                "with exact sums there is one process, and every department chooses at the end",
-                hint="--sum ring gives the very same backbone",
-            )
         reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
     return {
         "federation": scenario.charter.federation,
@@ -125,7 +120,7 @@ def prepared(
     with keeping as name:
         root = Path(name).resolve()
         _claim(root)
-        with take_ownership(root):
+        with take_ownership(root), unforced():
             sections = scenario.sections(beside, root / "data")
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
@@ -148,7 +143,9 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
             root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
         )
     else:
-        report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
+        report = run_federated(
+            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+        )
     report["wall_seconds"] = time.perf_counter() - began
     tell_arm("done", {"state": report["state"]})
     return report
