@@ -283,10 +283,10 @@ def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm
     received = sum(row["bytes"] for row in report["coordinator_saw"])
     about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json"), "sum": arm.sum}
     found: Report = about | report | {"backbone": newest.digest.hex(), "bytes_received": received}
-    told = scenario.told()
+    told = scenario.cast().told()
     if scenario.coordinator is not None:
         found["lies"] = lies.heard(coordinator.root.parent / lies.FILE)
-        told += lies.in_words(found["lies"])
+        told += lies.in_words(found["lies"]) or scenario.coordinator.told()
     if misbehaving := scenario.cast().misbehaving():
         found["misbehaving"] = misbehaving
         for row in found["departments"]:

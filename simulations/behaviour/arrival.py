@@ -47,6 +47,6 @@ class Arrival(Timed):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        there = "as many as it takes" if self.first is None else str(self.first)
+        there = "as many as rounds open with" if self.first is None else str(self.first)
         how = f"over rounds {self.since} to {self.until}" if self.until is not None else f"{self.rate:g} per round"
-        return f"of {whom} {there} are there from the start, the others come {how}"
+        return f"{there} from the start, the others {how}: {whom}"

@@ -30,4 +30,4 @@ class Diurnal(Timed):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"{whom} answer {100 * self.awake:g} % of every {self.period} rounds{self.when}"
+        return f"awake for {100 * self.awake:g} % of every {self.period} rounds{self.when}: {whom}"

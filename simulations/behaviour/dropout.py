@@ -47,8 +47,8 @@ class Dropout(Timed):
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
         if self.share is not None:
-            return f"in every round {100 * self.share:g} % of {whom} drop out{self.when}"
-        return f"{whom} are there for {self.up:g} rounds in the mean, then away for {self.down:g}{self.when}"
+            return f"out of {100 * self.share:g} % of rounds, each by itself{self.when}: {whom}"
+        return f"there for {self.up:g} rounds in the mean, then away for {self.down:g}{self.when}: {whom}"
 
 
 class _Spells:

@@ -25,7 +25,7 @@ class LabelFlip(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"{whom} train on permuted labels{self.when}"
+        return f"training is on permuted labels{self.when}: {whom}"
 
 
 class FlippedLearner(DepartmentLearner):

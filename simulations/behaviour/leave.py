@@ -29,4 +29,4 @@ class Leave(Timed):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"before every round {100 * self.share:g} % of {whom} leave for good{self.when}"
+        return f"before every round {100 * self.share:g} % of those left go for good{self.when}: {whom}"

@@ -29,7 +29,7 @@ class Noise(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"{whom} contribute noise, {self.scale:g} times as large as what they trained{self.when}"
+        return f"contributions are noise, {self.scale:g} times as large as what was trained{self.when}: {whom}"
 
 
 class NotNumbers(Misbehaviour):
@@ -43,4 +43,4 @@ class NotNumbers(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"{whom} contribute values that are no numbers{self.when}"
+        return f"contributions are no numbers{self.when}: {whom}"

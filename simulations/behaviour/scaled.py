@@ -27,7 +27,7 @@ class Scaled(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"what {whom} contribute is {self.factor:g} times what they trained{self.when}"
+        return f"contributions are {self.factor:g} times what was trained{self.when}: {whom}"
 
 
 class SignFlip(Misbehaviour):
@@ -42,4 +42,5 @@ class SignFlip(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"what {whom} contribute has its sign turned{self.when}"
+        louder = "" if self.factor == 1.0 else f", {self.factor:g} times as large"
+        return f"contributions have their sign turned{louder}{self.when}: {whom}"

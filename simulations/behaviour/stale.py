@@ -40,4 +40,4 @@ class Stale(Misbehaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"{whom} contribute what they trained {self.lag} rounds before{self.when}"
+        return f"contributions were trained {self.lag} rounds before{self.when}: {whom}"

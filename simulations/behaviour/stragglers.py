@@ -54,4 +54,4 @@ class Stragglers(Behaviour):
 
     def told(self, whom: str) -> str:
         """See ``Behaviour``."""
-        return f"uploads of {whom} take {self.median:g} s in the median, with a {self.tail} tail"
+        return f"uploads take {self.median:g} s in the median, with a {self.tail} tail: {whom}"

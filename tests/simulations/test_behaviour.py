@@ -257,8 +257,8 @@ def test_people_are_told_what_befalls_whom():
     text = behaviour("dropout", share=0.3) + behaviour("scaled", factor=5, departments='["site-3"]')
     told = many(text + behaviour("leave", fraction=0.5, share=0.1)).told()
     assert told == [
-        "in every round 30 % of all departments drop out",
-        "what site-3 contribute is 5 times what they trained",
-        "before every round 10 % of 100 departments leave for good",
+        "out of 30 % of rounds, each by itself: all departments",
+        "contributions are 5 times what was trained: site-3",
+        "before every round 10 % of those left go for good: 100 departments",
     ]
     assert many(text).cast().misbehaving() == {"site-3": ["scaled × 5"]}
