@@ -94,6 +94,7 @@ def run_benchmark(
     """
     if name not in BENCHMARKS:
         raise UnknownBenchmark(f"no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    folder = folder.resolve()  # processes that a benchmark starts stand elsewhere
     module = import_module(BENCHMARKS[name])
     given = dict(options or {})
     foreign = sorted(given.keys() - set(getattr(module, "OPTIONS", ())))
