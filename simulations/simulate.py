@@ -8,6 +8,7 @@ be under way when the process is killed, and are then lost.
     FOLDER/simulation.json     what is simulated there: scenario and data, by hash
     FOLDER/data/               files of a built-in world
     FOLDER/arms/NAME-HASH/     one federation: coordinator/, departments/
+    FOLDER/alone/              what departments found alone, by hash: the same for every arm
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
 
 MARK: Final = "simulation.json"
+ALONE: Final = "alone"
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
-_OURS: Final = frozenset({"arms", "data", "daemon.lock"})
+_OURS: Final = frozenset({"arms", "alone", "data", "daemon.lock"})
 
 #: Called with the arm's label, what happened and its facts.
 TellArm = Callable[[str, str, dict[str, Any]], None]
@@ -50,6 +52,7 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
+    alone: Path | None = None,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -60,6 +63,9 @@ def simulate(
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
     workers processes, where sums are not ``exact``; the result is the same for any number
     finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+
+    alone   where departments keep what they found alone, so that other arms and simulations of them need not find it
+            again; under ``folder`` by default, and not used where sums are ``exact``
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -75,7 +81,7 @@ def simulate(
                 "with exact sums there is one process, and every department chooses at the end",
                 hint="--sum ring gives the very same backbone",
             )
-        reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
+        reports = [_run(ready, arm, tell, workers=workers, finish=finish, alone=alone) for arm in ready.arms]
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
@@ -124,7 +130,7 @@ def prepared(
             yield Ready(root, scenario, chosen, sections)
 
 
-def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -> Report:
+def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool, alone: Path | None) -> Report:
     root, scenario, sections = ready.root, ready.scenario, ready.sections
 
     def tell_arm(kind: str, facts: dict[str, Any]) -> None:
@@ -136,7 +142,14 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
         report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
     elif arm.sum != "exact":
         report = run_unmasked(
-            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+            root / "arms" / arm.folder,
+            arm,
+            scenario,
+            sections,
+            tell_arm,
+            alone=alone or root / ALONE,
+            workers=workers,
+            finish=finish,
         )
     else:
         report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)

@@ -34,12 +34,14 @@ def run_unmasked(
     sections: dict[str, DataConfig],
     tell: Tell,
     *,
+    alone: Path,
     workers: int = 1,
     finish: bool = True,
     pause_at: int | None = None,
 ) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report, as ``run_federated`` has it.
 
+    alone     where departments keep what they found alone, for arms that come later
     workers   processes; the result is the same for any number
     finish    let departments fine-tune, compare and choose at the end
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
@@ -51,7 +53,7 @@ def run_unmasked(
     calm = scenario.model_copy(update={"network": Network(), "events": ()})  # nothing befalls what is counted first
     drafts = [arm.draft] if scenario.statistics is None else [scenario.statistics, arm.draft]
     for draft in drafts:
-        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections)
+        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections, alone)
         plan.save()
         own = draft is arm.draft
         making = 1

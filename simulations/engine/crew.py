@@ -63,6 +63,7 @@ class Crew:
         *,
         seed: int,
         memory: int,
+        alone: Path | None = None,
         on_abstained: OnAbstained = lambda name, code: None,
     ) -> None:
         self._charter = charter
@@ -70,6 +71,7 @@ class Crew:
         self._pages = pages
         self._seed = seed
         self._memory = memory
+        self._alone = alone
         self._on_abstained = on_abstained
         self._awake: OrderedDict[int, tuple[DepartmentLearner, int]] = OrderedDict()
         self._held = 0
@@ -137,7 +139,8 @@ class Crew:
         seat = self._seats[number]
         if self._awake and self._held >= self._memory:
             self._let_go()  # before the next one is read
-        learner = DepartmentLearner(seat.folder, seat.name, seat.data, training_secret(self._seed, seat.name))
+        secret = training_secret(self._seed, seat.name)
+        learner = DepartmentLearner(seat.folder, seat.name, seat.data, secret, memory=self._alone)
         size = _LEARNER + learner.rows_bytes(self._charter)
         self._awake[number] = (learner, size)
         self._held += size

@@ -25,13 +25,17 @@ DEPARTMENTS: Final = "departments"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One charter's run in an arm's folder, under ``ring`` or ``off``."""
+    """One charter's run in an arm's folder, under ``ring`` or ``off``.
+
+    alone  where departments keep what they found alone, for arms that come later
+    """
 
     arm: Path
     charter: Charter
     sum: Sum
     seed: int
     departments: dict[str, DataConfig]
+    alone: Path
 
     def save(self) -> None:
         """Write it into its folder, with a folder for every department."""
@@ -44,6 +48,7 @@ class Plan:
             "charter": self.charter.model_dump(mode="json"),
             "sum": self.sum,
             "seed": self.seed,
+            "alone": str(self.alone),
             "departments": {
                 name: data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
                 for name, data in self.departments.items()
@@ -57,7 +62,7 @@ class Plan:
         facts = json.loads(read_text(root / FILE, what="the plan of a simulation"))
         departments = {name: DataConfig.model_validate(data) for name, data in facts["departments"].items()}
         charter: Charter = Charter.model_validate(facts["charter"])
-        return cls(root.parent.parent, charter, facts["sum"], int(facts["seed"]), departments)
+        return cls(root.parent.parent, charter, facts["sum"], int(facts["seed"]), departments, Path(facts["alone"]))
 
     @property
     def root(self) -> Path:
@@ -83,4 +88,6 @@ class Plan:
         # a state that was put under version v came of the round that made version v + 1
         room = -(-len(self.departments) // SHARDS)
         pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest - 1) for shard in sorted(shards)}
-        return Crew(self.charter, seats, pages, seed=self.seed, memory=memory, on_abstained=on_abstained)
+        return Crew(
+            self.charter, seats, pages, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
+        )

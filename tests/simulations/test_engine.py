@@ -265,6 +265,6 @@ def test_a_state_may_grow_and_a_layout_cut_short_is_forgotten(tmp_path):
 def test_a_plan_is_what_a_worker_reads(tmp_path):
     found = read_scenario(scenario(tmp_path / "world"))
     sections = found.sections(tmp_path / "world", tmp_path)
-    plan = Plan(tmp_path / "arm", seal(found.draft), "ring", 5, sections)
+    plan = Plan(tmp_path / "arm", seal(found.draft), "ring", 5, sections, tmp_path / "alone")
     plan.save()
     assert Plan.read(plan.root) == plan
