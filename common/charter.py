@@ -249,11 +249,11 @@ def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        lines = [f"  {_field(e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {field_of(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
 
 
-def _field(place: tuple[int | str, ...]) -> str:
+def field_of(place: tuple[int | str, ...]) -> str:
     """A field as its file names it: which kind of backbone was tried stands in no file."""
     return ".".join(
         str(part) for before, part in itertools.pairwise((None, *place)) if before != "backbone" or part not in _KINDS

@@ -61,9 +61,7 @@ def simulate(
             "with the very same result; `off` without rounding either. The file's own, or exact."
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes that departments are dealt out to, where sums are not exact.", min=1)
-    ] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that departments are dealt out to.", min=1)] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Rounds alone: no department fine-tunes, compares and chooses at the end.")
     ] = False,

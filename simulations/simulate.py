@@ -1,4 +1,4 @@
-"""``commonroot simulate``: a whole federation in one process, method by method, on the same data.
+"""``commonroot simulate``: a whole federation on one machine, method by method, on the same data.
 
 What runs is what is deployed: sessions, rounds, secure sum, write-ahead files.  Only the links are in memory and their
 clock is simulated.  A simulation that keeps its folder can be killed at any moment; run again, it goes on from what the
@@ -26,14 +26,15 @@ from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
-from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
+from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
+from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
-from commonroot.strategies import seal
+from commonroot.strategies import Gathering, build, seal
 
 MARK: Final = "simulation.json"
 ALONE: Final = "alone"
@@ -61,8 +62,8 @@ def simulate(
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
-    workers processes, where sums are not ``exact``; the result is the same for any number
-    finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    workers processes that departments are dealt out to; the result is the same for any number
+    finish  let departments fine-tune, compare and choose at the end
 
     alone   where departments keep what they found alone, so that other arms and simulations of them need not find it
             again; under ``folder`` by default, and not used where sums are ``exact``
@@ -76,11 +77,6 @@ def simulate(
     """
     with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
         scenario = ready.scenario
-        if scenario.sum == "exact" and (workers > 1 or not finish):
-            raise ConfigError(
-                "with exact sums there is one process, and every department chooses at the end",
-                hint="--sum ring gives the very same backbone",
-            )
         reports = [_run(ready, arm, tell, workers=workers, finish=finish, alone=alone) for arm in ready.arms]
     return {
         "federation": scenario.charter.federation,
@@ -113,8 +109,16 @@ def prepared(
 ) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
     scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
+    scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
+    flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
+    gathering = [arm.label for arm in chosen if not arm.pooled and isinstance(build(arm.draft), Gathering)]
+    if flips and gathering:
+        raise ConfigError(
+            f"label-flip: {gathering[0]} trains on no labels",
+            hint="a method that trains a network, or another kind of [[behaviour]]",
+        )
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
         raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")
@@ -122,7 +126,7 @@ def prepared(
     with keeping as name:
         root = Path(name).resolve()
         _claim(root)
-        with take_ownership(root):
+        with take_ownership(root), unforced():
             sections = scenario.sections(beside, root / "data")
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
@@ -152,7 +156,9 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool, a
             finish=finish,
         )
     else:
-        report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
+        report = run_federated(
+            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+        )
     report["wall_seconds"] = time.perf_counter() - began
     tell_arm("done", {"state": report["state"]})
     return report
@@ -178,6 +184,10 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "network": scenario.network.model_dump(mode="json"),
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
+    if scenario.behaviour:
+        ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
+    if scenario.coordinator is not None:
+        ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
     for name, data in sections.items():
         files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}

@@ -20,7 +20,7 @@ from commonroot.simulations.arms import Arm, Paused, Report, Tell, report_of
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.run import Unsigned, drive
 from commonroot.simulations.founding import to_toml
-from commonroot.simulations.scenario import Network, Scenario
+from commonroot.simulations.scenario import Scenario
 from commonroot.strategies import check_roster, seal
 
 #: Bytes of encoded rows that departments which are awake may hold, all processes together.
@@ -50,12 +50,13 @@ def run_unmasked(
     """
     check_roster(arm.draft, Unsigned(tuple(sections)))
     coordinator = _founded(folder, arm, scenario)
-    calm = scenario.model_copy(update={"network": Network(), "events": ()})  # nothing befalls what is counted first
+    calm = scenario.calm()  # nothing befalls what is counted first
     drafts = [arm.draft] if scenario.statistics is None else [scenario.statistics, arm.draft]
     for draft in drafts:
-        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections, alone)
-        plan.save()
         own = draft is arm.draft
+        behaviour = scenario.behaviour if own else ()
+        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections, alone, behaviour)
+        plan.save()
         making = 1
 
         def on_event(kind: str, facts: dict[str, Any], own: bool = own) -> None:

@@ -173,13 +173,9 @@ def test_wrong_data_of_all_departments_is_told_at_once_and_nothing_runs(tmp_path
     assert arm(path, sum="ring", finish=False, folder=tmp_path / "other")["state"] == "finished"
 
 
-def test_exact_sums_have_one_process_and_a_last_step(tmp_path):
-    path = scenario(tmp_path)
-    for options in ({"workers": 2}, {"finish": False}):
-        with pytest.raises(ConfigError, match="exact"):
-            simulate(path, **options)
+def test_an_unknown_sum_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="ring"):
-        simulate(path, sum="rings")
+        simulate(scenario(tmp_path), sum="rings")
 
 
 def test_a_round_that_too_few_contribute_to_is_lost_and_the_run_stops_in_the_end(tmp_path):
