@@ -8,7 +8,7 @@ Kinds    command (what, by), roster (epoch, roster), charter (charter), offered 
          goodbye (department), queued (run, charter), run (run, charter, state), version (run, version, backbone),
          greeted (department), round-open (round, run, charter, version, epoch, opening), survivors (round, survivors,
          opened), round-closed (round, opened, aggregate, version, backbone), round-lost (round), fault (department,
-         code, round), taken-over (run, department), login (by), checkpoint
+         code, round), taken-over (run, department), login (from, result, times, seconds), checkpoint
 """
 
 from __future__ import annotations
