@@ -59,6 +59,9 @@ def restore(
         say(f"department {facts['department']!r} restored to {folder}, as it was on {made:%Y-%m-%d %H:%M:%S}")
         for name in facts["missing_keys"]:
             say(f"  missing: {name}, which the backup was made without: put it there, chmod 600")
+        if facts["standing"] == "left":
+            say("it had left the federation: predict, export, report and ledger work, and it takes part in nothing")
+            return
         say(f"now `commonroot department renew {folder}`, have request.json enrolled, and `join` the next roster")
         say("approve again, before you join, every charter that was approved after the backup was made")
 

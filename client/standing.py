@@ -26,7 +26,7 @@ from commonroot.common.parcel import Parcel
 from commonroot.files import erase
 
 #: Keys of the epoch and of the link; the identity stays, for the ledger is signed with it.
-_KEYS: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
+KEYS_OF_THE_LINK: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
 #: How often a daemon looks whether its people want it to leave, in seconds.
 _LOOK: Final = 1.0
 
@@ -91,7 +91,7 @@ def carry_out(
         said = _say_goodbye(folder, store, wait, on_event)
         store.set_standing(LEFT)
         store.checkpoint(_owner(folder), folder.identity())
-    for name in _KEYS:
+    for name in KEYS_OF_THE_LINK:
         erase(folder.root / "keys" / name)
     on_event("left", {"goodbye": said})
     return said
