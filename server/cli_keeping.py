@@ -108,6 +108,10 @@ def restore(
         made = datetime.datetime.fromtimestamp(facts["made_at"]).astimezone()
         say(f"federation {facts['federation']!r} restored to {folder}, as it was on {made:%Y-%m-%d %H:%M:%S}")
         say(f"  journal in {facts['database']}; rounds are numbered from {facts['rounds_from']}")
+        for number in facts["given_up"]:
+            say(f"  round {number} was open then: it is given up, and its version asked about anew")
+        told = "the audit log says so, signed" if facts["signed"] else "the audit log says so; `up` signs it"
+        say(f"  {told}: rounds since the backup are not known here")
         for name in facts["missing_keys"]:
             say(f"  missing: {name}, which the backup was made without: put it there, chmod 600")
         say("make sure that the other coordinator never runs again; then mend host, port and names in coordinator.toml")

@@ -101,6 +101,7 @@ class _Coordinator:
     ) -> None:
         self._folder, self._journal, self._board, self._stop, self._tell = folder, journal, board, stop, tell
         self._identity = folder.identity()
+        journal.sign_restore(self._identity)  # where `coordinator restore` had no key
         self._backbones = BackboneStore(folder.root / "backbones")
         book = EnrolmentBook(journal, federation=folder.config.federation)
         self._hub = undo.enter_context(

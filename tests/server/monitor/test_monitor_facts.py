@@ -52,7 +52,7 @@ def test_the_command_and_the_page_read_the_same(finished):
     at_work, _ = finished
     said, shown = status_of(at_work.federation.coordinator), watcher(finished).facts()
     alike = {key: shown[key] for key in ("runs", "faults", "fault_counts", "received", "federation", "program")}
-    assert said == alike | {"trouble": [], "restored_at": None, "gate": {}}
+    assert said == alike | {"trouble": [], "restored_at": None, "restored": None, "gate": {}}
 
 
 def test_a_department_is_online_absent_or_never_came(finished):
