@@ -251,6 +251,9 @@ def status(folder: Folder, json: Json = False) -> None:
             say(f"trouble  {line}")
         for fault in facts["faults"][-5:]:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
+        for name, about in facts["gate"].get("departments", {}).items():
+            if about["version"] not in ("", facts["program"]):
+                say(f"program  {name} runs commonroot {about['version']}, and this is {facts['program']}")
         for reason, count in facts["gate"].get("refused", {}).items():
             say(f"port   refused {count} × {reason}")
         for name, about in facts["gate"].get("departments", {}).items():

@@ -120,7 +120,8 @@ class _Coordinator:
         #: The roster that runs are carried out under; None before the first.
         self._roster: Roster | None = None
         self._told: set[str] = set()
-        sources = Sources(folder.config.federation, journal, board, self._hub.attendance, lambda: self._roster)
+        hub, federation = self._hub, folder.config.federation
+        sources = Sources(federation, journal, board, hub.attendance, lambda: self._roster, hub.programs)
         monitor = Monitor(folder, sources, tell)
         undo.callback(monitor.stop)
         monitor.start()

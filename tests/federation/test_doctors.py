@@ -533,6 +533,9 @@ def test_what_departments_run_and_how_their_clocks_go_is_seen_at_the_gate(
     assert seen(found, "clock").state == "warn"
     assert "ash's is -80 s ahead" in seen(found, "clock").told
     assert "ash runs commonroot 0.0.9" in seen(found, "program").told
+    assert hub[1].programs() == {" ".join(folder.roster().departments[0].node_key.split()[:2]): "0.0.9"}
+    shown = CliRunner().invoke(app, ["coordinator", "status", str(folder.root)])
+    assert f"ash runs commonroot 0.0.9, and this is {__version__}" in shown.output
 
 
 # -- judging -----------------------------------------------------------------------------------------------------------
