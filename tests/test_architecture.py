@@ -29,6 +29,7 @@ ROOMS = {
 FACE = {
     "__version__": "a word",
     "archive": "backups as one file, which both sides write and read",
+    "cli_sides": "what both sides' commands have in common: doctor, services, backups, disks",
     "console": "how every command prints, and ends in one clear error",
     "files": "atomic writes and file modes for the two sides that have files",
     "machine": "what both sides' doctors ask of a machine",
