@@ -30,6 +30,7 @@ from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
+from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import seal
@@ -37,6 +38,10 @@ from commonroot.strategies import seal
 MARK: Final = "simulation.json"
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
 _OURS: Final = frozenset({"arms", "data", "daemon.lock"})
+
+#: Who lets departments work: this program's processes, or Flower's simulation.
+OWN, FLOWER = "own", "flower"
+ENGINES: Final = (OWN, FLOWER)
 
 #: Called with the arm's label, what happened and its facts.
 TellArm = Callable[[str, str, dict[str, Any]], None]
@@ -50,6 +55,7 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
+    engine: str | Hire = OWN,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -60,6 +66,8 @@ def simulate(
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
     workers processes, where sums are not ``exact``; the result is the same for any number
     finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    engine  ``own``, or ``flower`` to let departments work under Flower's simulation (``flower_app``), where sums are
+            not ``exact`` and are ``ring`` if nobody says; or workers that are there.  The result is the same
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -68,14 +76,24 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+    if engine not in ENGINES and isinstance(engine, str):
+        raise ConfigError(f"--engine {engine}: no such engine", hint=f"one of {', '.join(ENGINES)}")
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import refuse_without_ray
+
+        refuse_without_ray()
+    with prepared(path, arms=arms, folder=folder, sum=sum, unmasked=engine != OWN) as ready:
         scenario = ready.scenario
         if scenario.sum == "exact" and (workers > 1 or not finish):
             raise ConfigError(
                 "with exact sums there is one process, and every department chooses at the end",
                 hint="--sum ring gives the very same backbone",
             )
-        reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
+
+        def run_all(hired: Hire) -> list[Report]:
+            return [_run(ready, arm, tell, workers=workers, finish=finish, engine=hired) for arm in ready.arms]
+
+        reports = _under(engine, run_all, departments=len(scenario.names), workers=workers)
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
@@ -85,6 +103,16 @@ def simulate(
         "table": table_rows(scenario.names, reports),
         "arms": reports,
     }
+
+
+def _under(
+    engine: str | Hire, run_all: Callable[[Hire], list[Report]], *, departments: int, workers: int
+) -> list[Report]:
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import under_flower
+
+        return under_flower(run_all, departments=departments, workers=workers)
+    return run_all(hire if isinstance(engine, str) else engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +131,18 @@ class Ready:
 
 @contextmanager
 def prepared(
-    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None, unmasked: bool = False
 ) -> Iterator[Ready]:
-    """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
-    scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
+    """Everything before the first round; see ``simulate`` for the arguments and for what it raises.
+
+    unmasked  sums cannot be ``exact``, and are ``ring`` where nobody says how they are made
+    """
+    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    if unmasked and sum is None and "sum" not in scenario.model_fields_set:
+        sum = "ring"
+    scenario = scenario.summed(sum)
+    if unmasked and scenario.sum == "exact":
+        raise ConfigError("Flower's engine has no exact sums", hint="--sum ring gives the very same backbone")
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
@@ -124,7 +160,7 @@ def prepared(
             yield Ready(root, scenario, chosen, sections)
 
 
-def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -> Report:
+def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool, engine: Hire) -> Report:
     root, scenario, sections = ready.root, ready.scenario, ready.sections
 
     def tell_arm(kind: str, facts: dict[str, Any]) -> None:
@@ -136,7 +172,14 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
         report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
     elif arm.sum != "exact":
         report = run_unmasked(
-            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+            root / "arms" / arm.folder,
+            arm,
+            scenario,
+            sections,
+            tell_arm,
+            workers=workers,
+            finish=finish,
+            engine=engine,
         )
     else:
         report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
