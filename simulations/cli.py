@@ -187,7 +187,9 @@ def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
     only: Annotated[
         list[str] | None,
-        typer.Argument(help="Of `data` and `transfer`: the datasets to run; of `crash` and `soak`: the cases."),
+        typer.Argument(
+            help="Of `data` and `transfer`: the datasets to run; of `crash`, `simulation` and `soak`: the cases."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
     deployed: Annotated[
@@ -208,6 +210,9 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
     cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
+    most: Annotated[
+        int | None, typer.Option(help="Of `simulation`: departments at most, for a shorter run.", min=10)
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Of `soak`: how many rounds; 1,000 without.", min=20)] = None,
     json: Json = False,
 ) -> None:
@@ -227,7 +232,7 @@ def bench(
         console = Console(stderr=json, width=max(console.width, 132))  # a file has no width of its own
     place, named = _place_and_names(data or [])
     asked = {"methods": method, "seeds": seeds, "first_seed": first_seed, "workers": workers, "cache": cache}
-    asked |= {"rounds": rounds}
+    asked |= {"rounds": rounds, "most": most}
     options = {key: value for key, value in asked.items() if value is not None}
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:

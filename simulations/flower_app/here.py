@@ -6,12 +6,12 @@ machines need this package, and the folder of the simulation and the data under 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
 from flwr.app import Context
@@ -77,7 +77,7 @@ def under_flower(body: Callable[[Hire], T], *, departments: int, workers: int) -
 
 def refuse_without_ray() -> None:
     """Raise ConfigError where Ray, which Flower's simulation runs on, is not installed."""
-    if importlib.util.find_spec("ray") is None:
+    if find_spec("ray") is None:
         raise ConfigError("Flower's simulation engine needs ray, which is not installed", hint=INSTALL)
 
 

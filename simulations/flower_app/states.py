@@ -48,7 +48,7 @@ class States:
         """
         path = self._path(department, version)
         fresh = path.with_suffix(f".{os.getpid()}.new")
-        arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
         data = save(arrays, metadata={_ORDER: json.dumps(list(arrays))})
         with storage_errors(self._folder):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,15 +34,15 @@ def write_app(
     scenario = read_scenario(file)
     if (sum or ("exact" if scenario.sum == "exact" and "sum" in scenario.model_fields_set else "ring")) == "exact":
         raise ConfigError("Flower's engine has no exact sums", hint="--sum ring gives the very same backbone")
+    spaced = [arm for arm in arms if " " in arm]
+    if spaced:
+        raise ConfigError(f"--arm {spaced[0]}: no spaces in the arms of an app for Flower")
     for arm in arms:
         parse_arm(arm, scenario.summed(sum).draft)
     folder = folder.resolve()
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if (folder.exists() and not folder.is_dir()) or found - _FILES:
         raise ConfigError(f"{folder} is not empty and holds no app of this kind", hint="name a new folder")
-    spaced = [arm for arm in arms if " " in arm]
-    if spaced:
-        raise ConfigError(f"--arm {spaced[0]}: no spaces in the arms of an app for Flower")
     settings = {
         "scenario": str(file.resolve()),
         "arms": " ".join(arms),
