@@ -71,6 +71,7 @@ BENCHMARKS: Final[dict[str, str]] = {
     "latency": "commonroot.simulations.bench_latency",
     "payload": "commonroot.simulations.bench_payload",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
+    "simulation": "commonroot.simulations.bench_simulation",
     "soak": "commonroot.simulations.bench_soak",
     "transfer": "commonroot.simulations.bench_transfer",
 }

@@ -70,9 +70,10 @@ def test_departments_end_with_the_reports_of_the_whole_protocol(tmp_path):
     assert ring["departments"] == exact["departments"]
 
 
+@pytest.mark.parametrize("more", [QUIET, STORM], ids=["losses", "storm"])
 @pytest.mark.parametrize("kind", ["ring", "off"])
-def test_the_number_of_processes_changes_nothing(tmp_path, kind):
-    path = scenario(tmp_path, more=QUIET)
+def test_the_number_of_processes_changes_nothing(tmp_path, kind, more):
+    path = scenario(tmp_path, more=more)
     found = {arm(path, sum=kind, workers=workers, finish=False)["backbone"] for workers in (1, 3)}
     assert len(found) == 1
 
