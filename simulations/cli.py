@@ -67,6 +67,9 @@ def simulate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Rounds alone: no department fine-tunes, compares and chooses at the end.")
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Where published data lies, for a world of kind `dataset`.", exists=True)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a whole federation on this machine, through the sessions, rounds and secure sum of deployment, or faster."""
@@ -80,7 +83,7 @@ def simulate(
 
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell:
-        result = run(file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, tell=tell)
+        result = run(file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, data=data, tell=tell)
     written = save(result, out) if out is not None else []
 
     def text() -> None:

@@ -50,6 +50,7 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
+    data: Path | None = None,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -60,6 +61,7 @@ def simulate(
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
     workers processes, where sums are not ``exact``; the result is the same for any number
     finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    data    where published data is looked for first
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -68,7 +70,7 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+    with prepared(path, arms=arms, folder=folder, sum=sum, data=data) as ready:
         scenario = ready.scenario
         if scenario.sum == "exact" and (workers > 1 or not finish):
             raise ConfigError(
@@ -103,7 +105,12 @@ class Ready:
 
 @contextmanager
 def prepared(
-    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+    path: Path | Scenario,
+    *,
+    arms: Sequence[str],
+    folder: Path | None,
+    sum: str | None = None,
+    data: Path | None = None,
 ) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
     scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
@@ -117,7 +124,8 @@ def prepared(
         root = Path(name).resolve()
         _claim(root)
         with take_ownership(root):
-            sections = scenario.sections(beside, root / "data")
+            sections = scenario.sections(beside, root / "data", data)
+            scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
