@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commonroot.common.errors import ConfigError
-from commonroot.console import Json, emit, say
+from commonroot.console import Commands, Json, emit, say
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(simulate)
     app.command()(search)
     app.command()(download)
+    app.add_typer(scenarios, name="scenarios")
 
 
 def demo(
@@ -260,4 +261,46 @@ def download(
         {**facts, "folder": str(place / dataset.folder)},
         json,
         lambda: say(f"{facts['fetched']} files fetched, {facts['there']} were there: {place / dataset.folder}"),
+    )
+
+
+scenarios = typer.Typer(
+    cls=Commands, help="Ready scenarios of business settings.", invoke_without_command=True, add_completion=False
+)
+
+
+@scenarios.callback()
+def list_scenarios(context: typer.Context, json: Json = False) -> None:
+    """List ready scenarios of business settings: what each shows, and the download that it needs."""
+    if context.invoked_subcommand is not None:
+        return
+    from commonroot.simulations.scenarios import ready
+
+    found = [
+        {"name": one.name, "shows": one.shows, "download": one.download, "there": one.there} for one in ready()
+    ]
+
+    def listed() -> None:
+        for one in found:
+            needs = "" if one["there"] else f" (first: commonroot download {one['download']})"
+            say(f"{one['name']:<10} {one['shows']}{needs}")
+
+    emit({"scenarios": found}, json, listed)
+
+
+@scenarios.command("copy")
+def copy_scenario(
+    name: Annotated[str, typer.Argument(help="One of the listed scenarios.")],
+    file: Annotated[Path | None, typer.Argument(help="Where it goes; NAME.toml here where not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a ready scenario into a file, to run and to start from."""
+    from commonroot.simulations.scenarios import find
+
+    one = find(name)
+    path = one.write(file or Path(f"{name}.toml"))
+    emit(
+        {"written": str(path), "download": one.download, "there": one.there},
+        json,
+        lambda: [say(f"written: {path}")] + ([] if one.there else [say(f"first: commonroot download {one.download}")]),
     )
