@@ -84,7 +84,9 @@ def simulate(
 
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell:
-        result = run(file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, data=data, tell=tell)
+        result = run(
+            file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, data=data, tell=tell
+        )
     written = save(result, out) if out is not None else []
 
     def text() -> None:
@@ -276,9 +278,7 @@ def list_scenarios(context: typer.Context, json: Json = False) -> None:
         return
     from commonroot.simulations.scenarios import ready
 
-    found = [
-        {"name": one.name, "shows": one.shows, "download": one.download, "there": one.there} for one in ready()
-    ]
+    found = [{"name": one.name, "shows": one.shows, "download": one.download, "there": one.there} for one in ready()]
 
     def listed() -> None:
         for one in found:

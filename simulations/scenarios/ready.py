@@ -40,7 +40,10 @@ class Ready:
         return self.folder is None or find_data(self.folder) is not None
 
     def write(self, path: Path) -> Path:
-        """As a file of the user's own, or NAME.toml in a folder; the file.  Raises ConfigError where there is one already."""
+        """As a file of the user's own, or NAME.toml in a folder; the file.
+
+        Raises ConfigError where there is one already.
+        """
         if path.is_dir():
             path = path / f"{self.name}.toml"
         if path.exists():

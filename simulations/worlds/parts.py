@@ -161,7 +161,9 @@ class _Cut:
             raise ConfigError("world.data: the table has no rows", hint="fill the table")
         together = world.together or _belonging(section)
         codes = [self._codes(together, "together")] if together else []
-        self._groups = None if world._column is None else self._codes(world._column.column, _place(world, Column))
+        self._groups = (
+            None if world._column is None else self._codes(world._column.column, f"{_place(world, Column)}.column")
+        )
         codes += [self._groups] if codes and self._groups is not None else []
         self._unit = _joint(codes) if codes else None
         self._units = len(table) if self._unit is None else int(self._unit.max()) + 1
@@ -275,7 +277,9 @@ class _Cut:
             here = total // world.copies + (copy < total % world.copies)
             many = _in_proportion(np.array([len(units) for _, units in values]), rooms, here)
             for (value, units), count in zip(values, many.tolist(), strict=True):
-                names = tuple(next(numbers) for _ in range(count)) if not value else _of_value(value, count, copy, world)
+                names = (
+                    tuple(next(numbers) for _ in range(count)) if not value else _of_value(value, count, copy, world)
+                )
                 yield _Share(names, units, f"{value}: " if value else "")
 
     def _enough(self, total: int) -> None:
@@ -283,8 +287,8 @@ class _Cut:
         there = self._units * self._world.copies
         if need > there:
             raise ConfigError(
-                f"world.departments: {total} departments of at least {self._fewest} {self._what} need {need}, and there "
-                f"are {there}",
+                f"world.departments: {total} departments of at least {self._fewest} {self._what} need {need}, "
+                f"and there are {there}",
                 hint=f"at most {there // self._fewest} departments, or copies = {-(-need // self._units)}",
             )
 
@@ -335,10 +339,14 @@ class _Cut:
             raise ConfigError(f"{_dotted(place)}: no column {column!r}", hint=f"the table has {listed}")
         series = self._table.column(column)
         if series.dtype.is_nested():
-            raise ConfigError(f"{_dotted(place)}: {column!r} holds lists, not single values", hint="name another column")
+            raise ConfigError(
+                f"{_dotted(place)}: {column!r} holds lists, not single values", hint="name another column"
+            )
         if series.dtype == pl.String:
             series = series.str.strip_chars()
-        if bins is None and (gaps := series.null_count() + int((series == "").sum() if series.dtype == pl.String else 0)):
+        if bins is None and (
+            gaps := series.null_count() + int((series == "").sum() if series.dtype == pl.String else 0)
+        ):
             raise ConfigError(f"{_dotted(place)}: {column!r} has {gaps} empty cells", hint="fill them")
         numbers = series if series.dtype.is_numeric() else series.cast(pl.Float64, strict=False)
         if bins is not None and series.n_unique() > bins and numbers.null_count() * 2 < len(series):

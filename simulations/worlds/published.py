@@ -1,9 +1,9 @@
 """``kind = "dataset"``: the departments of a published dataset, as ``simulations.datasets`` makes them.
 
-    [world]
-    kind = "dataset"
-    name = "films"
-    protocol = "occupations"           # the dataset's usual one where not given
+[world]
+kind = "dataset"
+name = "films"
+protocol = "occupations"           # the dataset's usual one where not given
 """
 
 from __future__ import annotations

@@ -238,5 +238,8 @@ def _with_paths(table: Frame, data: DataConfig) -> Frame:
     if not texts or data.path is None:
         return table
     folder = f"{data.path.resolve().parent.as_posix()}/"
-    absolute = [pl.when(pl.col(name).str.starts_with("/")).then(pl.col(name)).otherwise(folder + pl.col(name)).alias(name) for name in texts]
+    absolute = [
+        pl.when(pl.col(name).str.starts_with("/")).then(pl.col(name)).otherwise(folder + pl.col(name)).alias(name)
+        for name in texts
+    ]
     return Frame(table.frame.with_columns(absolute), table.numbers, table.separator)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from commonroot.common.errors import ConfigError
 from commonroot.simulations.worlds.by.base import Codes, Config, Random
 
 _Amount = Annotated[float, Field(ge=0, le=10)]
@@ -53,6 +54,8 @@ class Shift(Config):
         self, values: NDArray[np.float64], owner: Codes, departments: int, random: Random
     ) -> NDArray[np.float64]:
         """A gap stays a gap; where columns are turned into each other, a gap counts as the column's mean."""
+        if self.blur:
+            raise ConfigError("blur is of images alone", hint="leave blur out")
         width = values.shape[1]
         known = np.isfinite(values)
         count = np.maximum(known.sum(axis=0), 1)
