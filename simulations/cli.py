@@ -299,8 +299,10 @@ def copy_scenario(
 
     one = find(name)
     path = one.write(file or Path(f"{name}.toml"))
-    emit(
-        {"written": str(path), "download": one.download, "there": one.there},
-        json,
-        lambda: [say(f"written: {path}")] + ([] if one.there else [say(f"first: commonroot download {one.download}")]),
-    )
+
+    def text() -> None:
+        say(f"written: {path}")
+        if not one.there:
+            say(f"first: commonroot download {one.download}")
+
+    emit({"written": str(path), "download": one.download, "there": one.there}, json, text)

@@ -135,10 +135,12 @@ def _two_labels(
         given = int(random.choice(np.flatnonzero(owner == poor)))
 
         def spare(unit: Whole, poor: int = poor, own: int = own) -> NDArray[np.bool_]:
-            return (labels[unit] != own) & (have[owner[unit], labels[unit]] > 1) & may[poor, kinds[unit]]
+            found: NDArray[np.bool_] = (labels[unit] != own) & (have[owner[unit], labels[unit]] > 1)
+            return found & may[poor, kinds[unit]]
 
         def trades(unit: Whole, given: int = given) -> NDArray[np.bool_]:
-            return may[owner[unit], kinds[given]]
+            found: NDArray[np.bool_] = may[owner[unit], kinds[given]]
+            return found
 
         glance = random.integers(0, len(labels), _GLANCES)
         good = glance[spare(glance) & trades(glance)]

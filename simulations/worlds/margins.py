@@ -44,7 +44,7 @@ def whole_sizes(weights: Real, total: int, fewest: int) -> Whole:
 
 def near(weights: Real, sizes: Whole, counts: Whole) -> Real:
     """(departments, kinds) with column sums ``counts``, and row sums ``sizes`` where weights of 0 allow that."""
-    found = weights * (counts / weights.sum(axis=0))
+    found: Real = weights * (counts / weights.sum(axis=0))
     for _ in range(_SCALINGS):
         rows = found.sum(axis=1)
         if np.abs(rows - sizes).max() < _NEAR:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from commonroot.client.data import FEWEST_ROWS, DataConfig
+from commonroot.client.tables.leaks import find_leaks
 from commonroot.client.tasks.registry import task_class
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import FEWEST_DEPARTMENTS
@@ -191,6 +192,8 @@ class _Cut:
         labels = self._labels()
         if labels is not None and self._section.labels is None and self._world.labels == "all":
             changes["labels"] = labels
+        if labels is not None:
+            changes["trusted"] = self._trusted()
         if table.suffix == ".csv":
             changes["encoding"] = "utf-8"
         begins = np.searchsorted(owner, np.arange(len(names) + 1)).tolist()
@@ -385,6 +388,13 @@ class _Cut:
             return tuple(sorted({text for text in series.str.strip_chars().unique().to_list() if text}))
         return tuple(sorted(series.unique().to_list())) if series.dtype.is_integer() else None
 
+    def _trusted(self) -> tuple[str, ...]:
+        """Columns that are no copy of the label in the whole table: in a few rows with two labels, one can look so."""
+        features = self._table.features
+        codes = self._codes(self._section.targets[0], "data.target", bins=len(self._table) + 1)
+        copies = set(find_leaks(features, features.columns, codes, labels=True))
+        return tuple(dict.fromkeys([*self._section.trusted, *(one for one in features.columns if one not in copies)]))
+
 
 def _place(world: Parts, kind: type[BaseModel]) -> str:
     return next(f"world.by.{at}" for at, one in enumerate(world.by) if isinstance(one, kind))
@@ -410,7 +420,8 @@ def _belonging(data: DataConfig) -> str | None:
 
 def _joint(codes: list[Codes]) -> Codes:
     """(rows,) one code for every combination."""
-    return np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].ravel()
+    found: Codes = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].ravel()
+    return found
 
 
 def _in_proportion(weights: NDArray[np.int64], rooms: NDArray[np.int64], total: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ that a department reads its part as it would have read the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,10 @@ class Table(Protocol):
     def columns(self) -> list[str]: ...
 
     def __len__(self) -> int: ...
+
+    @property
+    def features(self) -> pl.DataFrame:
+        """Columns of single values that features are made of."""
 
     def column(self, name: str) -> pl.Series:
         """A column by name."""
@@ -80,6 +84,11 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def features(self) -> pl.DataFrame:
+        """None of images."""
+        return pl.DataFrame([self.column(name) for name in self._named if name not in self.kept])
+
     def column(self, name: str) -> pl.Series:
         """Of X, or beside it."""
         if name in self.beside:
@@ -106,19 +115,24 @@ class Arrays:
 
     def write(self, path: Path, begin: int, end: int) -> None:
         """Uncompressed: parts are small."""
-        named: dict[str, Any] = {} if self.names is None else {"names": np.array(self.names, dtype=np.str_)}
-        np.savez(path, X=self.x[begin:end], **{key: one[begin:end] for key, one in self.beside.items()}, **named)
+        arrays: dict[str, Any] = {"X": self.x[begin:end]}
+        arrays |= {name: values[begin:end] for name, values in self.beside.items()}
+        if self.names is not None:
+            arrays["names"] = np.array(self.names, dtype=np.str_)
+        np.savez(path, **arrays)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A table with named columns of any type.
 
-    numbers    columns of numbers that features are made of
+    read       columns that features are made of
+    numbers    those of them that are numbers
     separator  of a CSV, whose cells are all text; None for Parquet
     """
 
     frame: pl.DataFrame = field(repr=False)
+    read: tuple[str, ...]
     numbers: tuple[str, ...]
     separator: str | None = None
 
@@ -135,27 +149,32 @@ class Frame:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @property
+    def features(self) -> pl.DataFrame:
+        """A CSV's are text."""
+        return self.frame.select(name for name in self.read if not self.frame.schema[name].is_nested())
+
     def column(self, name: str) -> pl.Series:
         """A CSV's is text."""
         return self.frame[name]
 
     def taken(self, rows: Rows) -> Frame:
         """A copy."""
-        return Frame(self.frame[rows], self.numbers, self.separator)
+        return replace(self, frame=self.frame[rows])
 
     def shifted(self, by: ByValues, owner: Codes, departments: int, random: Random) -> Frame:
         """Numbers become numbers with a fraction; cells that hold none stay as they are."""
         if not self.numbers:
             raise ConfigError("there is no column of numbers to shift", hint="leave the shift out")
-        read = self.frame.select(pl.col(self.numbers).cast(pl.Float64, strict=False))
-        values = by.columns(read.fill_null(np.nan).to_numpy(), owner, departments, random)
+        numbers = self.frame.select(pl.col(self.numbers).cast(pl.Float64, strict=False))
+        values = by.columns(numbers.fill_null(np.nan).to_numpy(), owner, departments, random)
         new = []
         for at, name in enumerate(self.numbers):
             one = pl.Series(name, values[:, at], nan_to_null=True)
             if self.separator is not None:  # what was no number is told to the department as it stood
                 one = one.round_sig_figs(9).cast(pl.String).zip_with(one.is_not_null(), self.frame[name])
             new.append(one)
-        return Frame(self.frame.with_columns(new), self.numbers, self.separator)
+        return replace(self, frame=self.frame.with_columns(new))
 
     def write(self, path: Path, begin: int, end: int) -> None:
         """With a header in every file."""
@@ -191,7 +210,7 @@ def read_table(data: DataConfig) -> Table:
         return _arrays(path, data, keys)
     frame = pl.concat(list(source.read(dict.fromkeys(source.schema, KEPT), typed=False, size=0)))
     separator = data.separator if path.suffix.lower() == ".csv" else None
-    return _with_paths(Frame(frame, _numbers(frame, data, keys), separator), data)
+    return _with_paths(Frame(frame, *_features(frame, data, keys), separator), data)
 
 
 def _arrays(path: Path, data: DataConfig, keys: frozenset[str]) -> Arrays:
@@ -219,16 +238,17 @@ def _asked(data: DataConfig) -> list[str]:
     return list(dict.fromkeys([*(one.column for one in data.listed or ()), *data.targets, *_keys(data)]))
 
 
-def _numbers(frame: pl.DataFrame, data: DataConfig, keys: frozenset[str]) -> tuple[str, ...]:
+def _features(frame: pl.DataFrame, data: DataConfig, keys: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that features are made of, and those of them that are numbers; what is a key keeps its values."""
     kinds = {one.column: one.kind for one in data.listed} if data.listed is not None else dict.fromkeys(frame.columns)
-    found = []
-    for name, kind in kinds.items():
+    read = tuple(name for name in kinds if name not in keys)
+    numbers = []
+    for name in read:
         series = frame[name]
-        if name in keys or series.dtype == pl.Boolean:
-            continue
-        if (kind or kind_of_column(series.head(LOOK), missing=data.missing)) == "number":
-            found.append(name)
-    return tuple(found)
+        kind = kinds[name] or kind_of_column(series.head(LOOK), missing=data.missing)
+        if kind == "number" and series.dtype != pl.Boolean:
+            numbers.append(name)
+    return read, tuple(numbers)
 
 
 def _with_paths(table: Frame, data: DataConfig) -> Frame:
@@ -242,4 +262,4 @@ def _with_paths(table: Frame, data: DataConfig) -> Frame:
         pl.when(pl.col(name).str.starts_with("/")).then(pl.col(name)).otherwise(folder + pl.col(name)).alias(name)
         for name in texts
     ]
-    return Frame(table.frame.with_columns(absolute), table.numbers, table.separator)
+    return replace(table, frame=table.frame.with_columns(absolute))

@@ -40,6 +40,5 @@ class Dirichlet(Config):
         shape = np.broadcast_to(self.alpha * share, (departments, len(share)))
         logs = np.log(random.standard_gamma(shape + 1.0)) + np.log1p(-random.random(shape.shape)) / shape
         logs -= logs.max(axis=1, keepdims=True)
-        found = np.exp(logs)
-        found /= found.sum(axis=1, keepdims=True)
-        return np.maximum(found, LEAST)
+        found: Weights = np.exp(logs)
+        return np.maximum(found / found.sum(axis=1, keepdims=True), LEAST)

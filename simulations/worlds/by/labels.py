@@ -59,7 +59,7 @@ def _holders(counts: Codes, departments: int, classes: int) -> Codes:
     """(kinds,) how many departments have each label: 1 to all of them, in proportion to its rows, ``departments`` ·
     ``classes`` together."""
     slots = departments * classes
-    found = np.clip(counts * slots // counts.sum(), 1, departments)
+    found: Codes = np.clip(counts * slots // counts.sum(), 1, departments)
     while (left := slots - int(found.sum())) != 0:
         # who is furthest below (or above) its share and may still change
         short = (counts / counts.sum() * slots - found) * np.sign(left)

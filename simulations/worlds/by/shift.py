@@ -128,4 +128,5 @@ def _turned(images: NDArray[np.float32], angle: NDArray[np.float64]) -> NDArray[
     who = np.arange(n)[:, None, None]
     above = images[who, top, left] * (1 - right) + images[who, top, beside] * right
     below = images[who, bottom, left] * (1 - right) + images[who, bottom, beside] * right
-    return (above * (1 - down) + below * down).astype(np.float32)
+    out: NDArray[np.float32] = (above * (1 - down) + below * down).astype(np.float32)
+    return out

@@ -331,6 +331,19 @@ def test_a_value_can_be_cut_by_its_size(tables, tmp_path):
         assert len(set(np.searchsorted(quarters, frame["value"].to_numpy()))) == 2
 
 
+def test_a_column_that_looks_like_the_label_in_a_few_rows_is_trusted_and_one_that_is_the_label_is_not(tmp_path):
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 400)
+    x = np.column_stack([random.integers(0, 2, (400, 5)), y])
+    np.savez(tmp_path / "t.npz", X=x, y=y)
+    data = {"path": "t.npz", "target": "y", "task": "binary"}
+    world = Parts.model_validate({"kind": "parts", "data": data, "departments": 20})
+    sections = world.write(tmp_path, seed=1, beside=tmp_path)
+    assert sections["d01"].trusted == ("x0", "x1", "x2", "x3", "x4")
+    with pytest.raises(DataError, match="'x5': found a copy of the target"):
+        prepare(sections["d01"], inputs=6)
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
