@@ -266,9 +266,7 @@ def download(
     )
 
 
-scenarios = typer.Typer(
-    cls=Commands, help="Ready scenarios of business settings.", invoke_without_command=True, add_completion=False
-)
+scenarios = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False)
 
 
 @scenarios.callback()

@@ -135,8 +135,9 @@ def _two_labels(
         given = int(random.choice(np.flatnonzero(owner == poor)))
 
         def spare(unit: Whole, poor: int = poor, own: int = own) -> NDArray[np.bool_]:
-            found: NDArray[np.bool_] = (labels[unit] != own) & (have[owner[unit], labels[unit]] > 1)
-            return found & may[poor, kinds[unit]]
+            other = (labels[unit] != own) & (have[owner[unit], labels[unit]] > 1)
+            found: NDArray[np.bool_] = other & may[poor, kinds[unit]]
+            return found
 
         def trades(unit: Whole, given: int = given) -> NDArray[np.bool_]:
             found: NDArray[np.bool_] = may[owner[unit], kinds[given]]

@@ -431,9 +431,8 @@ def _in_proportion(weights: NDArray[np.int64], rooms: NDArray[np.int64], total: 
             f"world.departments: {total} of them do not fit: the values have rows for {int(rooms.sum())}",
             hint="fewer departments, or a lower `fewest`",
         )
-    out = np.ones(len(weights), dtype=np.int64)
     share = weights / weights.sum() * total
-    out = np.clip(np.floor(share).astype(np.int64), 1, rooms)
+    out: NDArray[np.int64] = np.clip(np.floor(share).astype(np.int64), 1, rooms)
     while (left := total - int(out.sum())) != 0:
         free = out < rooms if left > 0 else out > 1
         off = np.where(free, (share - out) * np.sign(left), -np.inf)

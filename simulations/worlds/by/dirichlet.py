@@ -40,5 +40,6 @@ class Dirichlet(Config):
         shape = np.broadcast_to(self.alpha * share, (departments, len(share)))
         logs = np.log(random.standard_gamma(shape + 1.0)) + np.log1p(-random.random(shape.shape)) / shape
         logs -= logs.max(axis=1, keepdims=True)
-        found: Weights = np.exp(logs)
-        return np.maximum(found / found.sum(axis=1, keepdims=True), LEAST)
+        drawn = np.exp(logs)
+        out: Weights = np.maximum(drawn / drawn.sum(axis=1, keepdims=True), LEAST)
+        return out

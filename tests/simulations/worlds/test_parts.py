@@ -337,11 +337,11 @@ def test_a_column_that_looks_like_the_label_in_a_few_rows_is_trusted_and_one_tha
     x = np.column_stack([random.integers(0, 2, (400, 5)), y])
     np.savez(tmp_path / "t.npz", X=x, y=y)
     data = {"path": "t.npz", "target": "y", "task": "binary"}
-    world = Parts.model_validate({"kind": "parts", "data": data, "departments": 20})
+    world = Parts.model_validate({"kind": "parts", "data": data, "departments": 8})
     sections = world.write(tmp_path, seed=1, beside=tmp_path)
-    assert sections["d01"].trusted == ("x0", "x1", "x2", "x3", "x4")
+    assert sections["d1"].trusted == ("x0", "x1", "x2", "x3", "x4")
     with pytest.raises(DataError, match="'x5': found a copy of the target"):
-        prepare(sections["d01"], inputs=6)
+        prepare(sections["d1"], inputs=6)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
