@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from commonroot.common.errors import ConfigError
-from commonroot.console import Json, emit, say
+from commonroot.console import Commands, Json, emit, say
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -19,6 +19,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(simulate)
     app.command()(search)
     app.command()(download)
+    app.add_typer(scenarios, name="scenarios")
 
 
 def demo(
@@ -77,6 +78,9 @@ def simulate(
         Path | None,
         typer.Option(help="Run nothing; write the folder that `flwr run` takes, for Flower's simulation elsewhere."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where published data lies, for a world of kind `dataset`.", exists=True)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a whole federation on this machine, through the sessions, rounds and secure sum of deployment, or faster."""
@@ -94,7 +98,15 @@ def simulate(
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell:
         result = run(
-            file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, engine=engine, tell=tell
+            file,
+            arms=arm or (),
+            folder=folder,
+            sum=sum,
+            workers=workers,
+            finish=not quick,
+            data=data,
+            engine=engine,
+            tell=tell,
         )
     written = save(result, out) if out is not None else []
 
@@ -303,3 +315,43 @@ def download(
         json,
         lambda: say(f"{facts['fetched']} files fetched, {facts['there']} were there: {place / dataset.folder}"),
     )
+
+
+scenarios = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False)
+
+
+@scenarios.callback()
+def list_scenarios(context: typer.Context, json: Json = False) -> None:
+    """List ready scenarios of business settings: what each shows, and the download that it needs."""
+    if context.invoked_subcommand is not None:
+        return
+    from commonroot.simulations.scenarios import ready
+
+    found = [{"name": one.name, "shows": one.shows, "download": one.download, "there": one.there} for one in ready()]
+
+    def listed() -> None:
+        for one in found:
+            needs = "" if one["there"] else f" (first: commonroot download {one['download']})"
+            say(f"{one['name']:<10} {one['shows']}{needs}")
+
+    emit({"scenarios": found}, json, listed)
+
+
+@scenarios.command("copy")
+def copy_scenario(
+    name: Annotated[str, typer.Argument(help="One of the listed scenarios.")],
+    file: Annotated[Path | None, typer.Argument(help="Where it goes; NAME.toml here where not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a ready scenario into a file, to run and to start from."""
+    from commonroot.simulations.scenarios import find
+
+    one = find(name)
+    path = one.write(file or Path(f"{name}.toml"))
+
+    def text() -> None:
+        say(f"written: {path}")
+        if not one.there:
+            say(f"first: commonroot download {one.download}")
+
+    emit({"written": str(path), "download": one.download, "there": one.there}, json, text)

@@ -59,6 +59,7 @@ def simulate(
     workers: int = 1,
     finish: bool = True,
     alone: Path | None = None,
+    data: Path | None = None,
     engine: str | Hire = OWN,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def simulate(
     finish  let departments fine-tune, compare and choose at the end
     alone   where departments keep what they found alone, so that other arms and simulations of them need not find it
             again; under ``folder`` by default, and not used where sums are ``exact``
+    data    where published data is looked for first
     engine  ``own``, or ``flower`` to let departments work under Flower's simulation (``flower_app``), where sums are
             not ``exact`` and are ``ring`` if nobody says; or workers that are there.  The result is the same
 
@@ -88,7 +90,7 @@ def simulate(
         from commonroot.simulations.flower_app.here import refuse_without_ray
 
         refuse_without_ray()
-    with prepared(path, arms=arms, folder=folder, sum=sum, unmasked=engine != OWN) as ready:
+    with prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready:
         scenario = ready.scenario
 
         def run_all(hired: Hire) -> list[Report]:
@@ -134,7 +136,13 @@ class Ready:
 
 @contextmanager
 def prepared(
-    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None, unmasked: bool = False
+    path: Path | Scenario,
+    *,
+    arms: Sequence[str],
+    folder: Path | None,
+    sum: str | None = None,
+    data: Path | None = None,
+    unmasked: bool = False,
 ) -> Iterator[Ready]:
     """Everything before the first round; see ``simulate`` for the arguments and for what it raises.
 
@@ -164,7 +172,8 @@ def prepared(
         root = Path(name).resolve()
         _claim(root)
         with take_ownership(root), unforced():
-            sections = scenario.sections(beside, root / "data")
+            sections = scenario.sections(beside, root / "data", data)
+            scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
