@@ -281,6 +281,9 @@ def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm
         row["seconds"] = took[row["round"]]
     report["seconds_per_round"] = statistics.median(row["seconds"] for row in report["history"] or [{"seconds": 0.0}])
     received = sum(row["bytes"] for row in report["coordinator_saw"])
+    if arm.sum != "exact":  # nothing was sent; what would have been, but for confirmations and openings
+        survivors = sum(row["survivors"] for row in report["history"])
+        received = report["bytes_per_department_per_round"] * survivors
     about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json"), "sum": arm.sum}
     found: Report = about | report | {"backbone": newest.digest.hex(), "bytes_received": received}
     told = scenario.cast().told()

@@ -31,9 +31,10 @@ def table_rows(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> li
     on purpose that it should not, in words; the key is missing where that is nothing.
     """
     rows = []
+    told = [{row["name"]: row for row in report["departments"]} for report in reports]
     for name in names:
-        for report in reports:
-            found = next((row for row in report["departments"] if row["name"] == name), None)
+        for report, by_name in zip(reports, told, strict=True):
+            found = by_name.get(name)
             row = {"department": name, "arm": report["arm"]} | (_NOTHING if found is None else _row(found))
             if words := report.get("misbehaving", {}).get(name):
                 row["misbehaves"] = words
@@ -79,7 +80,10 @@ def _row(found: Row) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """The result for people."""
-    console.print(_departments(result))
+    if any(row["metric"] is not None for row in result["table"]):  # else no department has finished
+        console.print(_departments(result))
+    else:
+        console.print(Text(_title(result), style="bold"))
     console.print(_arms(result))
     for report in result["arms"]:
         if report["state"] != "finished":

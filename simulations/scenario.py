@@ -4,7 +4,7 @@ seed = 1                     # of splits, training, weather; wherever nothing be
 warm_start = "FILE"          # a backbone in safetensors that every arm starts from; left out, the seed gives one
 [charter]                    # exactly a charter's fields; a charter.toml can be pasted here
 [statistics]                 # likewise, of a charter whose statistics are summed first, for the other to build on
-[world]                      # departments that come with the program …
+[world]                      # departments that nobody has to bring along (``worlds``) …
 [[departments]]              # … or your own: a name and the [data] section of its department.toml
 [network]                    # what is lost, late or delivered twice
 [[events]]                   # who is killed, and who starts, in which round
@@ -15,12 +15,21 @@ include = ["FILE"]           # fragments that hold some of the last four
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
@@ -29,7 +38,6 @@ from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name,
 from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import read_bytes
-from commonroot.simulations import digits
 from commonroot.simulations.behaviour import events as happening
 from commonroot.simulations.behaviour.arrival import Arrival
 from commonroot.simulations.behaviour.base import Behaviour
@@ -40,6 +48,7 @@ from commonroot.simulations.behaviour.kinds import Kind
 from commonroot.simulations.behaviour.lies import LyingCoordinator
 from commonroot.simulations.behaviour.parcels import Network
 from commonroot.simulations.engine.sums import Sum
+from commonroot.simulations.worlds import World
 from commonroot.strategies import seal
 from commonroot.strategies.statistics import Statistics
 
@@ -52,27 +61,6 @@ Section = TypeVar("Section", bound=Event | Behaviour | LyingCoordinator | None)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WriteDepartments(Protocol):
-    """Writes the files of a world into a folder; each department's data section, the same for the same seed."""
-
-    def __call__(self, folder: Path, *, seed: int) -> dict[str, DataConfig]: ...
-
-
-#: Worlds that come with the program: the names of their departments, and what writes their files.
-WORLDS: Final[Mapping[str, tuple[tuple[str, ...], WriteDepartments]]] = MappingProxyType(
-    {"digits": (tuple(share.name for share in digits.SHARES), digits.write_departments)}
-)
-
-
-class World(_Frozen):
-    """Departments that come with the program.
-
-    kind  ``digits``: five departments made from scikit-learn's handwritten digits, with four kinds of task
-    """
-
-    kind: Literal["digits"]
 
 
 class Department(_Frozen):
@@ -133,7 +121,7 @@ class Scenario(_Frozen):
     @classmethod
     def _names(cls, departments: tuple[Department, ...]) -> tuple[Department, ...]:
         names = [department.name for department in departments]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)}: a name stands twice")
         if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_SIMULATED:
@@ -227,14 +215,30 @@ class Scenario(_Frozen):
         """What is done to the federation on purpose, one sentence each."""
         return self.cast().told() + ([] if self.coordinator is None else self.coordinator.told())
 
-    def sections(self, beside: Path, world: Path) -> dict[str, DataConfig]:
+    def settled(self, sections: Mapping[str, DataConfig]) -> Scenario:
+        """The same with the departments that its world turned out to have, as ``sections`` wrote them.
+
+        Raises ConfigError for events of departments that are not among them.
+        """
+        if self.world is None:
+            return self
+        own: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set - {"world"}}
+        own["departments"] = tuple(Department(name=name, data=data) for name, data in sections.items())
+        try:
+            return Scenario.model_validate(own)
+        except ValidationError as error:
+            told = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+            raise ConfigError(told, hint="the world's departments: " + _some(list(sections))) from error
+
+    def sections(self, beside: Path, world: Path, data: Path | None = None) -> dict[str, DataConfig]:
         """Each department's data section, with absolute paths and a seed.
 
         beside  the folder that relative paths start at
-        world   where the files of a built-in world are written
+        world   where the files of a world are written
+        data    where published data is looked for first
         """
         if self.world is not None:
-            return WORLDS[self.world.kind][1](world, seed=self.seed)
+            return self.world.write(world, seed=self.seed, beside=beside, data=data)
         return {one.name: self._section(one.data, beside) for one in self.departments}
 
     def _section(self, data: DataConfig, beside: Path) -> DataConfig:
@@ -256,4 +260,8 @@ def read_scenario(path: Path) -> Scenario:
 
 
 def _names_of(world: World | None, departments: tuple[Department, ...]) -> tuple[str, ...]:
-    return WORLDS[world.kind][0] if world is not None else tuple(department.name for department in departments)
+    return world.names if world is not None else tuple(department.name for department in departments)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f", … {names[-1]}" if len(names) > 8 else "")

@@ -8,6 +8,7 @@ be under way when the process is killed, and are then lost.
     FOLDER/simulation.json     what is simulated there: scenario and data, by hash
     FOLDER/data/               files of a built-in world
     FOLDER/arms/NAME-HASH/     one federation: coordinator/, departments/
+    FOLDER/alone/              what departments found alone, by hash: the same for every arm
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
+from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import Gathering, build, seal
 
 MARK: Final = "simulation.json"
+ALONE: Final = "alone"
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
-_OURS: Final = frozenset({"arms", "data", "daemon.lock"})
+_OURS: Final = frozenset({"arms", "alone", "data", "daemon.lock"})
+
+#: Who lets departments work: this program's processes, or Flower's simulation.
+OWN, FLOWER = "own", "flower"
+ENGINES: Final = (OWN, FLOWER)
 
 #: Called with the arm's label, what happened and its facts.
 TellArm = Callable[[str, str, dict[str, Any]], None]
@@ -51,6 +58,9 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
+    alone: Path | None = None,
+    data: Path | None = None,
+    engine: str | Hire = OWN,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -61,6 +71,11 @@ def simulate(
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
     workers processes that departments are dealt out to; the result is the same for any number
     finish  let departments fine-tune, compare and choose at the end
+    alone   where departments keep what they found alone, so that other arms and simulations of them need not find it
+            again; under ``folder`` by default, and not used where sums are ``exact``
+    data    where published data is looked for first
+    engine  ``own``, or ``flower`` to let departments work under Flower's simulation (``flower_app``), where sums are
+            not ``exact`` and are ``ring`` if nobody says; or workers that are there.  The result is the same
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -69,9 +84,21 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+    if engine not in ENGINES and isinstance(engine, str):
+        raise ConfigError(f"--engine {engine}: no such engine", hint=f"one of {', '.join(ENGINES)}")
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import refuse_without_ray
+
+        refuse_without_ray()
+    with prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready:
         scenario = ready.scenario
-        reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
+
+        def run_all(hired: Hire) -> list[Report]:
+            return [
+                _run(ready, arm, tell, workers=workers, finish=finish, alone=alone, engine=hired) for arm in ready.arms
+            ]
+
+        reports = _under(engine, run_all, departments=len(scenario.names), workers=workers)
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
@@ -81,6 +108,16 @@ def simulate(
         "table": table_rows(scenario.names, reports),
         "arms": reports,
     }
+
+
+def _under(
+    engine: str | Hire, run_all: Callable[[Hire], list[Report]], *, departments: int, workers: int
+) -> list[Report]:
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import under_flower
+
+        return under_flower(run_all, departments=departments, workers=workers)
+    return run_all(hire if isinstance(engine, str) else engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +136,24 @@ class Ready:
 
 @contextmanager
 def prepared(
-    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+    path: Path | Scenario,
+    *,
+    arms: Sequence[str],
+    folder: Path | None,
+    sum: str | None = None,
+    data: Path | None = None,
+    unmasked: bool = False,
 ) -> Iterator[Ready]:
-    """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
-    scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
+    """Everything before the first round; see ``simulate`` for the arguments and for what it raises.
+
+    unmasked  sums cannot be ``exact``, and are ``ring`` where nobody says how they are made
+    """
+    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    if unmasked and sum is None and "sum" not in scenario.model_fields_set:
+        sum = "ring"
+    scenario = scenario.summed(sum)
+    if unmasked and scenario.sum == "exact":
+        raise ConfigError("Flower's engine has no exact sums", hint="--sum ring gives the very same backbone")
     scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
@@ -121,14 +172,17 @@ def prepared(
         root = Path(name).resolve()
         _claim(root)
         with take_ownership(root), unforced():
-            sections = scenario.sections(beside, root / "data")
+            sections = scenario.sections(beside, root / "data", data)
+            scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             yield Ready(root, scenario, chosen, sections)
 
 
-def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -> Report:
+def _run(
+    ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool, alone: Path | None, engine: Hire
+) -> Report:
     root, scenario, sections = ready.root, ready.scenario, ready.sections
 
     def tell_arm(kind: str, facts: dict[str, Any]) -> None:
@@ -140,7 +194,15 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
         report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
     elif arm.sum != "exact":
         report = run_unmasked(
-            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+            root / "arms" / arm.folder,
+            arm,
+            scenario,
+            sections,
+            tell_arm,
+            alone=alone or root / ALONE,
+            workers=workers,
+            finish=finish,
+            engine=engine,
         )
     else:
         report = run_federated(

@@ -69,6 +69,7 @@ class Crew:
         *,
         seed: int,
         memory: int,
+        alone: Path | None = None,
         on_abstained: OnAbstained = lambda name, code: None,
     ) -> None:
         self._charter = charter
@@ -76,6 +77,7 @@ class Crew:
         self._pages = pages
         self._seed = seed
         self._memory = memory
+        self._alone = alone
         self._on_abstained = on_abstained
         self._awake: OrderedDict[int, tuple[Learns, int]] = OrderedDict()
         self._held = 0
@@ -144,7 +146,9 @@ class Crew:
         if self._awake and self._held >= self._memory:
             self._let_go()  # before the next one is read
         secret = training_secret(self._seed, seat.name)
-        learner = learner_for(seat.name, seat.acts, lambda kind: kind(seat.folder, seat.name, seat.data, secret))
+        learner = learner_for(
+            seat.name, seat.acts, lambda kind: kind(seat.folder, seat.name, seat.data, secret, memory=self._alone)
+        )
         size = _LEARNER + learner.rows_bytes(self._charter)
         self._awake[number] = (learner, size)
         self._held += size

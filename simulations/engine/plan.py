@@ -31,13 +31,17 @@ _KINDS: Final = TypeAdapter(tuple[Kind, ...])
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One charter's run in an arm's folder, under ``ring`` or ``off``."""
+    """One charter's run in an arm's folder, under ``ring`` or ``off``.
+
+    alone  where departments keep what they found alone, for arms that come later
+    """
 
     arm: Path
     charter: Charter
     sum: Sum
     seed: int
     departments: dict[str, DataConfig]
+    alone: Path
     behaviour: tuple[Kind, ...] = ()
 
     def save(self) -> None:
@@ -51,6 +55,7 @@ class Plan:
             "charter": self.charter.model_dump(mode="json"),
             "sum": self.sum,
             "seed": self.seed,
+            "alone": str(self.alone),
             "departments": {
                 name: data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
                 for name, data in self.departments.items()
@@ -66,7 +71,8 @@ class Plan:
         departments = {name: DataConfig.model_validate(data) for name, data in facts["departments"].items()}
         charter: Charter = Charter.model_validate(facts["charter"])
         behaviour = _KINDS.validate_python(facts.get("behaviour", []))
-        return cls(root.parent.parent, charter, facts["sum"], int(facts["seed"]), departments, behaviour)
+        seed, alone = int(facts["seed"]), Path(facts["alone"])
+        return cls(root.parent.parent, charter, facts["sum"], seed, departments, alone, behaviour)
 
     @property
     def root(self) -> Path:
@@ -93,4 +99,6 @@ class Plan:
         # a state that was put under version v came of the round that made version v + 1
         room = -(-len(self.departments) // SHARDS)
         pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest - 1) for shard in sorted(shards)}
-        return Crew(self.charter, seats, pages, seed=self.seed, memory=memory, on_abstained=on_abstained)
+        return Crew(
+            self.charter, seats, pages, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
+        )

@@ -27,7 +27,7 @@ from commonroot.server.journal import Journal, Run, Version
 from commonroot.simulations.engine.fates import fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
-from commonroot.simulations.engine.workers import Workers, hire
+from commonroot.simulations.engine.workers import Hire, Workers, hire
 from commonroot.simulations.scenario import Scenario
 from commonroot.strategies.whole_roster import fewest_summed
 
@@ -42,6 +42,7 @@ def drive(
     workers: int,
     finish: bool,
     memory: int,
+    engine: Hire = hire,
     on_event: OnEvent = lambda kind, facts: None,
 ) -> None:
     """Carry out the next queued or interrupted run to its end.
@@ -49,6 +50,7 @@ def drive(
     memory  bytes of encoded rows that departments may hold, all processes together
     finish  let every department fine-tune, compare and choose at the end, which takes longer than the rounds of many
             worlds; without it there are no departments' reports
+    engine  who lets departments work
 
     Raises DataError where a department cannot take part in a method that must not abstain; what ``on_event`` raises.
     """
@@ -56,7 +58,7 @@ def drive(
     try:
         run = journal.next_run()
         if run is not None:
-            _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, finish=finish)
+            _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, engine, finish=finish)
     finally:
         journal.close()
 
@@ -85,7 +87,7 @@ class _Rounds:
         self._pending = left[-1].round if left else None
         self._fixed = bool(left) and left[-1].state == "fixed"
 
-    def drive(self, workers: int, memory: int, *, finish: bool) -> None:
+    def drive(self, workers: int, memory: int, engine: Hire, *, finish: bool) -> None:
         run, rounds = self._run.run, self._charter.rounds
         self._journal.set_run(run, "running")
         self._on_event("run", {"run": run, "rounds": rounds, "charter": self._run.digest})
@@ -100,7 +102,7 @@ class _Rounds:
                 wrong.setdefault(facts["wrong"], []).append(facts["department"])
             self._on_event(kind, facts)
 
-        crews = hire(
+        crews = engine(
             self._plan,
             workers=workers,
             newest=version.version,

@@ -49,6 +49,13 @@ class Workers(Protocol):
         """Let them go."""
 
 
+class Hire(Protocol):
+    """Gives a run its workers: ``hire`` below, or another engine's."""
+
+    def __call__(self, plan: Plan, *, workers: int, newest: int, memory: int, on_done: OnDone) -> Workers:
+        """See ``hire``."""
+
+
 def hire(plan: Plan, *, workers: int, newest: int, memory: int, on_done: OnDone) -> Workers:
     """So many processes, or none beside this one.
 
