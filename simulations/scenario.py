@@ -143,8 +143,9 @@ class Scenario(_Frozen):
 
     @model_validator(mode="after")
     def _may_begin(self) -> Self:
-        here = len(self.cast().present(0))
-        if any(isinstance(one, Arrival) for one in self.behaviour) and here < self.opens_with:
+        if not self.names or not any(isinstance(one, Arrival) for one in self.behaviour):
+            return self  # of a world that is not written yet nobody is known
+        if (here := len(self.cast().present(0))) < self.opens_with:
             raise ValueError(f"{here} departments are there before the first round, which opens with {self.opens_with}")
         return self
 
