@@ -81,6 +81,14 @@ def test_everything_at_once_does_not_depend_on_processes(tmp_path):
     assert len({arm(path, sum="ring", workers=workers, finish=False)["backbone"] for workers in (1, 3)}) == 1
 
 
+@pytest.mark.slow
+def test_sessions_in_other_processes_fall_silent_and_misbehave_alike(tmp_path):
+    more = "".join((PRESENCE | MISBEHAVIOUR)[kind] for kind in ("dropout", "arrival", "scaled", "stale"))
+    path = scenario(tmp_path, rounds=3, more=more)
+    exact = arm(path, sum="exact", workers=2, finish=False)
+    assert exact["backbone"] == arm(path, sum="ring", finish=False)["backbone"]
+
+
 @pytest.mark.parametrize("kind", ["scaled", "sign-flip", "random", "nan", "label-flip", "stale"])
 def test_misbehaviour_changes_the_backbone_and_is_named_in_the_report(tmp_path, kind):
     honest = arm(scenario(tmp_path / "honest"), sum="ring", finish=False)
