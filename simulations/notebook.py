@@ -42,7 +42,7 @@ from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import TellArm, claim
 from commonroot.simulations.simulate import simulate as run_arms
-from commonroot.simulations.tracking import Trackers, trackers
+from commonroot.simulations.tracking import both, trackers
 
 #: Where tables that came in memory are kept, in the simulation's folder.
 TABLES: Final = "data"
@@ -104,19 +104,16 @@ def simulate(
         if "sum" not in scenario.model_fields_set:
             scenario = scenario.summed("ring")
         chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms_of(arms, scenario)]
-        listening = trackers(track, scenario)
-        with quiet(), shown(progress) as tell:
+        with quiet(), shown(progress) as tell, trackers(track, scenario) as tracked:
             report = run_arms(
                 scenario,
                 arms=[arm.label for arm in chosen],
                 folder=root,
                 workers=workers,
                 finish=not quick,
-                tell=both(tell, listening),
+                tell=both(tell, tracked),
             )
-        for one in report["arms"]:
-            listening.arm_ended(one)
-        listening.close()
+            tracked.ended(report)
         result = Result(report, scenario, chosen, root)
         if folder is None:
             undo.pop_all()
@@ -127,16 +124,6 @@ def simulate(
 def arms_of(arms: str | Sequence[str], scenario: Scenario) -> list[str]:
     """The arms that are asked for; the charter's own method for none."""
     return [arms] if isinstance(arms, str) else list(arms) or [scenario.draft.method.name]
-
-
-def both(tell: TellArm, listening: Trackers) -> TellArm:
-    """Tells a person and trackers."""
-
-    def told(arm: str, kind: str, facts: dict[str, Any]) -> None:
-        tell(arm, kind, facts)
-        listening.tell(arm, kind, facts)
-
-    return told
 
 
 @contextmanager

@@ -15,12 +15,14 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
 
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import storage_errors
 from commonroot.simulations.scenario import Scenario
+from commonroot.simulations.simulate import TellArm
 
 #: What a round is shown as, of its history.
 SHOWN: Final = ("held_out", "loss", "clipped_share", "survivors", "cohort")
@@ -65,14 +67,15 @@ class Trackers:
             shown = {name: facts.get(name) for name in SHOWN}
             self._round(arm, int(facts["version"]), shown | _counts(facts))
 
-    def arm_ended(self, report: Mapping[str, Any]) -> None:
-        """An arm of a simulation has its report; rounds of an earlier process are shown too."""
-        if not self._trackers:
-            return
-        arm = str(report["arm"])
+    def ended(self, result: Mapping[str, Any]) -> None:
+        """A simulation has its report; rounds of an earlier process are shown too."""
+        for report in result["arms"] if self._trackers else ():
+            self._arm_ended(str(report["arm"]), report)
+
+    def _arm_ended(self, arm: str, report: Mapping[str, Any]) -> None:
         for row in report["history"]:
             self._round(arm, int(row["version"]), row)
-        for log in self._logs(arm, report):
+        for log in self._logs(arm):
             log.end(_ended(report))
         self._open.pop(arm, None)
 
@@ -85,7 +88,12 @@ class Trackers:
                 log.scalars(int(row["version"]), _numbers({which: row.get(which) for which in SHOWN}))
             log.end(_numbers(scores))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Arms that did not end are marked so."""
         for logs in self._open.values():
             for log in logs:
@@ -100,13 +108,23 @@ class Trackers:
         for log in self._logs(arm):
             log.scalars(version, _numbers({name: row.get(name) for name in SHOWN}))
 
-    def _logs(self, arm: str, report: Mapping[str, Any] | None = None) -> list[Log]:
+    def _logs(self, arm: str) -> list[Log]:
         if arm not in self._open:
             name = f"{self._scenario.charter.name} {arm} {time.strftime('%Y%m%d-%H%M%S')}"
             params = params_of(self._scenario.draft, self._scenario) | {"arm": arm}
             found = (tracker.begin(name, params) for tracker in self._trackers)
             self._open[arm] = [log for log in found if log is not None]
         return self._open[arm]
+
+
+def both(tell: TellArm, shown: Trackers) -> TellArm:
+    """Tells a person and trackers."""
+
+    def told(arm: str, kind: str, facts: dict[str, Any]) -> None:
+        tell(arm, kind, facts)
+        shown.tell(arm, kind, facts)
+
+    return told
 
 
 def trackers(track: str | Sequence[str], scenario: Scenario) -> Trackers:
