@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import storage_errors
+from commonroot.simulations.arms import parse_arm
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import TellArm
 
@@ -108,10 +109,16 @@ class Trackers:
         for log in self._logs(arm):
             log.scalars(version, _numbers({name: row.get(name) for name in SHOWN}))
 
+    def _params(self, arm: str) -> Params:
+        draft = self._scenario.draft
+        if arm != draft.method.name:
+            draft = parse_arm(arm, draft, self._scenario.sum).draft
+        return params_of(draft, self._scenario) | {"arm": arm}
+
     def _logs(self, arm: str) -> list[Log]:
         if arm not in self._open:
             name = f"{self._scenario.charter.name} {arm} {time.strftime('%Y%m%d-%H%M%S')}"
-            params = params_of(self._scenario.draft, self._scenario) | {"arm": arm}
+            params = self._params(arm)
             found = (tracker.begin(name, params) for tracker in self._trackers)
             self._open[arm] = [log for log in found if log is not None]
         return self._open[arm]
@@ -300,4 +307,4 @@ def _word(text: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:600]
