@@ -38,7 +38,7 @@ def scenario_of(
     charter: Any,
     departments: Mapping[str, Any] | None,
     *,
-    data: Mapping[str, Any] | None,
+    common: Mapping[str, Any] | None,
     sections: Mapping[str, Any],
     tables: Callable[[], Path],
 ) -> Scenario:
@@ -47,7 +47,7 @@ def scenario_of(
     charter      a ``charter.toml``, a ``Draft`` or a mapping of its fields; without departments a whole scenario: a
                  ``federation.toml``, a ``Scenario`` or a mapping
     departments  by name: see ``simulations.notebook.simulate``
-    data         fields that every department's section has unless it says otherwise
+    common       fields that every department's section has unless it says otherwise
     sections     fields of the scenario that are given besides, and stand over its own; None is not given
     tables       the folder that tables in memory are written to; asked for only where there are some
 
@@ -56,13 +56,20 @@ def scenario_of(
     given = {name: value for name, value in sections.items() if value is not None}
     if departments is None and "world" not in given:
         values, where = _whole(charter)
-        if data:
-            raise ConfigError("data says what departments have in common, and no departments were given")
+        if common:
+            raise ConfigError("common says what departments have in common, and no departments were given")
     else:
         values, where = {"charter": _charter(charter)}, "the simulation"
         if departments is not None:
-            values["departments"] = _departments(departments, dict(data or {}), tables)
+            values["departments"] = _departments(departments, dict(common or {}), tables)
     return absolute(scenario_from_values(values | given, path=where), Path())
+
+
+def without_masks(scenario: Scenario) -> Scenario:
+    """The same under ``ring`` where it does not say how it sums, and nothing in it needs the whole protocol."""
+    if "sum" in scenario.model_fields_set or getattr(scenario, "coordinator", None) is not None:
+        return scenario
+    return scenario.summed("ring")
 
 
 def scenario_from_values(values: Mapping[str, Any], *, path: str) -> Scenario:
@@ -204,7 +211,7 @@ def _written(name: str, rows: Any, fields: Values, tables: Callable[[], Path]) -
     if "task" not in fields:
         raise ConfigError(
             f"department {name!r} does not say what is to be predicted",
-            hint='{"rows": …, "target": "demand", "task": "regression"}, or data={…} for all departments',
+            hint='{"rows": …, "target": "demand", "task": "regression"}, or common={…} for all departments',
         )
     folder = tables()
     words = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]

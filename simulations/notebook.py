@@ -3,7 +3,7 @@
     from commonroot import simulate
 
     result = simulate("charter.toml", {"sales": sales, "service": service, "quality": quality},
-                      data={"target": "demand", "task": "regression"}, arms=["fedper", "pooled"])
+                      common={"target": "demand", "task": "regression"}, arms=["fedper", "pooled"])
     result                                      # shows itself
     result.table, result.rounds, result.costs   # polars frames
     result.backbone("fedper").tensors           # arrays by name
@@ -36,7 +36,7 @@ from commonroot.server.backbones import BackboneStore
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.simulations.arms import Arm, parse_arm
 from commonroot.simulations.comparison import save
-from commonroot.simulations.given import scenario_of
+from commonroot.simulations.given import scenario_of, without_masks
 from commonroot.simulations.pictures import Picture
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
@@ -53,7 +53,7 @@ def simulate(
     departments: Mapping[str, Any] | None = None,
     *,
     arms: Sequence[str] = (),
-    data: Mapping[str, Any] | None = None,
+    common: Mapping[str, Any] | None = None,
     seed: int | None = None,
     sum: str | None = None,
     workers: int = 1,
@@ -73,7 +73,7 @@ def simulate(
     departments  by name: the path of a ``department.toml`` or of a table; a ``[data]`` section as a mapping or a
                  ``DataConfig``; a frame of polars or pandas; ``(X, y)`` of NumPy.  A mapping with ``rows`` (a frame, a
                  dict of lists or ``(X, y)``) in place of a path says more about rows in memory
-    data         fields of ``[data]`` that every department has unless its own section says otherwise
+    common       fields of ``[data]`` that every department has unless its own section says otherwise
     arms         as ``simulate --arm``: methods with options, or ``pooled``; by default the charter's own method
     seed, sum, network, events and further ``sections`` (``world``, ``statistics``, ``warm_start`` …) are those of a
                  ``federation.toml`` and stand over what the scenario says.  ``sum`` is ``ring`` where nothing says
@@ -100,9 +100,8 @@ def simulate(
             claim(root)
             return root / TABLES
 
-        scenario = scenario_of(charter, departments, data=data, sections=given, tables=tables)
-        if "sum" not in scenario.model_fields_set:
-            scenario = scenario.summed("ring")
+        scenario = scenario_of(charter, departments, common=common, sections=given, tables=tables)
+        scenario = without_masks(scenario)
         chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms_of(arms, scenario)]
         with quiet(), shown(progress) as tell, trackers(track, scenario) as tracked:
             report = run_arms(
@@ -183,6 +182,11 @@ class Result:
         return list(self._arms)
 
     @property
+    def departments(self) -> list[str]:
+        """Their names, in order."""
+        return list(dict.fromkeys(row["department"] for row in self.report["table"]))
+
+    @property
     def table(self) -> pl.DataFrame:
         """One row for each department and arm, on its own test rows: ``alone``, ``federated``, ``gain`` of the latter
         with its 95 % interval in ``unit``, and the ``choice`` that the department made without those rows, with what
@@ -231,7 +235,7 @@ class Result:
         Raises ConfigError where there is none: after a quick simulation, for ``pooled``, for a recommender.
         """
         chosen = self._federated(arm)
-        names = list(self.scenario.names)
+        names = self.departments
         if department not in names:
             raise ConfigError(f"no department {department!r}", hint=f"one of {', '.join(names[:20])}")
         digest = next(one["charter"] for one in self.report["arms"] if one["arm"] == chosen.label)
@@ -290,7 +294,7 @@ class Result:
     def __repr__(self) -> str:
         about = self.report
         return (
-            f"Result of {about['federation']!r}: {len(self.arms)} arm(s), {len(self.scenario.names)} departments, "
+            f"Result of {about['federation']!r}: {len(self.arms)} arm(s), {len(self.departments)} departments, "
             f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}"
         )
 
@@ -311,9 +315,9 @@ class Result:
         told = self.report["arms"][0].get("faults", {}).get("told", ())
         parts += [f"<p>on purpose: {html.escape(line)}</p>" for line in told]
         if 0 < len(shown) <= _MOST_ROWS and any(row["gain"] is not None for row in shown):
-            parts.append(_image(self.plot_gains()))
+            parts.append(_image(self.plot_gains(), "gain of each department, as in the table above"))
         if any(one["history"] for one in self.report["arms"]):
-            parts.append(_image(self.plot_rounds()))
+            parts.append(_image(self.plot_rounds(), "losses over rounds"))
         return "".join(parts)
 
     # -- looking things up -----------------------------------------------------------------------------------------
@@ -429,9 +433,9 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _image(picture: Picture) -> str:
+def _image(picture: Picture, told: str) -> str:
     data = base64.b64encode(picture.svg.encode()).decode()
-    return f'<img alt="" style="max-width:100%" src="data:image/svg+xml;base64,{data}">'
+    return f'<img alt="{html.escape(told)}" style="max-width:100%" src="data:image/svg+xml;base64,{data}">'
 
 
 def _name(what: str, label: str) -> str:

@@ -154,9 +154,9 @@ def params_of(draft: Draft, scenario: Scenario) -> dict[str, str | float | int |
         "rounds": draft.rounds,
         "seed": scenario.seed,
         "sum": scenario.sum,
-        "departments": len(scenario.names),
         "method": draft.method.name,
     }
+    about |= {"departments": len(scenario.names)} if scenario.names else {}  # some worlds know them once they are made
     about |= {f"option.{name}": value for name, value in draft.method.options.items()}
     about |= {f"training.{name}": value for name, value in draft.training.model_dump(exclude_unset=True).items()}
     if draft.backbone is not None:

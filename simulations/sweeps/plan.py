@@ -24,7 +24,7 @@ from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
 from commonroot.simulations.arms import parse_arm
 from commonroot.simulations.engine.run import Unsigned
-from commonroot.simulations.given import absolute, scenario_from_values, values_of
+from commonroot.simulations.given import absolute, scenario_from_values, values_of, without_masks
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.simulations.sweeps.axes import SEED, Axis, Setting, axes_of, grid, random, refuse, varied
 from commonroot.simulations.sweeps.cells import Cell, key_of, told
@@ -110,8 +110,7 @@ def make_plan(
     Raises ConfigError that lists every wrong axis and every setting that no scenario takes.
     """
     listed = axes_of(axes, where=where)
-    if "sum" not in base.model_fields_set:
-        base = base.summed("ring")
+    base = without_masks(base)
     if random_draws is None:
         settings = grid(listed, where=where)
     else:
@@ -124,7 +123,7 @@ def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: 
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once
     for setting in settings:
-        found, wrong = _scenario(base, values, setting, beside, quick=quick)
+        found, wrong = _scenario(base, values, setting, beside)
         if found is not None and not wrong:
             try:
                 key = key_of(found, quick=quick, digests=digests)
@@ -142,7 +141,7 @@ def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: 
 
 
 def _scenario(
-    base: Scenario, values: Mapping[str, Any], setting: Setting, beside: Path, *, quick: bool
+    base: Scenario, values: Mapping[str, Any], setting: Setting, beside: Path
 ) -> tuple[Scenario | None, list[str]]:
     """The scenario of a setting, and everything that is wrong with it: what is wrong is left out, and the rest tried
     again."""
@@ -155,13 +154,12 @@ def _scenario(
         blamed = {axis for field, _ in found for axis in _near(setting, field)}
         rest = {axis: value for axis, value in setting.items() if axis not in blamed}
         if blamed and rest:
-            problems += _scenario(base, values, rest, beside, quick=quick)[1]
+            problems += _scenario(base, values, rest, beside)[1]
         return None, list(dict.fromkeys(problems))
     try:
         arm = parse_arm(scenario.draft.method.name, scenario.draft, scenario.sum)
-        check_roster(arm.draft, Unsigned(scenario.names))
-        if quick and scenario.sum == "exact":
-            raise ConfigError("sum: with exact sums every department chooses at the end, so nothing is quick")
+        if scenario.names:  # some worlds know them only once they are made
+            check_roster(arm.draft, Unsigned(scenario.names))
     except (ConfigError, TooFewDepartments) as error:
         text = str(error).partition(": ")[2] if str(error).startswith("--arm ") else str(error)
         nearest = {a: v for a, v in setting.items() if a.startswith("charter.method")}

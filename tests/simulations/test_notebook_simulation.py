@@ -81,7 +81,7 @@ COMMON = {"target": "y", "task": "binary"}
 def result(tmp_path_factory):
     folder = tmp_path_factory.mktemp("result")
     return simulate(
-        CHARTER, one_of_each(folder / "given"), data=COMMON, arms=["fedper", "pooled"], folder=folder / "kept"
+        CHARTER, one_of_each(folder / "given"), common=COMMON, arms=["fedper", "pooled"], folder=folder / "kept"
     )
 
 
@@ -94,7 +94,7 @@ def test_every_form_of_a_department_takes_part(result):
     ]  # fmt: skip
     assert result.report["sum"] == "ring"
     rows = {one["name"]: one["n_train"] for one in result.report["arms"][0]["departments"]}
-    assert rows == dict.fromkeys(result.scenario.names, 32)
+    assert rows == dict.fromkeys(result.departments, 32)
 
 
 def test_a_file_alone_gives_what_the_command_gives(tmp_path):
@@ -120,7 +120,7 @@ def test_a_charter_is_a_path_a_draft_or_a_mapping(tmp_path):
     (tmp_path / "charter.toml").write_text(Draft.model_validate(whole).to_toml())
     given = {"charter": {"path": tmp_path / "charter.toml", "draft": Draft.model_validate(whole), "mapping": CHARTER}}
     made = [
-        scenario_of(charter, None, data=None, sections={"world": {"kind": "digits"}}, tables=Path).draft
+        scenario_of(charter, None, common=None, sections={"world": {"kind": "digits"}}, tables=Path).draft
         for charter in given["charter"].values()
     ]
     assert made[0] == made[1] == made[2]
@@ -131,7 +131,7 @@ def test_tables_in_memory_are_files_under_their_hash_and_never_written_over(tmp_
         found = scenario_of(
             CHARTER,
             dict.fromkeys("abc", rows),
-            data=COMMON,
+            common=COMMON,
             sections={},
             tables=lambda: tmp_path,
         )
@@ -160,20 +160,20 @@ def test_the_values_of_a_scenario_make_it_again(tmp_path):
         ((CHARTER,), {}, "makes no federation"),
         ((CHARTER, {"a": frame(1)}), {}, "does not say what is to be predicted"),
         ((CHARTER, {"a": {"rows": frame(1), "path": "x.csv", **COMMON}}), {}, "has rows and path"),
-        ((CHARTER, {"a": object()}), {"data": COMMON}, "department 'a': rows of type object"),
-        ((CHARTER, {"a": (np.ones((3, 2)), np.array([1, object(), 2], dtype=object))}), {"data": COMMON}, "objects"),
-        ((CHARTER, {"a": (np.ones(3),)}), {"data": COMMON}, "is \\(X, y\\)"),
-        ((CHARTER, {n: frame(1) for n in "ab"}), {"data": COMMON}, "departments: .*2 departments"),
+        ((CHARTER, {"a": object()}), {"common": COMMON}, "department 'a': rows of type object"),
+        ((CHARTER, {"a": (np.ones((3, 2)), np.array([1, object(), 2], dtype=object))}), {"common": COMMON}, "objects"),
+        ((CHARTER, {"a": (np.ones(3),)}), {"common": COMMON}, "is \\(X, y\\)"),
+        ((CHARTER, {n: frame(1) for n in "ab"}), {"common": COMMON}, "departments: .*2 departments"),
         (
             (CHARTER | {"rounds": 0}, {n: {"rows": frame(1), "tusk": 1, **COMMON} for n in "abc"}),
             {"network": {"drop": 2}},
             "(?s)5 wrong field.*charter.rounds.*departments.a.data.tusk.*departments.c.data.tusk.*network.drop",
         ),
         (("nowhere.toml",), {}, "the scenario nowhere.toml does not exist"),
-        ((CHARTER, {n: frame(1) for n in "abc"}), {"data": COMMON, "arms": ["fedprr"]}, "did you mean 'fedper'"),
-        ((CHARTER, {n: frame(1) for n in "abc"}), {"data": COMMON, "track": "paper:x"}, "not a place to track"),
-        ((CHARTER, {n: frame(1) for n in "abc"}), {"data": COMMON, "wether": 1}, "wether: Extra inputs"),
-        ((CHARTER, {n: frame(1) for n in "abc"}), {"data": COMMON, "sum": "ring", "workers": 1, "seed": -1}, "seed"),
+        ((CHARTER, {n: frame(1) for n in "abc"}), {"common": COMMON, "arms": ["fedprr"]}, "did you mean 'fedper'"),
+        ((CHARTER, {n: frame(1) for n in "abc"}), {"common": COMMON, "track": "paper:x"}, "not a place to track"),
+        ((CHARTER, {n: frame(1) for n in "abc"}), {"common": COMMON, "wether": 1}, "wether: Extra inputs"),
+        ((CHARTER, {n: frame(1) for n in "abc"}), {"common": COMMON, "sum": "ring", "workers": 1, "seed": -1}, "seed"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_error(arguments, named, text):
@@ -186,14 +186,14 @@ def test_what_is_wrong_with_data_is_said_for_all_departments():
         simulate(
             CHARTER,
             {"a": frame(1), "b": {"rows": frame(2), "target": "y"}, "c": frame(3)},
-            data={"target": "demand", "task": "binary"},
+            common={"target": "demand", "task": "binary"},
         )
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="no simulation made it"):
-        simulate(CHARTER, {n: frame(1) for n in "abc"}, data=COMMON, folder=tmp_path)
+        simulate(CHARTER, {n: frame(1) for n in "abc"}, common=COMMON, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -248,13 +248,13 @@ def test_pictures_are_whole_documents_that_bring_their_style(result, tmp_path):
 
 def test_the_summary_names_every_department_and_shows_plots(result, tmp_path):
     text = result._repr_html_()
-    assert all(name in text for name in result.scenario.names)
+    assert all(name in text for name in result.departments)
     assert len(re.findall("data:image/svg", text)) == 2
     assert [path.name for path in result.save(tmp_path / "new")] == ["report.json", "report.html"]
 
 
 def test_a_quick_simulation_has_rounds_and_says_why_there_is_no_more(tmp_path):
-    found = simulate(CHARTER, {n: frame(k) for k, n in enumerate("abc")}, data=COMMON, quick=True)
+    found = simulate(CHARTER, {n: frame(k) for k, n in enumerate("abc")}, common=COMMON, quick=True)
     assert found.rounds.height == 2 and found.table.height == 0
     assert "data:image/svg" in found._repr_html_()
     for ask in (found.plot_gains, lambda: found.predictor(department="a")):
@@ -264,7 +264,7 @@ def test_a_quick_simulation_has_rounds_and_says_why_there_is_no_more(tmp_path):
 
 def test_it_runs_inside_an_event_loop_says_nothing_and_leaves_torch_and_the_disk_as_they_were():
     async def cell():
-        return simulate(CHARTER, {n: frame(k) for k, n in enumerate("abc")}, data=COMMON, quick=True)
+        return simulate(CHARTER, {n: frame(k) for k, n in enumerate("abc")}, common=COMMON, quick=True)
 
     threads = torch.get_num_threads()
     out, aside = io.StringIO(), io.StringIO()
@@ -281,12 +281,12 @@ def test_it_runs_inside_an_event_loop_says_nothing_and_leaves_torch_and_the_disk
 
 def test_the_same_call_goes_on_in_its_folder_and_another_one_is_refused(tmp_path):
     departments = {n: frame(k) for k, n in enumerate("abc")}
-    first = simulate(CHARTER, departments, data=COMMON, quick=True, folder=tmp_path / "kept")
-    again = simulate(CHARTER, departments, data=COMMON, quick=True, folder=tmp_path / "kept")
+    first = simulate(CHARTER, departments, common=COMMON, quick=True, folder=tmp_path / "kept")
+    again = simulate(CHARTER, departments, common=COMMON, quick=True, folder=tmp_path / "kept")
     assert again.backbone().tensors.keys() == first.backbone().tensors.keys()
     assert again.costs["backbone"].to_list() == first.costs["backbone"].to_list()
     with pytest.raises(ConfigError, match="department a"):
-        simulate(CHARTER, departments | {"a": frame(9)}, data=COMMON, quick=True, folder=tmp_path / "kept")
+        simulate(CHARTER, departments | {"a": frame(9)}, common=COMMON, quick=True, folder=tmp_path / "kept")
 
 
 def test_the_public_names_are_there():

@@ -145,7 +145,6 @@ network.drop = [0.1, 2.0]
         ('scenario = "federation.toml"\n[axes]\nseed = [1]\n[random]\ndraws = 0', "random.draws"),
         ("[scenario]\nseed = 1\n[axes]\nseed = [1]", r"\[scenario\] has 1 wrong field.*\s+charter: Field required"),
         ("scenario = 3 4", "not valid TOML"),
-        ('scenario = "federation.toml"\nquick = true\n[axes]\nsum = ["exact"]', "nothing is quick"),
         (
             'scenario = "federation.toml"\n[axes]\ndepartments.north.data.path = ["gone.csv"]',
             "departments.north.data.path = gone.csv: .*does not exist",
