@@ -65,7 +65,7 @@ class Department:
             path = None if rows is None else Path(rows)
             batches = read_batches(path, self.predictor.features, url=url, query=query, keep=names)
             return pl.concat([self._predicted(frame, at, kept_columns(frame, names), names) for frame, at in batches])
-        frame = _frame(rows)
+        frame = frame_of(rows)
         return self._predicted(self._cleaned(frame, names), Path(folder), frame, names)
 
     def report(self) -> dict[str, Any]:
@@ -136,7 +136,8 @@ class Department:
         return f"<table><caption>{title}</caption>{lines}</table>"
 
 
-def _frame(rows: Any) -> pl.DataFrame:
+def frame_of(rows: Any) -> pl.DataFrame:
+    """A frame of polars or pandas, or a dict of lists, as a frame of polars.  Raises ConfigError for anything else."""
     if isinstance(rows, pl.DataFrame):
         return rows
     if isinstance(rows, pl.LazyFrame):
@@ -147,6 +148,9 @@ def _frame(rows: Any) -> pl.DataFrame:
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
             raise ConfigError(f"the dict of lists is no table ({type(error).__name__})") from None
     if type(rows).__module__.partition(".")[0] == "pandas":
-        found = pl.from_pandas(rows)
+        try:
+            found = pl.from_pandas(rows)
+        except ImportError:
+            raise ConfigError("a pandas frame is read through pyarrow", hint="pip install pyarrow") from None
         return found if isinstance(found, pl.DataFrame) else found.to_frame()
     raise ConfigError(f"rows of type {type(rows).__name__} cannot be read", hint="give a polars.DataFrame or a path")

@@ -245,9 +245,15 @@ Model = TypeVar("Model", bound=BaseModel)
 def model_from_toml(kind: type[Model], text: str, *, path: str) -> Model:
     """A pydantic model from TOML; ConfigError names the file and every wrong field at once."""
     try:
-        return kind.model_validate(tomllib.loads(text))
+        return model_from_values(kind, tomllib.loads(text), path=path)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def model_from_values(kind: type[Model], values: Any, *, path: str) -> Model:
+    """The same from what TOML holds; ``path`` says where it stands."""
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
         lines = [f"  {field_of(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error

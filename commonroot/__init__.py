@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from commonroot.common.errors import CommonrootError, PeerError, RoundLost, UsageError
     from commonroot.common.manifest import Manifest, Term
     from commonroot.common.roster import Roster
+    from commonroot.simulations.notebook import Result, simulate
+    from commonroot.simulations.sweeps.run import Sweep, sweep
     from commonroot.strategies import STRATEGIES, Strategy, seal
 
 __version__ = "0.1.0"
@@ -44,14 +46,18 @@ _FACE = {
     "Manifest": "commonroot.common.manifest",
     "PeerError": "commonroot.common.errors",
     "Predictor": "commonroot.client.predictor",
+    "Result": "commonroot.simulations.notebook",
     "Roster": "commonroot.common.roster",
     "RoundLost": "commonroot.common.errors",
     "STRATEGIES": "commonroot.strategies",
     "SignedCharter": "commonroot.common.charter",
     "Strategy": "commonroot.strategies",
+    "Sweep": "commonroot.simulations.sweeps.run",
     "Term": "commonroot.common.manifest",
     "UsageError": "commonroot.common.errors",
     "seal": "commonroot.strategies",
+    "simulate": "commonroot.simulations.notebook",
+    "sweep": "commonroot.simulations.sweeps.run",
 }
 
 __all__ = [
@@ -63,14 +69,18 @@ __all__ = [
     "Manifest",
     "PeerError",
     "Predictor",
+    "Result",
     "Roster",
     "RoundLost",
     "SignedCharter",
     "Strategy",
+    "Sweep",
     "Term",
     "UsageError",
     "__version__",
     "seal",
+    "simulate",
+    "sweep",
 ]
 
 

@@ -11,6 +11,14 @@ import typer
 from commonroot.common.errors import ConfigError
 from commonroot.console import Commands, Json, emit, say
 
+#: Where else a simulation is shown.
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Show rounds and results there too: tensorboard:DIR or mlflow:URI (extra `tracking`); repeat it for both."
+    ),
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the program."""
@@ -18,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(bench)
     app.command()(simulate)
     app.command()(search)
+    app.command()(sweep)
     app.command()(download)
     app.add_typer(scenarios, name="scenarios")
 
@@ -81,6 +90,7 @@ def simulate(
     data: Annotated[
         Path | None, typer.Option(help="Where published data lies, for a world of kind `dataset`.", exists=True)
     ] = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Run a whole federation on this machine, through the sessions, rounds and secure sum of deployment, or faster."""
@@ -90,13 +100,15 @@ def simulate(
     from commonroot.common.errors import RoundLost
     from commonroot.simulations.comparison import save, show
     from commonroot.simulations.progress import ArmsProgress
+    from commonroot.simulations.scenario import read_scenario
     from commonroot.simulations.simulate import simulate as run
+    from commonroot.simulations.tracking import both, trackers
 
     if write_flower_app is not None:
         _write_app(file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, json=json)
         return
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
-    with ArmsProgress(Console(stderr=True)) as tell:
+    with ArmsProgress(Console(stderr=True)) as tell, trackers(track or (), read_scenario(file)) as shown:
         result = run(
             file,
             arms=arm or (),
@@ -106,8 +118,9 @@ def simulate(
             finish=not quick,
             data=data,
             engine=engine,
-            tell=tell,
+            tell=both(tell, shown),
         )
+        shown.ended(result)
     written = save(result, out) if out is not None else []
 
     def text() -> None:
@@ -191,6 +204,56 @@ def search(
             say(f"written: {write}")
 
     emit(result, json, text)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="What is varied, of which scenario.", metavar="SWEEP.toml")],
+    workers: Annotated[int, typer.Option(help="Cells that run at once, each in a process.", min=1)] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cells are kept and results written here; the same sweep goes on from it. By default "
+            "runs/sweep/NAME, for NAME.toml."
+        ),
+    ] = None,
+    show_test: Annotated[
+        bool,
+        typer.Option("--show-test", help="Also show gains on test rows. They rank nothing; choose before you look."),
+    ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Write the best setting's charter here, in TOML, as `coordinator charter` takes it."),
+    ] = None,
+    track: Track = None,
+    json: Json = False,
+) -> None:
+    """Run a scenario under many settings of its fields, and rank them by sums of private validation losses."""
+    from rich.console import Console
+
+    from commonroot.files import atomic_write
+    from commonroot.simulations.sweeps.plan import read_plan
+    from commonroot.simulations.sweeps.run import Sweep, run_plan
+    from commonroot.simulations.sweeps.shown import save, show, without_test
+
+    plan = read_plan(file)
+    root = out or Path("runs/sweep") / plan.name
+    result = run_plan(plan, root, workers=workers, track=track or (), console=Console(stderr=True))
+    written = save(result, root, show_test=show_test)
+    if write is not None:
+        atomic_write(write, Sweep(result, plan, root).best_charter.to_toml().encode())
+        written.append(write)
+
+    def text() -> None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, 132))
+        show(result, console, show_test=show_test)
+        for path in written:
+            say(f"written: {path}")
+
+    emit(result if show_test else without_test(result), json, text)
+    if any(row["state"] == "failed" for row in result["cells"]):
+        raise typer.Exit(ConfigError.exit_code)
 
 
 def bench(

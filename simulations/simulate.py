@@ -170,7 +170,7 @@ def prepared(
     keeping = tempfile.TemporaryDirectory(prefix="commonroot-") if folder is None else nullcontext(str(folder))
     with keeping as name:
         root = Path(name).resolve()
-        _claim(root)
+        claim(root)
         with take_ownership(root), unforced():
             sections = scenario.sections(beside, root / "data", data)
             scenario = scenario.settled(sections)
@@ -213,7 +213,7 @@ def _run(
     return report
 
 
-def _claim(root: Path) -> None:
+def claim(root: Path) -> None:
     """Make the folder, or find one that an earlier simulation made; anything else is left alone."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is not a folder", hint="choose another one with --folder")

@@ -1,14 +1,13 @@
 """One cell of the transfer benchmark: one method on one dataset under one protocol with one seed, kept once it is done.
 
 A cell's result is a JSON file under the cache, named by a hash of all that decides it: the published files, the names
-of dataset, protocol, method and seed, the versions of the libraries, and the program itself as far as it takes part.
-Comments and docstrings do not count, so that a corrected sentence costs nothing.  A cell under way keeps its federation
-under ``work/``; whoever is killed goes on from the round it had reached.
+of dataset, protocol, method and seed, the versions of the libraries, and the program itself as far as it takes part
+(``provenance``).  A cell under way keeps its federation under ``work/``; whoever is killed goes on from the round it
+had reached.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import shutil
@@ -16,19 +15,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import commonroot.client
-import commonroot.common
-import commonroot.server
 import commonroot.simulations
-import commonroot.strategies
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import POOLED, Tell
 from commonroot.simulations.datasets import DATASETS, find, get
+from commonroot.simulations.provenance import content_digest, libraries, rooms, sources_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.transfer_figures import figures
@@ -36,18 +31,6 @@ from commonroot.simulations.transfer_figures import figures
 LAYOUT: Final = 1
 #: The method that a dataset's own charter names.
 OWN: Final = "charter"
-LIBRARIES: Final = ("numpy", "polars", "scikit-learn", "torch")
-#: Parts of the rooms that no result depends on.
-_IDLE: Final = frozenset(
-    {
-        "client/cli.py", "client/checking.py", "client/daemon.py", "client/node.py", "client/node_key.py",
-        "client/node_session.py", "client/notebook.py", "client/own_page.py", "client/own_report.py",
-        "client/predicting.py",
-        "server/cli.py", "server/flower_links.py", "server/gate.py", "server/superlink.py", "server/announcements.py",
-        "server/link_state.py", "server/listener.py",
-    }
-)  # fmt: skip
-_IDLE_FOLDERS: Final = ("client/drawing/", "client/out/")
 #: Parts of the simulations that results depend on, besides the dataset's own.
 _SIMULATED: Final = (
     "arms.py", "federation.py", "founding.py", "in_the_clear.py", "network.py", "outcome.py", "pooled.py",
@@ -87,7 +70,7 @@ class Cell:
             "cell": asdict(self),
             "files": _files(_source(self.dataset, data)),
             "code": code_digest(self.dataset),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": libraries(),
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -196,47 +179,17 @@ def _source(name: str, data: Path | None) -> Path:
 @cache
 def _files(source: Path) -> str:
     """SHA-256 over names and contents of published files; nothing for a dataset that comes with a library."""
-    digest = hashlib.sha256()
-    if source != Path():
-        for path in sorted(path for path in source.rglob("*") if path.is_file()):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(source).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256().hexdigest() if source == Path() else content_digest(source)
 
 
 @cache
 def code_digest(dataset: str) -> str:
     """SHA-256 over the program as far as it decides results on a dataset, without comments and docstrings."""
-    digest = hashlib.sha256()
-    for name, path in sorted(_sources(dataset)):
-        digest.update(f"{name} {_digest_of(path)}\n".encode())
-    return digest.hexdigest()
-
-
-@cache
-def _digest_of(path: Path) -> str:
-    return hashlib.sha256(meaning(path.read_text("utf-8")).encode()).hexdigest()
+    return sources_digest(_sources(dataset))
 
 
 def _sources(dataset: str) -> Iterator[tuple[str, Path]]:
-    for room in (commonroot.client, commonroot.common, commonroot.server, commonroot.strategies):
-        root = Path(next(iter(room.__path__)))
-        for path in root.rglob("*.py"):
-            name = f"{root.name}/{path.relative_to(root).as_posix()}"
-            if name not in _IDLE and not name.startswith(_IDLE_FOLDERS):
-                yield name, path
+    yield from rooms()
     root = Path(next(iter(commonroot.simulations.__path__)))
     own = f"datasets/{DATASETS[dataset].rpartition('.')[2]}.py"
     yield from ((f"simulations/{name}", root / name) for name in (*_SIMULATED, own))
-
-
-def meaning(source: str) -> str:
-    """A module as Python reads it, without its docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)

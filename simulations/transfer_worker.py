@@ -1,81 +1,31 @@
-"""A process that runs cells of the transfer benchmark, one JSON line at a time.
+"""A process that runs cells of the transfer benchmark; see ``cell_worker``.
 
-    in   {"dataset": …, "protocol": …, "method": …, "seed": …}
-    out  {"told": "rounds", "done": 3, "of": 30} … and at the end {"end": "done" | "failed", "why": …}
-
-It ends when its input does, so that nothing runs on after whoever asked was killed; a cell under way goes on from the
-round it had reached when somebody asks again.
+in   {"dataset": …, "protocol": …, "method": …, "seed": …}
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import queue
 import sys
-import threading
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from commonroot.common.errors import CommonrootError
+from commonroot.simulations.arms import Tell
+from commonroot.simulations.cell_worker import RunCell, serve
 from commonroot.simulations.transfer_cells import Cell, run_cell
 
 
-def work(folder: Path, data: Path | None, requests: queue.Queue[str | None], out: TextIO) -> None:
-    """Answer requests until None comes."""
-    while (line := requests.get()) is not None:
-        cell = Cell(**json.loads(line))
-        try:
-            run_cell(cell, folder, data, _teller(out))
-        except CommonrootError as error:
-            _say(out, {"end": "failed", "why": f"{error} ({error.code})"})
-        else:
-            _say(out, {"end": "done", "why": ""})
+def runner(folder: Path, data: Path | None) -> RunCell:
+    """Runs cells of one cache."""
 
+    def run(request: dict[str, Any], tell: Tell) -> None:
+        run_cell(Cell(**request), folder, data, tell)
 
-def _teller(out: TextIO) -> Any:
-    """What a progress bar needs of what a simulation tells: rounds, then departments' last step, as one count."""
-    state = {"rounds": 0, "departments": 0, "done": 0}
-
-    def tell(kind: str, facts: dict[str, Any]) -> None:
-        if kind == "run-run":
-            state["rounds"], state["done"] = facts["rounds"], facts["making"] - 1
-        elif kind == "run-closed":
-            state["done"] = facts["version"]
-        elif kind == "run-closing":
-            state["departments"], state["done"] = len(facts["departments"]), 0
-        elif kind == "finished":
-            state["done"] += 1
-        else:
-            return
-        told, of = ("last step", state["departments"]) if state["departments"] else ("rounds", state["rounds"])
-        _say(out, {"told": told, "done": state["done"], "of": of})
-
-    return tell
-
-
-def _say(out: TextIO, value: dict[str, Any]) -> None:
-    print(json.dumps(value), file=out, flush=True)
+    return run
 
 
 def main() -> None:
     """``python -m commonroot.simulations.transfer_worker CACHE [DATA]``."""
-    import torch
-
-    torch.set_num_threads(1)  # there is a process for every core
-    folder, data = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    requests: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            requests.put(line)
-        os._exit(0)  # whoever asked is gone, or needs nothing more
-
-    threading.Thread(target=read, daemon=True).start()
-    out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # what a library prints is no answer
-        work(folder, data, requests, out)
+    serve(runner(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ _HATCH = (
 )
 
 
-def losses(history: Sequence[Row]) -> str:
+def losses(history: Sequence[Row], name: str = "losses") -> str:
     """Training and held-out loss of the federation over rounds; a round that was lost leaves a gap."""
     names = (("loss", "training", "l"), ("held_out", "held out", "h"))
     known = [float(row[key]) for row in history for key, _, _ in names if row.get(key) is not None]
@@ -275,10 +275,10 @@ def losses(history: Sequence[Row]) -> str:
         if last:
             parts.append(tag("path", d="".join(path), class_=f"line {kind}"))
     description = f"Two lines over {len(history)} rounds, in units of the loss of guessing."
-    return svg("losses", _BOTTOM + 46, "Loss of the federation over rounds", description, parts, _HALF)
+    return svg(name, _BOTTOM + 46, "Loss of the federation over rounds", description, parts, _HALF)
 
 
-def seconds(history: Sequence[Row]) -> str:
+def seconds(history: Sequence[Row], name: str = "seconds") -> str:
     """How long each round took; hatched where some department of the cohort was not in the sum."""
     axis = Axis([0.0, *(float(row["seconds"]) for row in history)], _BOTTOM, _TOP)
     across = _Slots(history)
@@ -297,7 +297,7 @@ def seconds(history: Sequence[Row]) -> str:
         parts.append(tag("rect", x=x, y=y, width=width, height=height, rx=1.5, tip=tip, class_=kind))
     short = sum(row["survivors"] != row["cohort"] for row in history)
     description = f"One bar per round; {short} of {len(history)} rounds went on without somebody."
-    return svg("seconds", _BOTTOM + 46, "Seconds per round", description, parts, _HALF)
+    return svg(name, _BOTTOM + 46, "Seconds per round", description, parts, _HALF)
 
 
 def _round_labels(history: Sequence[Row], across: _Slots) -> list[str]:

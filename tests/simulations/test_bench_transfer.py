@@ -17,14 +17,16 @@ from commonroot.common.errors import ConfigError
 from commonroot.simulations import bench_transfer, transfer_cells
 from commonroot.simulations.bench import Row, run_benchmark
 from commonroot.simulations.bench_transfer import CASES, Case, acceptance, installed, losing, small
+from commonroot.simulations.cell_worker import work
 from commonroot.simulations.cli import _place_and_names
 from commonroot.simulations.datasets import get
 from commonroot.simulations.datasets.tables import section, write_npz
 from commonroot.simulations.datasets.world import Dataset, World
-from commonroot.simulations.transfer_cells import Cell, kept, meaning, run_cell
+from commonroot.simulations.provenance import IDLE, meaning
+from commonroot.simulations.transfer_cells import Cell, kept, run_cell
 from commonroot.simulations.transfer_report import tables, write_page
 from commonroot.simulations.transfer_summary import arms, as_json, label, worse
-from commonroot.simulations.transfer_worker import work
+from commonroot.simulations.transfer_worker import runner
 from commonroot.simulations.transfer_workers import run_cells
 
 # -- made-up cells -----------------------------------------------------------------------------------------------------
@@ -331,7 +333,7 @@ def test_every_source_of_a_digest_is_there():
 
 def test_files_left_out_of_the_digest_exist(quick):
     root = transfer_cells.Path(transfer_cells.__file__).parent.parent
-    missing = [name for name in transfer_cells._IDLE if not (root / name).is_file()]
+    missing = [name for name in IDLE if not (root / name).is_file()]
     assert missing == []
 
 
@@ -341,7 +343,7 @@ def test_a_worker_answers_line_by_line(quick, tmp_path):
         requests.put(json.dumps({"dataset": "heart", "protocol": "flamby", "method": method, "seed": 1}))
     requests.put(None)
     out = io.StringIO()
-    work(tmp_path, None, requests, out)
+    work(runner(tmp_path, None), requests, out)
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [one for one in answers if one.get("told") == "rounds"][-1] == {"told": "rounds", "done": 3, "of": 3}
     assert [one for one in answers if one.get("told") == "last step"][-1]["done"] == 3
@@ -358,7 +360,7 @@ def test_worker_processes_report_what_they_could_not_run(tmp_path):
 
 def test_known_cells_need_no_worker(quick, tmp_path, monkeypatch):
     run_cell(CELL, tmp_path, None)
-    monkeypatch.setattr("commonroot.simulations.transfer_workers._Pool", None)
+    monkeypatch.setattr("commonroot.simulations.cell_pool.Pool", None)
     results, failed = run_cells([CELL], tmp_path, None, workers=2, console=Console(file=io.StringIO()))
     assert list(results) == [CELL] and failed == {}
 

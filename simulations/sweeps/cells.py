@@ -1,0 +1,174 @@
+"""One cell of a sweep: a scenario, what decides its result, and that result once there is one.
+
+FOLDER/KEY.json     the result, under a hash of scenario, data, program and libraries
+FOLDER/work/KEY/    the federation of a cell under way; whoever is killed goes on from the round it had reached
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from commonroot.common.errors import ConfigError
+from commonroot.files import atomic_write, read_text, storage_errors
+from commonroot.simulations.arms import Tell, parse_arm
+from commonroot.simulations.given import values_of
+from commonroot.simulations.provenance import content_digest, libraries, program_digest
+from commonroot.simulations.scenario import Scenario
+from commonroot.simulations.simulate import simulate
+from commonroot.simulations.sweeps.axes import SEED, Setting
+from commonroot.simulations.sweeps.validated import validation_of
+from commonroot.strategies import seal
+
+LAYOUT: Final = 1
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What is to be run.
+
+    setting   the value of every axis
+    scenario  with them in place, every path absolute
+    quick     rounds alone
+    key       the hash that its result is kept under
+    """
+
+    setting: Setting
+    scenario: Scenario = field(repr=False)
+    quick: bool
+    key: str
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return ", ".join(f"{short(axis)} {told(value)}" for axis, value in self.setting.items()) or "as it is"
+
+    @property
+    def seed(self) -> int:
+        """Of the scenario."""
+        return self.scenario.seed
+
+
+def short(axis: str) -> str:
+    """An axis by its last word, and the one before where that says little."""
+    *before, last = axis.split(".")
+    return ".".join([*before[-1:], last]) if last in ("name", "kind", "seed") and before else last
+
+
+def told(value: Any) -> str:
+    """A value of an axis for people."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        options = value.get("options") or {}
+        listed = ",".join(f"{name}={told(one)}" for name, one in options.items())
+        if "name" in value and value.keys() <= {"name", "options"}:
+            return f"{value['name']}:{listed}" if listed else str(value["name"])
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
+
+
+def key_of(scenario: Scenario, *, quick: bool, digests: dict[Path, str]) -> str:
+    """The hash of all that decides a result: where files lie does not, what is in them does.
+
+    digests  what files were found to hold, for the next one
+
+    Raises ConfigError for a file that is not there, and for rows that come from a database, which may change unseen.
+    """
+    asked = [one.name for one in scenario.departments if one.data.url is not None]
+    if asked:
+        raise ConfigError(
+            f"department {asked[0]!r} asks a database, whose rows may change between two cells",
+            hint="write them to a file first",
+        )
+
+    def of_path(path: Path) -> str:
+        if path not in digests:
+            if not path.exists():
+                raise ConfigError(f"{path} does not exist")
+            digests[path] = content_digest(path)
+        return f"sha256 {digests[path]}"
+
+    decided = {
+        "layout": LAYOUT,
+        "scenario": values_of(scenario, of_path),
+        "quick": quick,
+        "program": program_digest(),
+        "libraries": libraries(),
+    }
+    return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def kept(key: str, folder: Path) -> Result | None:
+    """A cell's result where it is known; a file that cannot be read is as good as none."""
+    path = folder / f"{key}.json"
+    if not path.is_file():
+        return None
+    try:
+        found: Result = json.loads(read_text(path, what="a cell's result"))
+    except ValueError:
+        return None
+    return found
+
+
+def request_of(cell: Cell) -> dict[str, Any]:
+    """What a worker is asked for."""
+    return {"key": cell.key, "quick": cell.quick, "scenario": values_of(cell.scenario)}
+
+
+def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind, facts: None) -> Result:
+    """Run a cell to its end, from wherever an earlier attempt stands, and keep what came out.
+
+    The result holds ``report``, everything that ``simulate`` says, and beside it what decides between cells, none of it
+    from test rows: ``validation`` (see ``validated``; empty after a quick run) and ``held_out``, the loss that the last
+    round's sum carries.
+
+    Raises what ``simulate`` raises, where the setting does not fit the data.
+    """
+    key = str(request["key"])
+    if (found := kept(key, folder)) is not None:
+        return found
+    scenario = Scenario.model_validate(request["scenario"])
+    work = folder / "work" / key
+    with storage_errors(folder):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        report = simulate(
+            scenario,
+            folder=work / "run",
+            finish=not request["quick"],
+            tell=lambda arm, kind, facts: tell(kind, facts),
+        )
+    except ConfigError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    [one] = report["arms"]
+    arm = parse_arm(scenario.draft.method.name, scenario.draft, scenario.sum)
+    root = work / "run" / "arms" / arm.folder / "departments"
+    folders = {path.name: path for path in sorted(root.iterdir())}
+    validation = {} if request["quick"] else validation_of(seal(arm.draft), folders)
+    history = one["history"]
+    found = {
+        "state": one["state"],
+        "reason": one["reason"],
+        "rounds": one["rounds"],
+        "held_out": history[-1].get("held_out") if history else None,
+        "validation": validation,
+        "seconds": one["wall_seconds"],
+        "report": report,
+    }
+    atomic_write(folder / f"{key}.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
+    shutil.rmtree(work, ignore_errors=True)
+    return found
+
+
+def without_seed(setting: Setting) -> Setting:
+    """What is judged: all but the axis that repeats."""
+    return {axis: value for axis, value in setting.items() if axis != SEED}
