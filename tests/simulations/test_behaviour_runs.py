@@ -183,8 +183,9 @@ def _made(kept: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "ring"])
 def test_a_killed_process_resumes_to_the_same_hash_under_everything_at_once(tmp_path, kind):
-    names = ("dropout", "stragglers", "scaled", "stale")
-    path = scenario(tmp_path, rounds=12, more="".join((PRESENCE | MISBEHAVIOUR)[name] for name in names))
+    more = behaviour("dropout", share=0.1) + behaviour("stragglers", median=20) + MISBEHAVIOUR["stale"]
+    more += behaviour("scaled", count=1, factor=3) + "[charter.timing]\nattempts = 30\n"
+    path = scenario(tmp_path, rounds=12, more=more)
     undisturbed = arm(path, sum="ring", finish=False)
     assert undisturbed["rounds"] > 2
     kept = tmp_path / "kept"
