@@ -2,6 +2,9 @@
 
 With 50 validation rows or more, candidates are fitted to the training rows and compared on the validation rows; with
 fewer, by cross-validation over training and validation rows together.  Test rows are not read.
+
+What a department reaches alone is the same under every charter with the same backbone: folds and networks follow from a
+seed of their own, and the network is looked at after passes that many methods have in common.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.alone_memory import Basis
 from commonroot.client.baselines import GRID, Recipe, fit, recipes
 from commonroot.client.choice import Calibration, calibrate
 from commonroot.client.data import Prepared, Rows, folds, judged
@@ -41,6 +45,11 @@ class Part:
     fit: Rows
     held: Rows
     seen: NDArray[np.bool_] = field(repr=False)
+
+    @property
+    def decides(self) -> list[NDArray[Any]]:
+        """What outputs for the held-out rows follow from."""
+        return [self.fit.x, self.fit.y, self.held.x]
 
 
 Parts = Sequence[Part]
@@ -69,25 +78,24 @@ def candidates(
     prepared: Prepared,
     *,
     epochs: int,
-    secret: int,
+    basis: Basis,
     parts: Parts | None = None,
     grid: tuple[Recipe, ...] | None = None,
     ranked: bool = True,
 ) -> list[Candidate]:
     """Every baseline recipe and the local twin, best first unless ``ranked`` is off.
 
-    epochs  of the twin at most, comparable with what the federated model was trained for; 0 for no twin
-    secret  the department's own seed
+    epochs  that the federated model was trained for; the twin is trained for about as many (``rounded``), 0: no twin
     parts   to compare on; ``held_out`` where not given
     grid    what ordinary columns get; ``baselines.GRID`` where not given
     """
-    parts = held_out(prepared, secret) if parts is None else parts
+    parts = held_out(prepared, basis.secret) if parts is None else parts
     y = np.concatenate([part.held.y for part in parts])
     task = prepared.task
     wanted = recipes(task, prepared.train.x, GRID if grid is None else grid)
-    found = [_baseline(task, recipe, parts, y) for recipe in _screened(task, wanted, parts, y)]
+    found = [_baseline(task, recipe, parts, y, basis) for recipe in _screened(task, wanted, parts, y, basis)]
     if epochs:
-        found += _twins(draft, task, parts, y, epochs=epochs, secret=secret)
+        found += _twins(draft, task, parts, y, epochs=rounded(epochs), basis=basis)
     return sorted(found, key=lambda candidate: candidate.loss) if ranked else found
 
 
@@ -135,7 +143,17 @@ def chosen_elsewhere(task: Task, found: Sequence[Candidate], parts: Parts) -> Fl
     return out
 
 
-def _screened(task: Task, tried: tuple[Recipe, ...], parts: Parts, y: NDArray[np.generic]) -> list[Recipe]:
+def rounded(epochs: int) -> int:
+    """The nearest of 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, …, a root of two apart.
+
+    Methods differ by a few passes of their last step; so their departments train one network alone, not many.
+    """
+    return round(2 ** (round(2 * math.log2(epochs)) / 2))
+
+
+def _screened(
+    task: Task, tried: tuple[Recipe, ...], parts: Parts, y: NDArray[np.generic], basis: Basis
+) -> list[Recipe]:
     """Where fitting is slow, hyper-parameters of kernels and trees are chosen on a quarter of the rows to fit.
 
     One step of successive halving (Jamieson, Talwalkar, 2016, arXiv:1502.07943): what is far off on a quarter of the
@@ -148,30 +166,49 @@ def _screened(task: Task, tried: tuple[Recipe, ...], parts: Parts, y: NDArray[np
     for kind, group in itertools.groupby(tried, key=lambda recipe: recipe.kind):
         some = list(group)
         if kind in ("rbf", "trees") and len(some) > 1:
-            some = [min(some, key=lambda recipe: _baseline(task, recipe, fewer, y).loss)]
+            some = [min(some, key=lambda recipe: _baseline(task, recipe, fewer, y, basis).loss)]
         found += some
     return found
 
 
-def _baseline(task: Task, recipe: Recipe, parts: Parts, y: NDArray[np.generic]) -> Candidate:
-    outputs = np.concatenate([fit(recipe, task, part.fit).outputs(task, part.held.x) for part in parts])
+def _baseline(task: Task, recipe: Recipe, parts: Parts, y: NDArray[np.generic], basis: Basis) -> Candidate:
+    def said(part: Part) -> NDArray[Any]:
+        asked = {"recipe": asdict(recipe)}
+        return basis.recall(asked, part.decides, lambda: [fit(recipe, task, part.fit).outputs(task, part.held.x)])[0]
+
+    outputs = np.concatenate([said(part) for part in parts])
     found = calibrate(task, outputs, y)
     loss = float(task.row_losses(task.predictive(found.apply(outputs)), y).mean())
     return Candidate(str(recipe), loss, found, outputs, lambda rows: found.of(fit(recipe, task, rows)))
 
 
 def _twins(
-    draft: Draft, task: Task, parts: Parts, y: NDArray[np.generic], *, epochs: int, secret: int
+    draft: Draft, task: Task, parts: Parts, y: NDArray[np.generic], *, epochs: int, basis: Basis
 ) -> list[Candidate]:
     """The local twin after an eighth, a quarter, half and all of the epochs; nothing where its training diverges."""
     looks = sorted({max(1, math.ceil(epochs / share)) for share in (8, 4, 2, 1)})
+    secret = basis.secret
+    asked = {
+        "network": draft.network.model_dump(mode="json"),
+        "training": draft.training.model_dump(mode="json"),
+        "looks": looks,
+        "secret": str(secret),
+    }
+
+    def curve(part: Part) -> Sequence[NDArray[Any]]:
+        return basis.recall(
+            asked,
+            part.decides,
+            lambda: train_alone(draft, task, part.fit, part.held, secret=secret, epochs=looks).outputs,
+        )
+
     try:
-        curves = [train_alone(draft, task, part.fit, part.held, secret=secret, epochs=looks).outputs for part in parts]
+        curves = [curve(part) for part in parts]
     except TrainingDiverged:
         return []
     found = []
     for at, passes in enumerate(looks):
-        settled = [task.settled(curve[at], part.held.x) for curve, part in zip(curves, parts, strict=True)]
+        settled = [task.settled(one[at], part.held.x) for one, part in zip(curves, parts, strict=True)]
         outputs = np.concatenate(settled).astype(np.float64)
         calibration = calibrate(task, outputs, y)
         loss = float(task.row_losses(task.predictive(calibration.apply(outputs)), y).mean())

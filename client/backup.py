@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from commonroot.archive import Packer, packing, unpacking
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.store import DepartmentStore
+from commonroot.client.store import LEFT, DepartmentStore
 from commonroot.client.store_layout import NEWEST
 from commonroot.common.errors import BackupDamaged, ConfigError
 from commonroot.common.secure_sum.chains import STRANGER, Chains
@@ -144,10 +144,12 @@ def restore(source: Path, root: Path) -> dict[str, Any]:
             entries = store.ledger()
             store.record("restored", {"entries": len(entries), "made_at": round(float(about["at"]))})
             epoch = store.newest_epoch()
+            standing = store.standing()
         finally:
             store.close()
         (folder / "daemon.lock").unlink(missing_ok=True)
-        missing = [f"keys/{name}" for name in KEYS if not list((folder / "keys").glob(f"{name}*"))]
+        needed = KEYS[:1] if standing == LEFT else KEYS
+        missing = [f"keys/{name}" for name in needed if not list((folder / "keys").glob(f"{name}*"))]
         charters = sorted(path.stem for path in (folder / "charters").glob("*.json"))
     return {
         "folder": str(root),
@@ -158,8 +160,9 @@ def restore(source: Path, root: Path) -> dict[str, Any]:
         "ledger_entries": len(entries),
         "charters": charters,
         "missing_keys": missing,
+        "standing": standing,
     }
 
 
-#: Without these a department is nobody; each may be sealed, with another ending.
+#: Without these a department is nobody; each may be sealed, with another ending.  Whoever has left needs the first.
 KEYS: Final = ("identity", "node", "training")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from commonroot.cli_sides import BackupFile, DryRun, NewFolder, say_missing, say_restored, show_backup, show_disk
 from commonroot.console import Json, emit, group, say
 
 commands = group("The department's own memory.")
@@ -18,7 +18,7 @@ Folder = Annotated[Path, typer.Argument(help="The department's folder.", metavar
 @commands.command()
 def backup(
     folder: Folder,
-    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", metavar="FILE")],
+    file: BackupFile,
     with_keys: Annotated[
         bool, typer.Option("--with-keys", help="Identity, node and training keys too. Whoever reads it can be you.")
     ] = False,
@@ -33,17 +33,13 @@ def backup(
 
     facts = write_backup(DepartmentFolder(folder), file, with_keys=with_keys)
 
-    def text() -> None:
-        keys = "with keys: keep it like the keys themselves" if with_keys else "without keys: keep those apart"
-        say(f"{file}: {facts['files']} files, {facts['size']:,} bytes, {keys}")
-
-    emit(facts, json, text)
+    show_backup(file, facts, json=json)
 
 
 @commands.command()
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup of a department.", metavar="FILE")],
-    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.", metavar="DIR")],
+    folder: NewFolder,
     json: Json = False,
 ) -> None:
     """Make a department's folder from a backup.  It predicts at once, and takes part again from the next epoch on.
@@ -55,10 +51,11 @@ def restore(
     facts = read_backup(file, folder)
 
     def text() -> None:
-        made = datetime.datetime.fromtimestamp(facts["made_at"]).astimezone()
-        say(f"department {facts['department']!r} restored to {folder}, as it was on {made:%Y-%m-%d %H:%M:%S}")
-        for name in facts["missing_keys"]:
-            say(f"  missing: {name}, which the backup was made without: put it there, chmod 600")
+        say_restored(f"department {facts['department']!r}", folder, facts["made_at"])
+        say_missing(facts["missing_keys"])
+        if facts["standing"] == "left":
+            say("it had left the federation: predict, export, report and ledger work, and it takes part in nothing")
+            return
         say(f"now `commonroot department renew {folder}`, have request.json enrolled, and `join` the next roster")
         say("approve again, before you join, every charter that was approved after the backup was made")
 
@@ -68,7 +65,7 @@ def restore(
 @commands.command()
 def prune(
     folder: Folder,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be let go of.")] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Let go of what `[retention]` in department.toml says.  `up` does it by itself when it starts.
@@ -106,9 +103,4 @@ def disk(folder: Folder, json: Json = False) -> None:
 
     facts = disk_use(DepartmentFolder(folder).root)
 
-    def text() -> None:
-        for name, size in facts["uses"].items():
-            say(f"{size:>16,}  {name}")
-        say(f"{facts['free']:>16,}  free")
-
-    emit(facts, json, text)
+    show_disk(facts, json)

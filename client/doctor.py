@@ -1,18 +1,23 @@
 """``department doctor``: is everything here as a round will need it?  Looks, asks the coordinator once, writes nothing.
 
-A check that cannot be made because an earlier one failed is left out.
+A check that cannot be made because an earlier one failed is left out, and so is whatever a round would need once the
+department has left.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from commonroot import __version__, machine
 from commonroot.client.folder import DepartmentFolder
+from commonroot.client.standing import KEYS_OF_THE_LINK
+from commonroot.client.store import ACTIVE, LEAVING, LEFT, PAUSED
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.errors import CommonrootError
 from commonroot.common.findings import Finding, clocks_apart, days_left
@@ -33,6 +38,10 @@ def examine(root: Path, *, clock: Callable[[], float] = time.time, data: bool = 
     found.append(Finding("configuration", "ok", f"department {folder.config.name!r} of {folder.config.federation!r}"))
     found += [machine.writable(root), machine.disk(root)]
     found.append(machine.private(root, (".", "keys"), ("keys/*.key",)))
+    standing = _standing(root)
+    if standing == LEFT:
+        return [*found, *_after_leaving(folder)]
+    found.append(_told_of(standing, root))
     found += _keys(folder)
     found += _link(folder, clock)
     found += _roster(folder, clock())
@@ -40,6 +49,46 @@ def examine(root: Path, *, clock: Callable[[], float] = time.time, data: bool = 
     if data:
         found.append(_data(folder))
     return found
+
+
+def _standing(root: Path) -> str:
+    """As ``DepartmentStore.standing``, from a database that is only read."""
+    path = root / "state.db"
+    if not path.is_file():
+        return ACTIVE
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+            row = db.execute("SELECT value FROM about WHERE name = 'standing'").fetchone()
+    except sqlite3.Error:
+        return ACTIVE  # whatever opens it next says what is wrong with it
+    return ACTIVE if row is None else str(row[0])
+
+
+def _told_of(standing: str, root: Path) -> Finding:
+    if standing == PAUSED:
+        fix = f"`commonroot department resume {root}`, once it is to take part again"
+        return Finding("standing", "warn", "paused: it answers no charter and no round", fix)
+    if standing == LEAVING:
+        fix = f"`commonroot department leave {root} --yes` finishes it; starting the daemon does too"
+        return Finding("standing", "fail", "leaving was begun and is not finished; its keys are not erased yet", fix)
+    return Finding("standing", "ok", "takes part")
+
+
+def _after_leaving(folder: DepartmentFolder) -> Iterator[Finding]:
+    """What is left to look at: nothing is run any more, and nobody is asked."""
+    told = "has left for good: predict, export, report and ledger go on working, and no daemon is needed"
+    yield Finding("standing", "ok", told)
+    fix = f"`commonroot department leave {folder.root} --yes` erases them"
+    if remain := [path.name for name in KEYS_OF_THE_LINK if (path := folder.root / "keys" / name).exists()]:
+        yield Finding("keys", "fail", f"keys of rounds are still here: {', '.join(remain)}", fix)
+        return
+    try:
+        folder.identity()
+    except CommonrootError as error:
+        fix = "put it back from a backup made --with-keys; without it the ledger can be read, and not signed anew"
+        yield Finding("keys", "warn", f"{error}: the ledger's exports are signed with it", fix)
+        return
+    yield Finding("keys", "ok", "those of rounds are erased; the identity, which signs the ledger, can be read")
 
 
 def _keys(folder: DepartmentFolder) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ import numpy as np
 
 from commonroot.client import alone as solo
 from commonroot.client.alone import network
+from commonroot.client.alone_memory import Basis
 from commonroot.client.choice import ALONE, Choice, choose
 from commonroot.client.crossing import crossed
 from commonroot.client.data import Prepared, Rows, judged
@@ -70,12 +71,14 @@ def conclude(
     private: Private,
     *,
     secret: int,
+    basis: Basis,
     version: int,
 ) -> Conclusion:
     """Everything after the last round of a method that trains a network; deterministic for given arguments.
 
     received, private  the final broadcast and the department's own state
-    secret             the department's own seed
+    secret             the department's own seed under this charter
+    basis              what training alone rests on
     version            of the broadcast
     """
     if not prepared.labelled:
@@ -89,6 +92,7 @@ def conclude(
         prepared,
         shared,
         secret=secret,
+        basis=basis,
         version=version,
         epochs=passes(draft, strategy),
         refits=bool(strategy.finish(draft)),
@@ -102,6 +106,7 @@ def decide(
     shared: Shared | Sequence[Shared] | None,
     *,
     secret: int,
+    basis: Basis,
     version: int,
     epochs: int,
     refits: bool,
@@ -120,8 +125,8 @@ def decide(
     if foreseen is None:  # of methods without a common head, nothing is told
         foreseen = Foreseen.of(task, prepared.train.join(prepared.validation).y, {})
     offered = () if shared is None else (shared,) if isinstance(shared, Shared) else tuple(shared)
-    parts = solo.held_out(prepared, secret) if parts is None else parts
-    contenders = solo.candidates(draft, prepared, epochs=epochs, secret=secret, parts=parts)
+    parts = solo.held_out(prepared, basis.secret) if parts is None else parts
+    contenders = solo.candidates(draft, prepared, epochs=epochs, basis=basis, parts=parts)
     best = contenders[0]
     if offered and all(one.anew is not None for one in offered):  # the rounds are undone for every fold
         parts = [replace(part, seen=np.zeros_like(part.seen)) for part in parts]

@@ -61,6 +61,7 @@ class FittedGatherer(ABC):
             self._rows,
             self._shared(received),
             secret=place.secret,
+            basis=place.basis,
             version=version,
             epochs=0,
             refits=True,

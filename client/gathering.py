@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client import evaluated
+from commonroot.client.alone_memory import Basis
 from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, Pin
 from commonroot.client.ratings import Book, read_book
@@ -31,6 +32,7 @@ class Place:
     """Whose data is gathered, and where its results go.
 
     secret  the department's own seed under this charter
+    basis   what training alone rests on
     report  where the report for the department's eyes is written
     stores  whether anything may be kept under ``root``; a mere check keeps nothing
     pin     where the split under the charter is kept, or None
@@ -41,6 +43,7 @@ class Place:
     name: str
     data: DataConfig
     secret: int = field(repr=False)
+    basis: Basis
     report: Path
     stores: bool = False
     pin: Pin | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client import evaluated
+from commonroot.client.alone_memory import AloneMemory, Basis
 from commonroot.client.contribution import Local, Tensors, Trained
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
 from commonroot.client.gathering import Gatherer, Place, check_gathering, gatherer_for
@@ -39,6 +40,11 @@ AGAINST: Final = "guard/against"
 ENOUGH: Final = 3
 
 
+def alone_seed(secret: bytes) -> int:
+    """The seed of everything that a department fits alone, from its 32 bytes for training."""
+    return int.from_bytes(derive(secret, "alone"))
+
+
 class DepartmentLearner:
     """Reads the data once, trains when asked, and at the end chooses what is best for this department.
 
@@ -47,6 +53,7 @@ class DepartmentLearner:
     pin      store the split at first use under a charter; a mere check does not
     leaves   stop giving where the others do harm (``leaving``)
     tells    let evaluations count, deniably, what this department keeps
+    memory   a folder where outputs of models trained alone are kept for other charters on the same rows, or None
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class DepartmentLearner:
         pin: bool = True,
         leaves: bool = False,
         tells: bool = True,
+        memory: Path | None = None,
     ) -> None:
         self._root = root or Path()
         self._stores = root is not None
@@ -68,6 +76,7 @@ class DepartmentLearner:
         self._pin = pin
         self._leaves = leaves
         self._tells = tells
+        self._memory = None if memory is None else AloneMemory(memory, data)
         self._leaving: dict[bytes, Leaving] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self._gatherers: dict[bytes, Gatherer] = {}
@@ -146,7 +155,7 @@ class DepartmentLearner:
         private = self._private(self._trainer(charter), local)
         strategy = self._facing(charter, strategy, version)
         own = own_backbone(charter, strategy, received, local or {})
-        found = conclude(charter, strategy, prepared, own, private, secret=seed, version=version)
+        found = conclude(charter, strategy, prepared, own, private, secret=seed, basis=self._basis(), version=version)
         name = f"{charter.digest.hex()[:16]}-version-{version}"
         found.predictor.save(self._root / "predictors" / name)
         evaluated.keep(charter, self._root, found.report, secret=seed)
@@ -188,6 +197,7 @@ class DepartmentLearner:
                 self._name,
                 self._data,
                 self._seed(charter),
+                self._basis(),
                 self._root / REPORT,
                 stores=self._stores,
                 pin=self._pin_of(charter),
@@ -216,6 +226,9 @@ class DepartmentLearner:
             rows = self._rows(charter)
             self._signatures[charter.digest] = signature(charter, strategy, rows.task, rows.train)
         return strategy.facing(self._signatures[charter.digest], version)
+
+    def _basis(self) -> Basis:
+        return Basis(alone_seed(self._secret), self._memory)
 
     def _seed(self, charter: Charter) -> int:
         return int.from_bytes(derive(self._secret, "training", charter.digest))

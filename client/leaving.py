@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client.alone import candidates, chosen_elsewhere, held_out, network
+from commonroot.client.alone_memory import Basis
 from commonroot.client.baselines import bounded
 from commonroot.client.choice import FEWEST_TO_DECIDE, calibrate
 from commonroot.client.data import Prepared, Rows, learnable
@@ -50,7 +51,7 @@ class Leaving:
         self._held = Rows(np.concatenate([one.x for one in sides]), np.concatenate([one.y for one in sides]))
         self._alone: NDArray[np.float64] = np.zeros(0)  # with too few rows nobody can tell
         if len(self._held) >= FEWEST_TO_DECIDE:
-            found = candidates(trainer.draft, prepared, epochs=0, secret=secret, parts=parts)
+            found = candidates(trainer.draft, prepared, epochs=0, basis=Basis(secret), parts=parts)
             fresh = ~np.concatenate([part.seen for part in parts])
             self._alone = task.row_losses(chosen_elsewhere(task, found, parts)[fresh], self._held.y)
 

@@ -26,7 +26,7 @@ from commonroot.common.parcel import Parcel
 from commonroot.files import erase
 
 #: Keys of the epoch and of the link; the identity stays, for the ledger is signed with it.
-_KEYS: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
+KEYS_OF_THE_LINK: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
 #: How often a daemon looks whether its people want it to leave, in seconds.
 _LOOK: Final = 1.0
 
@@ -85,13 +85,13 @@ def carry_out(
     wait: float,
     on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
 ) -> bool:
-    """Steps 2 to 4, from wherever they stand.  ``store`` is the owner's.  Returns whether a good-bye was sent now."""
-    said = False
+    """Steps 2 to 4, from wherever they stand.  ``store`` is the owner's.  Returns whether a good-bye was sent, ever."""
+    said = _has_said(store)
     if store.standing() == LEAVING:
         said = _say_goodbye(folder, store, wait, on_event)
         store.set_standing(LEFT)
         store.checkpoint(_owner(folder), folder.identity())
-    for name in _KEYS:
+    for name in KEYS_OF_THE_LINK:
         erase(folder.root / "keys" / name)
     on_event("left", {"goodbye": said})
     return said
@@ -115,11 +115,15 @@ def watch(store: DepartmentStore, stop: threading.Event, leaves: Callable[[], No
             continue  # a full or locked disk for a moment; requests look for themselves
 
 
+def _has_said(store: DepartmentStore) -> bool:
+    return any(e.kind == "sent" and e.facts.get("what") == parcel.GOODBYE for e in store.ledger())
+
+
 def _say_goodbye(
     folder: DepartmentFolder, store: DepartmentStore, wait: float, on_event: Callable[[str, dict[str, Any]], None]
 ) -> bool:
     """Come to the hub anew, be asked something, and answer with the good-bye.  Never raises: it is a courtesy."""
-    if any(e.kind == "sent" and e.facts.get("what") == parcel.GOODBYE for e in store.ledger()[-8:]):
+    if _has_said(store):
         return True  # the daemon said it before it ended
     if wait <= 0 or store.newest_epoch() is None or not folder.node_key.is_file():
         return False

@@ -36,7 +36,7 @@ from commonroot.common.errors import (
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
-from commonroot.files import atomic_write, private_file, read_bytes, take_ownership
+from commonroot.files import atomic_write, private_file, read_bytes, sqlite_synchronous, take_ownership
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -90,7 +90,7 @@ class DepartmentStore:
                 )
                 undo.callback(self._db.close)
                 self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA synchronous={sqlite_synchronous()}")
                 self._db.execute("PRAGMA secure_delete=ON")  # what is deleted or replaced is overwritten: keys
                 #: (from, to) where an earlier version's layout was brought up to date just now.
                 self.migrated = store_layout.migrate(self._db, folder / "state.db", alone=owner)

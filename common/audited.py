@@ -1,5 +1,7 @@
 """Departments' ledgers against the coordinator's audit log: what was signed and sent, and is not in it, or otherwise.
 
+What a restored coordinator has forgotten is not proven against it: see ``restores``.
+
 The log's export is itself signed by the coordinator, so a statement that the log contradicts is proven against it.  The
 log may have been exported before something happened: that a round is missing is proven only where the log knows of a
 later one, for numbers are given in order.
@@ -11,6 +13,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from commonroot.common import restores
 from commonroot.common.contradictions import Finding, Spoken
 from commonroot.common.evidence import decoded
 from commonroot.common.messages import Confirm, Offer, Open, RoundOpen, RunClose
@@ -24,7 +27,8 @@ def against(spoken: Sequence[Spoken], audits: Sequence[Record]) -> Iterator[Find
         shared = min(len(left.entries), len(right.entries))
         if shared and left.entries[shared - 1].hash != right.entries[shared - 1].hash:
             what = "two exports of the audit log tell two stories: neither is the beginning of the other"
-            yield Finding("two-audit-logs", None, True, what, ())
+            differ, fork = Finding("two-audit-logs", None, True, what, ()), restores.forked(left.entries, right.entries)
+            yield differ if fork is None else restores.forgotten(differ, fork)
     for record in audits:
         log = _Log(record)
         for one in spoken:
@@ -62,6 +66,7 @@ class _Log:
                 self.runs[facts["run"]] = facts["charter"]
             if entry.kind == "roster":
                 self.rosters[facts["epoch"]] = facts["roster"]
+        self.restores = restores.restores_of(record.entries)[0]
         self.newest = max(self.opened, default=0)
         self.newest_run = max(self.runs, default=0)
 
@@ -102,7 +107,7 @@ class _Log:
         charter = self.runs.get(m.run)
         if charter is None:
             late = m.run < self.newest_run
-            yield self._missing("run-not-in-the-log", None, f"run {m.run} was offered", one, proven=late)
+            yield self._missing("run-not-in-the-log", None, f"run {m.run} was offered", one, proven=late, run=m.run)
         elif charter != m.charter.hex():
             what = f"run {m.run} was offered under another charter than the audit log says"
             yield Finding("another-charter-in-the-log", None, True, what, (one,))
@@ -113,7 +118,13 @@ class _Log:
             what = f"something was asked in epoch {epoch} under another roster than the audit log says"
             yield Finding("another-roster-in-the-log", getattr(m, "round", None), True, what, (one,))
 
-    def _missing(self, rule: str, number: int | None, said: str, one: Spoken, *, proven: bool | None = None) -> Finding:
+    def _missing(
+        self, rule: str, number: int | None, said: str, one: Spoken, *, proven: bool | None = None, run: int = 0
+    ) -> Finding:
         sure = number is not None and number < self.newest if proven is None else proven
         why = "the audit log knows of later ones, and not of this" if sure else "the audit log may be older than that"
-        return Finding(rule, number, sure, f"{said}: {why}", (one,))
+        found = Finding(rule, number, sure, f"{said}: {why}", (one,))
+        for restore in self.restores:
+            if restore.forgot_run(run) if number is None else restore.forgot_round(number):
+                return restores.forgotten(found, restore)
+        return found

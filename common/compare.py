@@ -6,8 +6,8 @@ made them up.  What rests on somebody's word alone is a suspicion.
 
 An honest coordinator signs one RoundOpen for a round, whoever asks and however often; one survivor set for a round; one
 result; one broadcast and one set of bounds for a version of a charter's backbone; one charter for a run; one roster for
-an epoch.  Versions and results never go back.  A coordinator that was put back to an old backup without saying so
-breaks these rules too: it has signed twice, and why cannot be told from here.
+an epoch.  Versions and results never go back, unless the coordinator was restored from a backup and its audit log says
+so (``restores``).  One that was put back without saying so breaks that rule, and why cannot be told from here.
 
 The rules that take a single statement are the ones that a department refuses by, so they need the charter or the roster
 and no second department.
@@ -30,6 +30,7 @@ from commonroot.common.evidence import decoded, is_signed
 from commonroot.common.greetings import Greet, Introduce, take_letters
 from commonroot.common.messages import Confirm, Offer, Open, RoundOpen, RunClose, Train
 from commonroot.common.records import Record
+from commonroot.common.restores import against_restores
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.agreement import ciphertext_digest
 from commonroot.common.secure_sum.codec import SumCodec
@@ -59,6 +60,7 @@ def compare(ledgers: Sequence[Record], audits: Sequence[Record] = ()) -> list[Fi
     )  # fmt: skip
     findings = [one for rule in rules for one in rule(told)]
     findings += audited.against(told.spoken, audits)
+    findings = list(against_restores(findings, audits, _received(ledgers)))
     return sorted(_distinct(findings), key=lambda one: (not one.proven, one.round or 0, one.rule))
 
 
@@ -120,6 +122,21 @@ def _charters(spoken: Iterable[Spoken]) -> Iterator[tuple[bytes, Charter]]:
                 continue
             if isinstance(offer, Offer) and charter.digest == offer.charter:
                 yield charter.digest, charter
+
+
+def _received(ledgers: Sequence[Record]) -> dict[bytes, list[tuple[str, float]]]:
+    """Head → which departments' ledgers name it, and when they did so first."""
+    found: dict[bytes, list[tuple[str, float]]] = defaultdict(list)
+    for record in ledgers:
+        named: dict[str, float] = {}
+        for entry in record.entries:
+            for name in ("asked", "digest"):
+                if isinstance(digest := entry.facts.get(name), str):
+                    named.setdefault(digest, entry.at)
+        for one in record.statements:
+            if (at := named.get(sha256(one.head).hex())) is not None:
+                found[one.head].append((record.name, at))
+    return found
 
 
 # -- what cannot be said at all ----------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Finding:
     what        in a sentence
     statements  that say so
     signed_by   whose signatures they are: ``coordinator`` or ``authority``
+    restored_at when the coordinator's log says that it was restored, where that explains it; seconds since 1970
     """
 
     rule: str
@@ -54,6 +55,7 @@ class Finding:
     what: str
     statements: tuple[Spoken, ...]
     signed_by: str = "coordinator"
+    restored_at: float | None = None
 
     def describe(self) -> dict[str, Any]:
         """As a record for ``--json``."""
@@ -63,5 +65,6 @@ class Finding:
             "proven": self.proven,
             "what": self.what,
             "signed_by": self.signed_by,
+            "restored_at": self.restored_at,
             "statements": [one.describe() for one in self.statements],
         }

@@ -26,12 +26,14 @@ _here = Path(__file__).resolve().parent
 if not (_here / "common").is_dir() and (_here.parent / "common").is_dir():
     __path__.append(str(_here.parent))
 
-# Flower reads these when it is first imported: no telemetry, no question whether there is a newer version, no
+# Flower and Ray read these when they are first imported: no telemetry, no question whether there is a newer version, no
 # installing of packages at run time.  Whoever wants them sets them before.
 for _name, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker sees the accelerators that its machine shows
 }.items():
     os.environ.setdefault(_name, _value)
 

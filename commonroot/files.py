@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar, Final, Literal
@@ -30,6 +31,32 @@ from commonroot.common.errors import (
 from commonroot.common.secure_sum import at_rest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: Whether what is written here and now is forced to the disk; threads begin with the default.
+_forced: ContextVar[bool] = ContextVar("forced", default=True)
+
+
+@contextlib.contextmanager
+def unforced() -> Iterator[None]:
+    """Inside, nothing is forced to the disk: what was written outlives the process, but not a machine that fails.
+
+    For simulations alone: they wait for nobody's disk, and can be run again.
+    """
+    before = _forced.set(False)
+    try:
+        yield
+    finally:
+        _forced.reset(before)
+
+
+def force(handle: int) -> None:
+    """Have the disk hold what was written to an open file or folder, but for ``unforced``."""
+    if _forced.get():
+        os.fsync(handle)
+
+
+def sqlite_synchronous() -> str:
+    """The same for a database that is opened now: SQLite's ``PRAGMA synchronous``."""
+    return "FULL" if _forced.get() else "OFF"
 
 
 @contextlib.contextmanager
@@ -55,7 +82,7 @@ def atomic_write(path: Path, *parts: bytes | bytearray | memoryview, mode: int =
                 for part in parts:
                     file.write(part)
                 file.flush()
-                os.fsync(file.fileno())
+                force(file.fileno())
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -79,7 +106,7 @@ def sync_folder(folder: Path) -> None:
     """Make renames inside a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        force(handle)
     finally:
         os.close(handle)
 
@@ -304,7 +331,7 @@ def erase(path: Path) -> None:
         with path.open("r+b") as file:
             file.write(b"\0" * path.stat().st_size)
             file.flush()
-            os.fsync(file.fileno())
+            force(file.fileno())
         path.unlink()
         sync_folder(path.parent)
 

@@ -8,7 +8,8 @@ Kinds    command (what, by), roster (epoch, roster), charter (charter), offered 
          goodbye (department), queued (run, charter), run (run, charter, state), version (run, version, backbone),
          greeted (department), round-open (round, run, charter, version, epoch, opening), survivors (round, survivors,
          opened), round-closed (round, opened, aggregate, version, backbone), round-lost (round), fault (department,
-         code, round), taken-over (run, department), login (by), checkpoint
+         code, round), taken-over (run, department), login (from, result, times, seconds), checkpoint,
+         restored (``common.restores``)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 
 import sqlalchemy as sa
 
-from commonroot.common import ledger, parcel
+from commonroot.common import ledger, parcel, restores
 from commonroot.common.evidence import decoded
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.messages import RoundOpen
@@ -44,6 +45,21 @@ def checkpoint(db: sa.Connection, owner: str, identity: Identity) -> Head:
     head = Head.sign(owner, last, identity)
     _insert(db, ledger.append(last, at=time.time(), kind=ledger.CHECKPOINT, facts=head.facts()))
     return head
+
+
+def restored(
+    db: sa.Connection, *, made_at: float, rounds: tuple[int, int], runs: tuple[int, int], given_up: list[int]
+) -> None:
+    """Say where a backup's log ended and what its coordinator does not know; see ``restores.facts_of``."""
+    facts = restores.facts_of(_last(db), made_at=made_at, rounds=rounds, runs=runs, given_up=given_up)
+    append(db, restores.KIND, facts)
+
+
+def newest(db: sa.Connection, kind: str) -> Entry | None:
+    """The last event of a kind."""
+    found = sa.select(tables.audit).where(tables.audit.c.kind == kind).order_by(tables.audit.c.sequence.desc())
+    row = db.execute(found.limit(1)).first()
+    return None if row is None else _entry(row)
 
 
 def entries(db: sa.Connection) -> list[Entry]:

@@ -5,9 +5,11 @@ Kept       the journal, whichever database it is in; kept versions of backbones 
 Keys       only where asked for: whoever has them is the coordinator, and can sign what departments believe
 Not kept   ``links/`` (Flower's messages in flight: they are asked again), logs, locks
 
-A restored coordinator goes on with what was under way when the backup was made, and numbers later rounds from further
-on (``journal_dump.SKIPPED``), for departments answer for no number twice.  Where departments have meanwhile gone on to
-a newer version of a backbone, that run cannot go on: they never take an older one.  See ``docs/keeping.md``.
+A restored coordinator goes on with what was under way when the backup was made, and numbers later rounds and runs from
+further on (``restores.SKIPPED``), for departments answer for no number twice.  A round that was open is given up, as a
+survivor set may have been signed for it since.  The audit log says all of this (``common.restores``).  Where
+departments have meanwhile gone on to a newer version of a backbone, that run cannot go on: they never take an older
+one.  See ``docs/keeping.md``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import re
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +27,10 @@ import sqlalchemy as sa
 
 from commonroot.archive import Packer, packing, unpacking
 from commonroot.common.errors import BackupDamaged, ConfigError
-from commonroot.files import BACKBONES, atomic_write, read_text
-from commonroot.server import journal_dump, keeping
+from commonroot.common.restores import SKIPPED, SKIPPED_RUNS
+from commonroot.files import BACKBONES, atomic_write, is_sealed, read_text
+from commonroot.server import audit, journal_dump, keeping
+from commonroot.server import journal_tables as tables
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import sqlite_url
 from commonroot.server.journal_database import Database
@@ -164,22 +169,21 @@ def restore(source: Path, root: Path, *, database: str = "", after_round: int = 
             (folder / name).mkdir(mode=0o700, exist_ok=True)
         federation = CoordinatorFolder(folder).config.federation
         url = keeping.database_url(database, config) if database else sqlite_url(folder / "journal.db")
-        rounds_from = max(_number(about, "last_round") + journal_dump.SKIPPED, after_round)
-        marks = {
-            "federation": federation,
-            "rounds_from": str(rounds_from),
-            "restored": f"{about['at']:.0f}",
-        }
-        held = _fill(url, folder, layout, marks)
+        last_round = _number(about, "last_round")
+        forgets = _Forgets(float(about["at"]), (last_round, max(last_round + SKIPPED, after_round)))
+        held = _fill(url, folder, layout, forgets.marks(federation), forgets.write)
         (folder / _JOURNAL).unlink()
         missing = [name for name in KEYS if not (folder / name).is_file()]
+        signed = _signed(CoordinatorFolder(folder))
     return {
         "folder": str(root),
         "federation": federation,
         "made_at": about["at"],
         "program": about.get("program", ""),
         "rows": held,
-        "rounds_from": rounds_from + 1,
+        "rounds_from": forgets.rounds[1] + 1,
+        "given_up": forgets.given_up,
+        "signed": signed,
         "database": keeping.without_password(database) or "journal.db",
         "missing_keys": missing,
     }
@@ -189,12 +193,56 @@ def restore(source: Path, root: Path, *, database: str = "", after_round: int = 
 KEYS: Final = ("keys/coordinator.key", "tls/server.key")
 
 
-def _fill(url: str, folder: Path, layout: int, marks: dict[str, str]) -> dict[str, int]:
+@dataclass(slots=True)
+class _Forgets:
+    """What a restored coordinator does not know any more, written down in the transaction that fills its journal."""
+
+    made_at: float
+    rounds: tuple[int, int]
+    given_up: list[int] = field(default_factory=list)
+
+    def marks(self, federation: str) -> dict[str, str]:
+        """For ``about``, before anything else is looked up there."""
+        made = f"{self.made_at:.0f}"
+        return {"federation": federation, "rounds_from": str(self.rounds[1]), "restored": made}
+
+    def write(self, db: sa.Connection) -> None:
+        """The entry in the audit log, where run numbers go on, and the rounds that are given up."""
+        last_run = max(journal_dump.highest(db, tables.runs.c.run), journal_dump.mark(db, "runs_from"))
+        runs = (last_run, last_run + SKIPPED_RUNS)
+        db.execute(tables.about.delete().where(tables.about.c.name == "runs_from"))
+        db.execute(tables.about.insert().values(name="runs_from", value=str(runs[1])))
+        still_open = sa.select(tables.rounds.c.round).where(tables.rounds.c.state == "open")
+        self.given_up = sorted(int(number) for number in db.execute(still_open).scalars())
+        audit.restored(db, made_at=self.made_at, rounds=self.rounds, runs=runs, given_up=self.given_up)
+        for number in self.given_up:
+            reason = "it was open when the backup was made, and its survivor set may have been fixed since"
+            row = tables.rounds.update().where(tables.rounds.c.round == number)
+            db.execute(row.values(state="lost", reason=reason, ended=time.time()))
+            audit.append(db, "round-lost", {"round": number})
+
+
+def _signed(folder: CoordinatorFolder) -> bool:
+    """Sign what the audit log says of the restore, if the key is here and lies open; else ``coordinator up`` does."""
+    key = folder.root / "keys" / "coordinator.key"
+    if not key.is_file() or is_sealed(key):
+        return False
+    journal = folder.journal()
+    try:
+        journal.sign_restore(folder.identity())
+    finally:
+        journal.close()
+    return True
+
+
+def _fill(
+    url: str, folder: Path, layout: int, marks: dict[str, str], then: Callable[[sa.Connection], None]
+) -> dict[str, int]:
     opened = Database(url)
     try:
         with opened.held():
             rows: dict[str, int] = opened.outlast(
-                lambda: journal_dump.load(opened, folder / _JOURNAL, layout=layout, about=marks)
+                lambda: journal_dump.load(opened, folder / _JOURNAL, layout=layout, about=marks, then=then)
             )
     except sa.exc.SQLAlchemyError as error:
         raise BackupDamaged(f"the backup's journal cannot be loaded ({type(error).__name__})") from None

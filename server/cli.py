@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -242,10 +243,17 @@ def status(folder: Folder, json: Json = False) -> None:
                 loss = r["report"].get("held_out")
                 told = f"loss {loss:.3f}" if loss is not None else r["reason"]
                 say(f"  round {r['round']:<5} {r['state']:<7} {told}")
+        if restored := facts["restored"]:
+            when, made = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(restored[name])) for name in ("at", "made_at"))
+            lost = f"rounds {restored['last_round'] + 1} to {restored['rounds_from'] - 1}"
+            say(f"restored {when} UTC from a backup of {made} UTC: of {lost} nothing is known here")
         for line in facts["trouble"]:
             say(f"trouble  {line}")
         for fault in facts["faults"][-5:]:
             say(f"fault  {fault['department'] or 'sum'}: {fault['what']} ({fault['code']})")
+        for name, about in facts["gate"].get("departments", {}).items():
+            if about["version"] not in ("", facts["program"]):
+                say(f"program  {name} runs commonroot {about['version']}, and this is {facts['program']}")
         for reason, count in facts["gate"].get("refused", {}).items():
             say(f"port   refused {count} × {reason}")
         for name, about in facts["gate"].get("departments", {}).items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from commonroot.cli_sides import BackupFile, DryRun, NewFolder, say_missing, say_restored, show_backup, show_disk
 from commonroot.console import Json, emit, group, say
 
 commands = group("The journal and what lies beside it.")
@@ -56,7 +56,7 @@ def migrate(
 @commands.command()
 def backup(
     folder: Folder,
-    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", metavar="FILE")],
+    file: BackupFile,
     with_keys: Annotated[
         bool, typer.Option("--with-keys", help="Keys too. Whoever reads the file can then be the coordinator.")
     ] = False,
@@ -77,17 +77,13 @@ def backup(
     finally:
         journal.close()
 
-    def text() -> None:
-        keys = "with keys: keep it like the keys themselves" if with_keys else "without keys: keep those apart"
-        say(f"{file}: {facts['files']} files, {facts['size']:,} bytes, {keys}")
-
-    emit(facts, json, text)
+    show_backup(file, facts, json=json)
 
 
 @commands.command()
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup of a coordinator.", metavar="FILE")],
-    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist or be empty.", metavar="DIR")],
+    folder: NewFolder,
     database: Annotated[
         str, typer.Option(help="An empty PostgreSQL database by URL, or env:NAME; without it, journal.db in DIR.")
     ] = "",
@@ -105,11 +101,13 @@ def restore(
     facts = read_backup(file, folder, database=database, after_round=after_round)
 
     def text() -> None:
-        made = datetime.datetime.fromtimestamp(facts["made_at"]).astimezone()
-        say(f"federation {facts['federation']!r} restored to {folder}, as it was on {made:%Y-%m-%d %H:%M:%S}")
+        say_restored(f"federation {facts['federation']!r}", folder, facts["made_at"])
         say(f"  journal in {facts['database']}; rounds are numbered from {facts['rounds_from']}")
-        for name in facts["missing_keys"]:
-            say(f"  missing: {name}, which the backup was made without: put it there, chmod 600")
+        for number in facts["given_up"]:
+            say(f"  round {number} was open then: it is given up, and its version asked about anew")
+        told = "the audit log says so, signed" if facts["signed"] else "the audit log says so; `up` signs it"
+        say(f"  {told}: rounds since the backup are not known here")
+        say_missing(facts["missing_keys"])
         say("make sure that the other coordinator never runs again; then mend host, port and names in coordinator.toml")
 
     emit(facts, json, text)
@@ -118,7 +116,7 @@ def restore(
 @commands.command()
 def prune(
     folder: Folder,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be let go of.")] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Let go of what `[retention]` in coordinator.toml says.  `up` does it by itself while no run is going on.
@@ -150,9 +148,4 @@ def disk(folder: Folder, json: Json = False) -> None:
 
     facts = disk_use(CoordinatorFolder(folder))
 
-    def text() -> None:
-        for name, size in facts["uses"].items():
-            say(f"{size:>16,}  {name}")
-        say(f"{facts['free']:>16,}  free")
-
-    emit(facts, json, text)
+    show_disk(facts, json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commonroot.cli_sides import Printed, UnitKeyFile, UnitPassphrase, UserUnit, install, show_findings
 from commonroot.console import Json, emit, group, say
 
 commands = group("Keeping a coordinator in service.")
@@ -20,29 +21,21 @@ def doctor(folder: Folder, json: Json = False) -> None:
 
     Every line is ok, warn or fail, with what to type. Writes nothing; exits with 2 if something has to be mended.
     """
-    from commonroot.common.errors import UsageError
-    from commonroot.common.findings import lines, record, worst
     from commonroot.server.doctor import examine
 
-    found = examine(folder)
-    emit(record(found), json, lambda: say("\n".join(lines(found))))
-    if worst(found) == "fail":
-        raise typer.Exit(UsageError.exit_code)
+    show_findings(examine(folder), json)
 
 
 @commands.command("install-service")
 def install_service(
     folder: Folder,
-    user: Annotated[bool, typer.Option("--user", help="A unit of your own systemd manager, without root.")] = False,
-    stdout: Annotated[bool, typer.Option("--stdout", "--dry-run", help="Print the unit and install nothing.")] = False,
-    passphrase_file: Annotated[
-        Path | None, typer.Option(help="File with the passphrase of sealed keys; handed to the service alone.")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Key file that opens sealed keys; the same.")] = None,
+    user: UserUnit = False,
+    stdout: Printed = False,
+    passphrase_file: UnitPassphrase = None,
+    key_file: UnitKeyFile = None,
     json: Json = False,
 ) -> None:
     """Write a systemd unit that keeps `coordinator up` running, hardened, and say what to type next."""
-    from commonroot.files import atomic_write
     from commonroot.server.folder import CoordinatorFolder
     from commonroot.service import service
 
@@ -56,18 +49,7 @@ def install_service(
         key_file=key_file,
         low_port=config.port < 1024,
     )
-    if not stdout:
-        made.install(atomic_write)
-
-    def text() -> None:
-        if stdout:
-            say(made.text.rstrip("\n"))
-            return
-        say(f"written: {made.path}")
-        for step in made.next_steps:
-            say(f"  {step}")
-
-    emit(made.describe() | {"installed": not stdout}, json, text)
+    install(made, stdout=stdout, json=json)
 
 
 @commands.command("renew-certificate")

@@ -101,6 +101,7 @@ class _Coordinator:
     ) -> None:
         self._folder, self._journal, self._board, self._stop, self._tell = folder, journal, board, stop, tell
         self._identity = folder.identity()
+        journal.sign_restore(self._identity)  # where `coordinator restore` had no key
         self._backbones = BackboneStore(folder.root / "backbones")
         book = EnrolmentBook(journal, federation=folder.config.federation)
         self._hub = undo.enter_context(
@@ -119,7 +120,8 @@ class _Coordinator:
         #: The roster that runs are carried out under; None before the first.
         self._roster: Roster | None = None
         self._told: set[str] = set()
-        sources = Sources(folder.config.federation, journal, board, self._hub.attendance, lambda: self._roster)
+        hub, federation = self._hub, folder.config.federation
+        sources = Sources(federation, journal, board, hub.attendance, lambda: self._roster, hub.programs)
         monitor = Monitor(folder, sources, tell)
         undo.callback(monitor.stop)
         monitor.start()

@@ -19,15 +19,17 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from commonroot.common import restores
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState
 from commonroot.common.evidence import LARGEST_HEAD, Exhibit
-from commonroot.common.ledger import Entry, Fact, Head, owner_of_audit
+from commonroot.common.ledger import CHECKPOINT, Entry, Fact, Head, owner_of_audit
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.files import atomic_write, read_bytes
 from commonroot.server import audit, states
 from commonroot.server import journal_tables as tables
 from commonroot.server.journal_database import PATIENCE, Database, outlasting
+from commonroot.server.journal_dump import highest, mark
 from commonroot.server.migrations import migrate
 
 RunState = Literal["queued", "running", "finished", "stopped"]
@@ -143,13 +145,15 @@ class Journal:
                     f"this charter is run {earlier} already",
                     hint="resume that run, or sign a charter with another name or seed",
                 )
-            values = {
+            values: dict[str, Any] = {
                 "charter": charter.to_json(),
                 "digest": digest,
                 "state": "queued",
                 "reason": "",
                 "at": time.time(),
             }
+            if restored_to := mark(db, "runs_from"):  # after a restore: runs may have been queued since the backup
+                values["run"] = 1 + max(highest(db, tables.runs.c.run), restored_to)
             assigned = db.execute(tables.runs.insert().values(**values)).inserted_primary_key
             number = int(assigned[0]) if assigned else 0
             audit.append(db, "queued", {"run": number, "charter": digest})
@@ -503,6 +507,19 @@ class Journal:
         """Sign the audit log as it stands."""
         with self._writing() as db:
             return audit.checkpoint(db, owner_of_audit(self._federation), identity)
+
+    def sign_restore(self, identity: Identity) -> None:
+        """Sign the audit log if it tells of a restore that no signed head covers yet."""
+        with self._writing() as db:
+            told, signed = audit.newest(db, restores.KIND), audit.newest(db, CHECKPOINT)
+            if told is not None and (signed is None or signed.sequence < told.sequence):
+                audit.checkpoint(db, owner_of_audit(self._federation), identity)
+
+    def restored(self) -> dict[str, Any] | None:
+        """What the audit log says of the last restore: ``at``, and the facts of ``restores.facts_of``; None without."""
+        with self.database.reading() as db:
+            found = audit.newest(db, restores.KIND)
+        return None if found is None else {"at": found.at, **found.facts}
 
     def audit(self) -> list[Entry]:
         """The audit log, oldest first."""

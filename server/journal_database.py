@@ -36,7 +36,7 @@ from commonroot.common.errors import (
     ForeignState,
     StorageFull,
 )
-from commonroot.files import lock_file, private_file
+from commonroot.files import lock_file, private_file, sqlite_synchronous
 
 #: Seconds for which a lost connection is tried again, unless somebody says otherwise.
 PATIENCE: Final = 30.0
@@ -387,7 +387,7 @@ def _durable(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=30000")
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA synchronous={sqlite_synchronous()}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -23,9 +23,6 @@ from commonroot.server.migrations import NEWEST, run_steps
 #: Rows of ``about`` that belong to one process or one database.
 _OF_THE_PLACE: Final = ("owner", "layout")
 _BATCH: Final = 200
-#: How far round numbers skip ahead after a restore: departments may have gone on since the backup was made, and answer
-#: for no number twice.  A skip costs them at most 260 derivations a pair; a roster permits 100,000 numbers.
-SKIPPED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Dumped:
     """What a dump holds, and which files belong to it.
 
     layout      of the tables
-    last_round  the highest round number used
+    last_round  the highest round number that may have been used
     backbones   file name → SHA-256 of every version that was kept
     masked      number → SHA-256 of the masked sum of a round whose survivor set is fixed
     rows        table → how many
@@ -64,14 +61,26 @@ def dump(database: Database, out: IO[bytes]) -> Dumped:
         versions = db.execute(sa.select(tables.versions.c.file, tables.versions.c.digest)).all()
         fixed = sa.select(tables.rounds.c.round, tables.rounds.c.snapshot).where(tables.rounds.c.snapshot.is_not(None))
         masked = {int(r.round): bytes(r.snapshot).hex() for r in db.execute(fixed)}
-        last = int(db.execute(sa.select(sa.func.max(tables.rounds.c.round))).scalar() or 0)
+        last = max(highest(db, tables.rounds.c.round), mark(db, "rounds_from"))
     return Dumped(NEWEST, last, {v.file: bytes(v.digest).hex() for v in versions if v.file}, masked, rows)
 
 
-def load(database: Database, source: Path, *, layout: int, about: dict[str, str]) -> dict[str, int]:
+def highest(db: sa.Connection, column: sa.Column[int]) -> int:
+    """The highest number in a column; 0 where there is none."""
+    return int(db.execute(sa.select(sa.func.max(column))).scalar() or 0)
+
+
+def mark(db: sa.Connection, name: str) -> int:
+    """A number in ``about``, such as where an earlier restore had numbers go on; 0 where there is none."""
+    return int(db.execute(sa.select(tables.about.c.value).where(tables.about.c.name == name)).scalar() or 0)
+
+
+def load(
+    database: Database, source: Path, *, layout: int, about: dict[str, str], then: Callable[[sa.Connection], None]
+) -> dict[str, int]:
     """Fill an empty database, in one transaction.
 
-    Parameters  layout: of the dump; about: rows of that table that are set or replaced
+    Parameters  layout: of the dump; about: rows of that table that are set or replaced; then: what else is done in it
     Returns     table → rows
     Raises      ConfigError: it holds a journal already; BackupDamaged
     """
@@ -96,6 +105,7 @@ def load(database: Database, source: Path, *, layout: int, about: dict[str, str]
             db.execute(tables.about.insert().values(name=name, value=value))
         if not database.is_sqlite:
             _set_sequences(db)
+        then(db)
     return rows
 
 

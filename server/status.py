@@ -48,6 +48,7 @@ def status_of(folder: CoordinatorFolder) -> dict[str, Any]:
             "trouble": troubles(folder, [str(run["state"]) for run in found["runs"]]),
             **found,
             "restored_at": journal.restored_at(),
+            "restored": journal.restored(),
             "gate": at_the_gate(folder),
         }
     finally:

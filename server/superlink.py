@@ -227,6 +227,12 @@ class SuperLink:
                 found[as_line(node.public_key)] = (online, datetime.fromisoformat(since).timestamp())
         return found
 
+    def programs(self) -> dict[str, str]:
+        """What each node that came since this hub opened said it runs, by key (one OpenSSH line)."""
+        seen = {} if self._gate is None else dict(self._gate.seen)
+        told = ((node, seen.get(node.node_id)) for node in self._nodes())
+        return {as_line(node.public_key): said.version for node, said in told if said is not None}
+
     def allow(self, largest: int) -> None:
         """From now on replies of up to ``largest`` bytes are expected, and announcements of longer ones refused."""
         self._running().largest = largest

@@ -21,12 +21,16 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
+from commonroot.simulations.behaviour import lies
+from commonroot.simulations.behaviour.lies import Liar
+from commonroot.simulations.engine.hosts import DealtFederation
 from commonroot.simulations.engine.sums import Sum
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, to_toml
-from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.network import Handler, MemoryNetwork
 from commonroot.simulations.outcome import outcome
 from commonroot.simulations.scenario import Scenario
+from commonroot.simulations.weather import by_round
 from commonroot.strategies import build, build_trained, seal
 
 #: The arm that no deployed federation can run: everybody's rows in one place.
@@ -108,52 +112,92 @@ def run_federated(
     sections: dict[str, DataConfig],
     tell: Tell,
     *,
+    workers: int = 1,
+    finish: bool = True,
     pause_at: int | None = None,
 ) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
 
+    workers   processes that hold the departments' sessions; the result is the same for any number
+    finish    let departments fine-tune, compare and choose at the end
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
-    bytes_received, and faults where there were any.  In its history ``seconds`` are those a round took on this machine,
-    interruptions included, and ``simulated_seconds`` those of the network's clock, for which computing takes no time.
+    bytes_received; where there were any, faults, misbehaving (what departments do that they should not, by name; it
+    stands in their rows as ``misbehaves``) and lies (``behaviour.lies.heard``).  In its history ``seconds`` are those
+    a round took on this machine, interruptions included, and ``simulated_seconds`` those of the network's clock, for
+    which computing takes no time.
     """
-    federation = _founded(folder, arm, scenario, sections)
-    network = MemoryNetwork(seed=scenario.seed, weather=scenario.network.weather(scenario.seed))
-    simulated = SimulatedFederation(
-        federation, network, on_department=lambda name, kind, facts: tell(kind, facts | {"department": name})
-    )
-    version = _version(federation, arm)
+    federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
+    network = MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())])
+    version = newest = _version(federation, arm)
     making = version + 1
+    fixed = False
+    last = None if finish else arm.draft.rounds
+
+    def on_department(name: str, kind: str, facts: dict[str, Any]) -> None:
+        tell(kind, facts | {"department": name})
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
-        nonlocal making
-        if kind == "round":
+        nonlocal making, newest, fixed
+        if kind == "resumed":
+            fixed = facts["state"] == "fixed"
+        elif kind == "round":
             making = facts["version"] + 1
-            for name in scenario.killed(making):
-                if name in simulated.sessions:
+            for name in cast.killed(making):
+                if simulated.is_up(name):
                     simulated.kill(name)
-        elif kind == "closed":
-            for name in scenario.present(facts["version"]):
-                if name not in simulated.sessions:
-                    simulated.start(name)
+            if not fixed:  # who fell silent in this round is back when the same sum is asked for again
+                for name in cast.away(making, facts["round"]):
+                    if simulated.is_up(name):
+                        simulated.disconnect(name)
+        elif kind in ("closed", "lost"):
+            fixed, newest = False, facts.get("version", newest)
+            simulated.gather(cast.present(newest))
         tell(f"run-{kind}", facts | {"making": making})
-        if kind == "closed" and facts["version"] == pause_at:
+        if kind == "closed" and facts["version"] in (pause_at, last):
             raise Paused
 
-    if pause_at is not None and version >= pause_at:
-        simulated.close()
+    if version == last:  # it was killed just before it was written down
+        _finished(federation, arm)
+    if version == last or (pause_at is not None and version >= pause_at):
         return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
+    workers = min(workers, len(sections))
+    if workers == 1 or scenario.coordinator is not None:  # a liar hears every answer before its next lie
+        front = _front(federation, scenario, folder)
+        simulated = SimulatedFederation(federation, network, on_department=on_department, acts=cast.acts, front=front)
+    else:
+        simulated = DealtFederation(federation, network, workers=workers, on_department=on_department, acts=cast.acts)
     try:
-        for name in scenario.present(version):
-            simulated.start(name)
+        simulated.gather(cast.present(version))
         simulated.run(on_event)
     except Paused:
-        pass
+        if _version(federation, arm) == last:
+            _finished(federation, arm)
     finally:
         simulated.close()
     return report_of(federation.coordinator, _roots(federation), arm, scenario)
+
+
+def _front(federation: Federation, scenario: Scenario, folder: Path) -> Callable[[str, Handler], Handler]:
+    """What stands between the coordinator and a department: nothing, or the coordinator's lies."""
+    if scenario.coordinator is None:
+        return lambda name, handle: handle
+    coordinator = federation.coordinator
+    names = [member.name for member in coordinator.roster().departments]
+    return Liar(scenario.coordinator, coordinator.identity(), names, folder / lies.FILE).around
+
+
+def _finished(federation: Federation, arm: Arm) -> None:
+    """The run is over, though no department was asked for its last step."""
+    journal = federation.coordinator.journal()
+    try:
+        number = _run_of(journal, arm)
+        if next(run.state for run in journal.runs() if run.run == number) != "finished":
+            journal.set_run(number, "finished")
+    finally:
+        journal.close()
 
 
 def _roots(federation: Federation) -> dict[str, Path]:
@@ -237,10 +281,21 @@ def report_of(coordinator: CoordinatorFolder, folders: dict[str, Path], arm: Arm
         row["seconds"] = took[row["round"]]
     report["seconds_per_round"] = statistics.median(row["seconds"] for row in report["history"] or [{"seconds": 0.0}])
     received = sum(row["bytes"] for row in report["coordinator_saw"])
+    if arm.sum != "exact":  # nothing was sent; what would have been, but for confirmations and openings
+        survivors = sum(row["survivors"] for row in report["history"])
+        received = report["bytes_per_department_per_round"] * survivors
     about = {"arm": arm.label, "method": arm.draft.method.model_dump(mode="json"), "sum": arm.sum}
-    told = scenario.told()
-    faults = {"faults": {"told": told}} if told else {}
-    return about | report | {"backbone": newest.digest.hex(), "bytes_received": received} | faults
+    found: Report = about | report | {"backbone": newest.digest.hex(), "bytes_received": received}
+    told = scenario.cast().told()
+    if scenario.coordinator is not None:
+        found["lies"] = lies.heard(coordinator.root.parent / lies.FILE)
+        told += lies.in_words(found["lies"]) or scenario.coordinator.told()
+    if misbehaving := scenario.cast().misbehaving():
+        found["misbehaving"] = misbehaving
+        for row in found["departments"]:
+            if row["name"] in misbehaving:
+                row["misbehaves"] = misbehaving[row["name"]]
+    return found | ({"faults": {"told": told}} if told else {})
 
 
 def fingerprint(path: Path) -> str:

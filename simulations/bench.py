@@ -71,6 +71,7 @@ BENCHMARKS: Final[dict[str, str]] = {
     "latency": "commonroot.simulations.bench_latency",
     "payload": "commonroot.simulations.bench_payload",
     "secure-sum": "commonroot.simulations.bench_secure_sum",
+    "simulation": "commonroot.simulations.bench_simulation",
     "soak": "commonroot.simulations.bench_soak",
     "transfer": "commonroot.simulations.bench_transfer",
 }
@@ -94,6 +95,7 @@ def run_benchmark(
     """
     if name not in BENCHMARKS:
         raise UnknownBenchmark(f"no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    folder = folder.resolve()  # processes that a benchmark starts stand elsewhere
     module = import_module(BENCHMARKS[name])
     given = dict(options or {})
     foreign = sorted(given.keys() - set(getattr(module, "OPTIONS", ())))

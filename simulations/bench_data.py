@@ -1,4 +1,4 @@
-"""Real data, end to end: each dataset's departments simulated with the real rounds, as a data team would set them up.
+"""Real data, end to end: each dataset's departments simulated as a data team would set them up.
 
 For every case the row is what the models that departments kept come to on test rows (see ``Figures``), beside what
 departments are known to reach alone under the same protocol (the targets, all from the first published or measured
@@ -217,7 +217,7 @@ def _rows(case: Case, source: Path, console: Console, out: Path | None) -> list[
 def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Console) -> Found:
     world, scenario = scenario_of(case, source, scratch / "tables", seed)
     with ArmsProgress(console) as tell:
-        result = simulate(scenario, folder=scratch / "run", tell=tell)
+        result = simulate(scenario, folder=scratch / "run", sum="ring", tell=tell)  # what the whole protocol gives
     reports = {report["name"]: report for report in result["arms"][0]["departments"]}
     folders = next((scratch / "run" / "arms").iterdir()) / "departments"
     charter = scenario.draft.model_dump(mode="json", exclude={"federation", "name"}, exclude_none=True)

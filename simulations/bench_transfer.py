@@ -1,4 +1,4 @@
-"""Does transfer help, and does it harm nobody?  Real departments, simulated with the real rounds, over several seeds.
+"""Does transfer help, and does it harm nobody?  Real departments, simulated over several seeds.
 
 For every dataset and protocol: the best model each department trains alone, all rows in one place, each method with and
 without the guard; the mean gain with an interval over departments and seeds, who is significantly worse, rounds and

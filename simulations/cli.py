@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from commonroot.common.errors import ConfigError
-from commonroot.console import Json, emit, say
+from commonroot.console import Commands, Json, emit, say
 
 #: Where else a simulation is shown.
 Track = Annotated[
@@ -27,6 +28,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(search)
     app.command()(sweep)
     app.command()(download)
+    app.add_typer(scenarios, name="scenarios")
 
 
 def demo(
@@ -70,12 +72,24 @@ def simulate(
             "with the very same result; `off` without rounding either. The file's own, or exact."
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes that departments are dealt out to, where sums are not exact.", min=1)
-    ] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that departments are dealt out to.", min=1)] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Rounds alone: no department fine-tunes, compares and chooses at the end.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Who lets departments work: `own` processes of this machine, or `flower`, its simulation on Ray. The "
+            "backbone is the same."
+        ),
+    ] = "own",
+    write_flower_app: Annotated[
+        Path | None,
+        typer.Option(help="Run nothing; write the folder that `flwr run` takes, for Flower's simulation elsewhere."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where published data lies, for a world of kind `dataset`.", exists=True)
+    ] = None,
     track: Track = None,
     json: Json = False,
 ) -> None:
@@ -90,10 +104,22 @@ def simulate(
     from commonroot.simulations.simulate import simulate as run
     from commonroot.simulations.tracking import both, trackers
 
+    if write_flower_app is not None:
+        _write_app(file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, json=json)
+        return
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell, trackers(track or (), read_scenario(file)) as shown:
-        told = both(tell, shown)
-        result = run(file, arms=arm or (), folder=folder, sum=sum, workers=workers, finish=not quick, tell=told)
+        result = run(
+            file,
+            arms=arm or (),
+            folder=folder,
+            sum=sum,
+            workers=workers,
+            finish=not quick,
+            data=data,
+            engine=engine,
+            tell=both(tell, shown),
+        )
         shown.ended(result)
     written = save(result, out) if out is not None else []
 
@@ -108,6 +134,31 @@ def simulate(
     emit(result, json, text)
     if any(report["state"] != "finished" for report in result["arms"]):
         raise typer.Exit(RoundLost.exit_code)
+
+
+def _write_app(
+    file: Path,
+    folder: Path,
+    *,
+    arms: Sequence[str],
+    sum: str | None,
+    quick: bool,
+    keep: Path | None,
+    out: Path | None,
+    json: bool,
+) -> None:
+    from commonroot.simulations.flower_app.writing import write_app
+    from commonroot.simulations.scenario import read_scenario
+
+    nodes = min(len(read_scenario(file).names), 100)
+    files = write_app(folder, file, arms=arms, sum=sum, quick=quick, keep=keep, out=out)
+    emit(
+        {"written": [str(path) for path in files], "nodes": nodes},
+        json,
+        lambda: say(
+            f"written: {files[0]}\nrun it: flwr run {folder} --stream --federation-config 'num-supernodes={nodes}'"
+        ),
+    )
 
 
 def search(
@@ -209,7 +260,9 @@ def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark, or all of them.")] = "all",
     only: Annotated[
         list[str] | None,
-        typer.Argument(help="Of `data` and `transfer`: the datasets to run; of `crash` and `soak`: the cases."),
+        typer.Argument(
+            help="Of `data` and `transfer`: the datasets to run; of `crash`, `simulation` and `soak`: the cases."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("runs/bench"),
     deployed: Annotated[
@@ -230,6 +283,9 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(help="Of `transfer`: the first seed.", min=0)] = None,
     workers: Annotated[int | None, typer.Option(help="Of `transfer`: processes at once.", min=1)] = None,
     cache: Annotated[Path | None, typer.Option(help="Of `transfer`: where cells that are done are kept.")] = None,
+    most: Annotated[
+        int | None, typer.Option(help="Of `simulation`: departments at most, for a shorter run.", min=10)
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Of `soak`: how many rounds; 1,000 without.", min=20)] = None,
     json: Json = False,
 ) -> None:
@@ -249,7 +305,7 @@ def bench(
         console = Console(stderr=json, width=max(console.width, 132))  # a file has no width of its own
     place, named = _place_and_names(data or [])
     asked = {"methods": method, "seeds": seeds, "first_seed": first_seed, "workers": workers, "cache": cache}
-    asked |= {"rounds": rounds}
+    asked |= {"rounds": rounds, "most": most}
     options = {key: value for key, value in asked.items() if value is not None}
     measured = {}
     for one in list(BENCHMARKS) if name == "all" else [name]:
@@ -322,3 +378,43 @@ def download(
         json,
         lambda: say(f"{facts['fetched']} files fetched, {facts['there']} were there: {place / dataset.folder}"),
     )
+
+
+scenarios = typer.Typer(cls=Commands, invoke_without_command=True, add_completion=False)
+
+
+@scenarios.callback()
+def list_scenarios(context: typer.Context, json: Json = False) -> None:
+    """List ready scenarios of business settings: what each shows, and the download that it needs."""
+    if context.invoked_subcommand is not None:
+        return
+    from commonroot.simulations.scenarios import ready
+
+    found = [{"name": one.name, "shows": one.shows, "download": one.download, "there": one.there} for one in ready()]
+
+    def listed() -> None:
+        for one in found:
+            needs = "" if one["there"] else f" (first: commonroot download {one['download']})"
+            say(f"{one['name']:<10} {one['shows']}{needs}")
+
+    emit({"scenarios": found}, json, listed)
+
+
+@scenarios.command("copy")
+def copy_scenario(
+    name: Annotated[str, typer.Argument(help="One of the listed scenarios.")],
+    file: Annotated[Path | None, typer.Argument(help="Where it goes; NAME.toml here where not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a ready scenario into a file, to run and to start from."""
+    from commonroot.simulations.scenarios import find
+
+    one = find(name)
+    path = one.write(file or Path(f"{name}.toml"))
+
+    def text() -> None:
+        say(f"written: {path}")
+        if not one.there:
+            say(f"first: commonroot download {one.download}")
+
+    emit({"written": str(path), "download": one.download, "there": one.there}, json, text)

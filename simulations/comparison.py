@@ -15,7 +15,7 @@ from commonroot import __version__
 from commonroot.client.drawing.charts import Row, esc, gained, number, points, verdict
 from commonroot.client.drawing.parts import cell, html_table, page, section, size
 from commonroot.files import atomic_write, storage_errors
-from commonroot.simulations.report import write_html
+from commonroot.simulations.report import named, write_html
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 
@@ -27,13 +27,18 @@ def table_rows(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> li
     interval [low, high] of the *federated* model over the best one trained alone, in unit (points, 0.01 of a metric
     that is a fraction, or % of an error); kept, what the department's guard chose without seeing those rows, with
     kept_score, kept_gain and kept_interval.  None where an arm
-    has no federated model, and all but the first two where a department did not finish.
+    has no federated model, and all but the first two where a department did not finish.  ``misbehaves`` is what it does
+    on purpose that it should not, in words; the key is missing where that is nothing.
     """
     rows = []
+    told = [{row["name"]: row for row in report["departments"]} for report in reports]
     for name in names:
-        for report in reports:
-            found = next((row for row in report["departments"] if row["name"] == name), None)
-            rows.append({"department": name, "arm": report["arm"]} | (_NOTHING if found is None else _row(found)))
+        for report, by_name in zip(reports, told, strict=True):
+            found = by_name.get(name)
+            row = {"department": name, "arm": report["arm"]} | (_NOTHING if found is None else _row(found))
+            if words := report.get("misbehaving", {}).get(name):
+                row["misbehaves"] = words
+            rows.append(row)
     return rows
 
 
@@ -75,7 +80,10 @@ def _row(found: Row) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """The result for people."""
-    console.print(_departments(result))
+    if any(row["metric"] is not None for row in result["table"]):  # else no department has finished
+        console.print(_departments(result))
+    else:
+        console.print(Text(_title(result), style="bold"))
     console.print(_arms(result))
     for report in result["arms"]:
         if report["state"] != "finished":
@@ -121,7 +129,7 @@ def _departments(result: Mapping[str, Any]) -> Table:
         first = row["department"] != before
         before = row["department"]
         table.add_row(
-            Text(row["department"] if first else ""),
+            _named(row) if first else Text(""),
             Text(_word(row["metric"]) if first else ""),
             Text(row["arm"]),
             number(row["alone"]),
@@ -131,6 +139,14 @@ def _departments(result: Mapping[str, Any]) -> Table:
             gained(row["kept_gain"], row),
         )
     return table
+
+
+def _named(row: Row) -> Text:
+    """The department, and below it what it does that it should not."""
+    text = Text(row["department"])
+    for word in row.get("misbehaves", ()):
+        text.append(f"\n! {word}", style="yellow")
+    return text
 
 
 def _arms(result: Mapping[str, Any]) -> Table:
@@ -215,7 +231,10 @@ def _html_departments(rows: Sequence[Row]) -> str:
     head = ("department", "metric", "arm", "alone", "federated", "gain", "95 % interval", "keeps", "gain kept")
     body = []
     for row in rows:
-        cells = [f'<th scope="row">{esc(row["department"])}</th>', *(cell(_word(row[k])) for k in ("metric", "arm"))]
+        cells = [
+            f'<th scope="row">{esc(named(row, "department"))}</th>',
+            *(cell(_word(row[k])) for k in ("metric", "arm")),
+        ]
         cells += [cell(number(row[key]), "n") for key in ("alone", "federated")]
         if row["interval"] is None:
             cells += [cell("–", "n")] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,10 @@ from commonroot.common.secure_sum.primitives import Random
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.run import RunDriver
+from commonroot.simulations.behaviour.learners import learner_in
+from commonroot.simulations.behaviour.misbehaving import Act
 from commonroot.simulations.founding import Federation
-from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.network import Handler, MemoryNetwork
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 #: The same from inside a department: its name first.
@@ -35,13 +37,21 @@ class SimulatedFederation:
         *,
         random: Random = os.urandom,
         on_department: OnDepartment = lambda name, kind, facts: None,
+        acts: Callable[[str], Sequence[Act]] = lambda name: (),
+        front: Callable[[str, Handler], Handler] = lambda name, handle: handle,
     ) -> None:
+        """
+        Parameters  acts: what a department does to its contributions that it should not, by its name
+                    front: what stands before a department's handler, by its name
+        """
+        self._acts, self._front = acts, front
         self.federation = federation
         self.network = network
         self._random = random
         self._on_department = on_department
         self._stores: dict[str, DepartmentStore] = {}
         self.sessions: dict[str, Session] = {}
+        self._away: set[str] = set()
         self._roster = federation.coordinator.roster()
         self._keys = {member.name: member.node_key for member in self._roster.departments}
 
@@ -53,15 +63,45 @@ class SimulatedFederation:
         )
         self._stores[name] = store
         tell = partial(self._on_department, name)
-        session = open_session(folder, folder.roster(), store, tell, self._random)
+        learner = learner_in(folder, self._acts(name))
+        session = open_session(folder, folder.roster(), store, tell, self._random, learner)
         self.sessions[name] = session
-        self.network.attach(self._keys[name], name, session.handle)
+        self.connect(name)
 
     def kill(self, name: str) -> None:
         """Take a department away without a word, as SIGKILL would."""
         self.network.detach(self._keys[name])
         self._stores.pop(name).close()
         del self.sessions[name]
+
+    def is_up(self, name: str) -> bool:
+        """Has this department been started, and not been killed since?"""
+        return name in self.sessions
+
+    @property
+    def up(self) -> list[str]:
+        """Departments that have been started, and not been killed since."""
+        return list(self.sessions)
+
+    def gather(self, present: Collection[str]) -> None:
+        """Between two rounds: who is ``present`` is up and can be reached, and nobody else is up."""
+        for name in [name for name in self.up if name not in present]:
+            self.kill(name)
+        for name in present:
+            if not self.is_up(name):
+                self.start(name)
+        for name in sorted(self._away.intersection(self.up)):
+            self.connect(name)
+
+    def connect(self, name: str) -> None:
+        """A department that is up can be reached, for the first time or again; it is asked anew."""
+        self.network.attach(self._keys[name], name, self._front(name, self.sessions[name].handle))
+        self._away.discard(name)
+
+    def disconnect(self, name: str) -> None:
+        """A department is up, and nobody can reach it."""
+        self.network.detach(self._keys[name])
+        self._away.add(name)
 
     def start_all(self) -> None:
         """Start every department."""

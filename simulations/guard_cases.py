@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from commonroot.client import alone
+from commonroot.client.alone_memory import Basis
 from commonroot.client.baselines import GRID
 from commonroot.client.data import Prepared, Rows, folds, prepare
 from commonroot.client.finish import passes
@@ -237,7 +238,7 @@ def _alone(
     whole = rows.train.join(rows.validation)
     epochs = min(TWIN, passes(run.draft, run.strategy))
     crossed, held, tested = (
-        alone.candidates(run.draft, rows, epochs=epochs, secret=secret, parts=some, grid=grid, ranked=False)
+        alone.candidates(run.draft, rows, epochs=epochs, basis=Basis(secret), parts=some, grid=grid, ranked=False)
         for some in (crossing, [_part(rows.train, rows.validation)], [_part(whole, rows.test)])
     )
     return [(a.name, a.outputs, b.outputs, c.outputs) for a, b, c in zip(crossed, held, tested, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random as seeded
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -39,6 +40,7 @@ Weather = Callable[[Crossing, seeded.Random], Iterable[Crossing]]
 class _Department:
     handle: Handler
     name: str
+    begin: Callable[[Parcel], None] | None = None
     life: int = 0
     online: bool = True
 
@@ -61,6 +63,8 @@ class MemoryNetwork:
         self._weather = list(weather)
         self._departments: dict[str, _Department] = {}
         self._events: list[_Event] = []
+        #: Requests that come next, all at one moment; whatever is sent meanwhile comes after them.
+        self._moment: deque[_Event] = deque()
         self._arrived: dict[str, Parcel | Fault] = {}
         self._forgotten: set[str] = set()
         self._numbers = itertools.count()
@@ -75,10 +79,16 @@ class MemoryNetwork:
 
     # -- departments -----------------------------------------------------------------------------------------------
 
-    def attach(self, node_key: str, name: str, handle: Handler) -> None:
-        """A department comes online, for the first time or again after a restart."""
+    def attach(
+        self, node_key: str, name: str, handle: Handler, *, begin: Callable[[Parcel], None] | None = None
+    ) -> None:
+        """A department comes online, for the first time or again after a restart.
+
+        begin  told what ``handle`` will be called with, as soon as that is certain: where departments work elsewhere,
+               those that are asked at one moment work at once
+        """
         life = self._departments[node_key].life + 1 if node_key in self._departments else 0
-        self._departments[node_key] = _Department(handle, name, life)
+        self._departments[node_key] = _Department(handle, name, begin, life)
 
     def detach(self, node_key: str) -> None:
         """A department is gone: what is on its way to it is lost."""
@@ -105,10 +115,10 @@ class MemoryNetwork:
             found = [(ticket, self._arrived.pop(ticket)) for ticket in sorted(wanted & set(self._arrived))]
             if found:
                 return found
-            if not self._events or self._events[0].at > deadline:
+            if not self._moment and (not self._events or self._events[0].at > deadline):
                 self._now = max(self._now, deadline)
                 return []
-            self._deliver(heapq.heappop(self._events))
+            self._deliver(self._next())
 
     def forget(self, tickets: Collection[str]) -> None:
         """Replies to these are not wanted any more."""
@@ -125,6 +135,22 @@ class MemoryNetwork:
         for one in crossings:
             event = _Event(self._now + one.seconds, next(self._numbers), ticket, node_key, one, life)
             heapq.heappush(self._events, event)
+
+    def _next(self) -> _Event:
+        """The next event; of requests that come one after the other at one moment, all are begun."""
+        if self._moment:
+            return self._moment.popleft()
+        first = heapq.heappop(self._events)
+        if first.crossing.direction == "to-coordinator":
+            return first
+        self._moment.append(first)
+        while self._events and self._events[0].at == first.at and self._events[0].crossing.direction == "to-department":
+            self._moment.append(heapq.heappop(self._events))
+        for event in self._moment:
+            department = self._departments[event.node_key]
+            if department.begin is not None and department.online and department.life == event.life:
+                department.begin(event.crossing.parcel)
+        return self._moment.popleft()
 
     def _deliver(self, event: _Event) -> None:
         self._now = max(self._now, event.at)

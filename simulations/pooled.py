@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from commonroot.client.alone_memory import Basis
 from commonroot.client.columns import read_columns
 from commonroot.client.data import DataConfig, prepare
 from commonroot.client.finish import conclude
-from commonroot.client.learner import summary
+from commonroot.client.learner import alone_seed, summary
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.trainer import train_pooled
 from commonroot.common.backbone import PretrainedSpec
@@ -125,7 +126,10 @@ def _train(
     for (name, rows), net in zip(prepared.items(), nets, strict=True):
         # the seed that the department's own learner would take under this charter
         secret = int.from_bytes(derive(training_secret(seed, name), "training", charter.digest))
-        found = conclude(draft, strategy, rows, net.backbone, net.private, secret=secret, version=draft.rounds)
+        basis = Basis(alone_seed(training_secret(seed, name)))
+        found = conclude(
+            draft, strategy, rows, net.backbone, net.private, secret=secret, basis=basis, version=draft.rounds
+        )
         report["departments"].append(summary(name, charter, found.report))
         tell("finished", {"department": name})
     return report

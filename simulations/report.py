@@ -8,7 +8,8 @@ A report is a plain mapping, as ``simulate --json`` prints it::
     departments list of: name, task, metric, n_train, n_test; alone, federated, chosen (the metric on the department's
                 own test rows; None where there is none), better (``higher`` or ``lower``); gain and interval
                 [low, high] of chosen over alone in unit (``points``, 100 × a metric that is a fraction, or
-                ``%``, the share of an error that is gone); choice (which model the guard kept) and why
+                ``%``, the share of an error that is gone); choice (which model the guard kept) and why; misbehaves
+                (list of words) where it does on purpose what it should not
     history     list of: round, version, cohort, survivors, loss, held_out (None for a lost round), seconds,
                 clipped_share
     coordinator_saw  what departments sent, list of: kind, bytes, and parcels (how many; absent where nobody counted)
@@ -78,7 +79,7 @@ def render_table(report: Report) -> Table:
         table.add_column(Text(name), justify="right", no_wrap=True)
     for row in report["departments"]:
         table.add_row(
-            _two_lines(str(row["name"]), str(row["task"])),
+            _two_lines(named(row), str(row["task"])),
             _two_lines(f"{row['n_train']:,}+{row['n_test']:,}", str(row["metric"])),
             *(Text(number(row[key])) for key in ("alone", "federated")),
             _two_lines(number(row["chosen"]), str(row["choice"])),
@@ -266,7 +267,7 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
     for row in departments:
         rows.append(
             [
-                f'<th scope="row">{esc(row["name"])}</th>',
+                f'<th scope="row">{esc(named(row))}</th>',
                 cell(row["task"]),
                 cell(row["metric"]),
                 *(cell(f"{row[key]:,}", "n") for key in ("n_train", "n_test")),
@@ -278,9 +279,14 @@ def _table_of_departments(departments: Sequence[Row]) -> str:
     return details("The same as a table", html_table("Results by department", head, rows, numeric=range(3, 10)))
 
 
+def named(row: Row, key: str = "name") -> str:
+    """A department, and in brackets what it does on purpose that it should not."""
+    words = ", ".join(row.get("misbehaves", ()))
+    return f"{row[key]} (misbehaves: {words})" if words else str(row[key])
+
+
 def _choices(departments: Sequence[Row]) -> str:
     rows = [
-        [f'<th scope="row">{esc(row["name"])}</th>', cell(row["choice"]), cell(row["why"], "why")]
-        for row in departments
+        [f'<th scope="row">{esc(named(row))}</th>', cell(row["choice"]), cell(row["why"], "why")] for row in departments
     ]
     return html_table("The guard's choices", ("department", "keeps", "because"), rows, numeric=())

@@ -4,64 +4,63 @@ seed = 1                     # of splits, training, weather; wherever nothing be
 warm_start = "FILE"          # a backbone in safetensors that every arm starts from; left out, the seed gives one
 [charter]                    # exactly a charter's fields; a charter.toml can be pasted here
 [statistics]                 # likewise, of a charter whose statistics are summed first, for the other to build on
-[world]                      # departments that come with the program …
+[world]                      # departments that nobody has to bring along (``worlds``) …
 [[departments]]              # … or your own: a name and the [data] section of its department.toml
 [network]                    # what is lost, late or delivered twice
 [[events]]                   # who is killed, and who starts, in which round
+[[behaviour]]                # who drops out, comes, goes, is slow or misbehaves (behaviour/)
+[coordinator]                # lies that it tells
+include = ["FILE"]           # fragments that hold some of the last four
 """
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol, Self, get_args
+from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from commonroot.client.data import DataConfig
-from commonroot.common.charter import Draft, NotNegative, model_from_toml
+from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Name
+from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name, Parameters
+from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
-from commonroot.files import read_bytes, read_text
-from commonroot.simulations import digits
+from commonroot.files import read_bytes
+from commonroot.simulations.behaviour import events as happening
+from commonroot.simulations.behaviour.arrival import Arrival
+from commonroot.simulations.behaviour.base import Behaviour
+from commonroot.simulations.behaviour.cast import Cast
+from commonroot.simulations.behaviour.events import Event
+from commonroot.simulations.behaviour.includes import read_with_includes
+from commonroot.simulations.behaviour.kinds import Kind
+from commonroot.simulations.behaviour.lies import LyingCoordinator
+from commonroot.simulations.behaviour.parcels import Network
 from commonroot.simulations.engine.sums import Sum
-from commonroot.simulations.network import Weather, delay, drop, repeat
-from commonroot.simulations.weather import by_round
+from commonroot.simulations.worlds import World
 from commonroot.strategies import seal
 from commonroot.strategies.statistics import Statistics
 
 #: Beyond ``MOST_DEPARTMENTS`` there is no roster, and sums must be made without masks.
 MOST_SIMULATED: Final = 100_000
 
-Share = Annotated[float, Field(ge=0, le=1)]
+
+Section = TypeVar("Section", bound=Event | Behaviour | LyingCoordinator | None)
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WriteDepartments(Protocol):
-    """Writes the files of a world into a folder; each department's data section, the same for the same seed."""
-
-    def __call__(self, folder: Path, *, seed: int) -> dict[str, DataConfig]: ...
-
-
-#: Worlds that come with the program: the names of their departments, and what writes their files.
-WORLDS: Final[Mapping[str, tuple[tuple[str, ...], WriteDepartments]]] = MappingProxyType(
-    {"digits": (tuple(share.name for share in digits.SHARES), digits.write_departments)}
-)
-
-
-class World(_Frozen):
-    """Departments that come with the program.
-
-    kind  ``digits``: five departments made from scikit-learn's handwritten digits, with four kinds of task
-    """
-
-    kind: Literal["digits"]
 
 
 class Department(_Frozen):
@@ -74,70 +73,13 @@ class Department(_Frozen):
     data: DataConfig
 
 
-class Network(_Frozen):
-    """What befalls parcels on their way.
-
-    drop     share that is lost
-    delay    seconds that a parcel is held back at most; they are simulated, so waiting takes no time
-    repeat   share that arrives a second time, a second later
-    parcels  kinds that this concerns: ``train``, ``round-open``, ``confirm`` and ``open`` go to departments,
-             ``trained``, ``masked`` (an upload), ``confirmed`` and ``shares`` (its opening) come from them
-    """
-
-    drop: Share = 0.0
-    delay: NotNegative = 0.0
-    repeat: Share = 0.0
-    parcels: Annotated[
-        tuple[Literal["train", "trained", "round-open", "masked", "confirm", "confirmed", "open", "shares"], ...],
-        Field(min_length=1),
-    ] = ("masked",)
-
-    def weather(self, seed: int) -> list[Weather]:
-        """The weather of ``simulations.network``; the same fates for the same seed, whenever the process began."""
-        found = self.faults()
-        return [by_round(seed, found)] if found else []
-
-    def faults(self) -> list[Weather]:
-        """The same, one by one."""
-        kinds = frozenset(self.parcels)
-        found = [drop(self.drop, kinds=kinds)] if self.drop else []
-        found += [delay(self.delay, kinds=kinds)] if self.delay else []
-        return found + ([repeat(self.repeat, kinds=kinds)] if self.repeat else [])
-
-    def told(self) -> list[str]:
-        """The same for people, one sentence each."""
-        those = "/".join(self.parcels)
-        sentences = [f"{100 * self.drop:g} % of {those} parcels are lost"] if self.drop else []
-        sentences += [f"{those} parcels are up to {self.delay:g} s late"] if self.delay else []
-        return sentences + ([f"{100 * self.repeat:g} % of {those} parcels arrive twice"] if self.repeat else [])
-
-
-class Event(_Frozen):
-    """A department goes or comes.
-
-    round  the round that makes this version of the backbone, from 1; lost rounds are not counted
-    kill   the department that is killed after this round opened: it is in the cohort, and answers no more
-    start  the department that starts before this round opens; one whose first event this is was not there before
-    """
-
-    round: Annotated[int, Field(ge=1)]
-    kill: Name | None = None
-    start: Name | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.kill is None) == (self.start is None):
-            raise ValueError("give kill or start")
-        return self
-
-    @property
-    def department(self) -> str:
-        """Whom it concerns."""
-        return self.kill or self.start or ""
-
-    def told(self) -> str:
-        """The event for people."""
-        return f"round {self.round}: {self.department} {'is killed' if self.kill else 'starts'}"
+def _fits(one: Section, info: ValidationInfo) -> Section:
+    """Refuse departments that there are not and rounds that never come, where the scenario's own are right."""
+    known = _names_of(info.data.get("world"), info.data.get("departments", ()))
+    charter: Draft | None = info.data.get("charter")
+    if one is not None and known and charter is not None and (found := one.problems(known, charter.rounds)):
+        raise ValueError("; ".join(found))
+    return one
 
 
 class Scenario(_Frozen):
@@ -151,7 +93,9 @@ class Scenario(_Frozen):
     world: World | None = None
     departments: tuple[Department, ...] = ()
     network: Network = Network()
-    events: tuple[Event, ...] = ()
+    events: tuple[Annotated[Event, AfterValidator(_fits)], ...] = ()
+    behaviour: tuple[Annotated[Kind, AfterValidator(_fits)], ...] = ()
+    coordinator: Annotated[LyingCoordinator | None, AfterValidator(_fits)] = None
 
     @field_validator("charter")
     @classmethod
@@ -177,7 +121,7 @@ class Scenario(_Frozen):
     @classmethod
     def _names(cls, departments: tuple[Department, ...]) -> tuple[Department, ...]:
         names = [department.name for department in departments]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)}: a name stands twice")
         if departments and not FEWEST_DEPARTMENTS <= len(names) <= MOST_SIMULATED:
@@ -186,25 +130,22 @@ class Scenario(_Frozen):
 
     @field_validator("events")
     @classmethod
-    def _happen(cls, events: tuple[Event, ...], info: ValidationInfo) -> tuple[Event, ...]:
-        known = _names_of(info.data.get("world"), info.data.get("departments", ()))
-        charter: Draft | None = info.data.get("charter")
-        problems = [f"no department is called {e.department!r}" for e in events if known and e.department not in known]
-        if charter is not None:
-            last = charter.rounds
-            problems += [f"round {e.round} comes after the last, {last}" for e in events if e.round > last]
-        for name in {event.department for event in events}:
-            those = sorted((e for e in events if e.department == name), key=_order)
-            if any((a.kill is None) == (b.kill is None) for a, b in itertools.pairwise(those)):
-                problems.append(f"{name!r} is killed or started twice in a row")
-        if problems:
-            raise ValueError("; ".join(problems))
+    def _in_turn(cls, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        if twice := happening.twice_in_a_row(events):
+            raise ValueError("; ".join(f"{name!r} is killed or started twice in a row" for name in twice))
         return events
 
     @model_validator(mode="after")
     def _departments_from_somewhere(self) -> Self:
         if (self.world is None) == (not self.departments):
             raise ValueError("give [world] or [[departments]], one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _may_begin(self) -> Self:
+        here = len(self.cast().present(0))
+        if any(isinstance(one, Arrival) for one in self.behaviour) and here < self.opens_with:
+            raise ValueError(f"{here} departments are there before the first round, which opens with {self.opens_with}")
         return self
 
     # -- what is asked of it ---------------------------------------------------------------------------------------
@@ -240,36 +181,64 @@ class Scenario(_Frozen):
             raise ConfigError(f"--sum {sum}: not a way to add contributions", hint=f"one of {', '.join(get_args(Sum))}")
         return self.model_copy(update={"sum": sum})
 
-    def present(self, version: int) -> list[str]:
-        """Departments that are up while version + 1 is about to be made from ``version``: kills before, starts up to
-        the round that makes it."""
-        up = []
-        for name in self.names:
-            those = sorted((event for event in self.events if event.department == name), key=_order)
-            here = not those or those[0].kill is not None
-            for event in those:
-                if event.round <= version or (event.start and event.round == version + 1):
-                    here = event.start is not None
-            if here:
-                up.append(name)
-        return up
+    def require_protocol(self) -> None:
+        """Raise ConfigError where the coordinator lies and there is no protocol to refuse it."""
+        if self.coordinator is not None and self.sum != "exact":
+            raise ConfigError(
+                f"[coordinator] lies, and with {self.sum} sums there are no messages to lie in",
+                hint='sum = "exact", or leave [coordinator] out',
+            )
 
-    def killed(self, version: int) -> list[str]:
-        """Departments that are killed in the round that makes ``version``, once it has opened."""
-        return [event.kill for event in self.events if event.kill is not None and event.round == version]
+    @property
+    def opens_with(self) -> int:
+        """The fewest departments that a round may open with."""
+        many = len(self.names)
+        least = smallest_cohort(Parameters.for_size(min(many, MOST_DEPARTMENTS)), self.charter.cohort.floor)
+        return least if many <= MOST_DEPARTMENTS else max(least, -(-many // 2))
+
+    def cast(self) -> Cast:
+        """All that befalls the departments."""
+        return Cast(
+            self.names,
+            self.seed,
+            network=self.network,
+            events=self.events,
+            behaviours=self.behaviour,
+            needed=self.opens_with,
+        )
+
+    def calm(self) -> Scenario:
+        """The same where nothing befalls anybody."""
+        return self.model_copy(update={"network": Network(), "events": (), "behaviour": (), "coordinator": None})
 
     def told(self) -> list[str]:
         """What is done to the federation on purpose, one sentence each."""
-        return self.network.told() + [event.told() for event in sorted(self.events, key=_order)]
+        return self.cast().told() + ([] if self.coordinator is None else self.coordinator.told())
 
-    def sections(self, beside: Path, world: Path) -> dict[str, DataConfig]:
+    def settled(self, sections: Mapping[str, DataConfig]) -> Scenario:
+        """The same with the departments that its world turned out to have, as ``sections`` wrote them.
+
+        Raises ConfigError for events of departments that are not among them.
+        """
+        if self.world is None:
+            return self
+        own: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set - {"world"}}
+        own["departments"] = tuple(Department(name=name, data=data) for name, data in sections.items())
+        try:
+            return Scenario.model_validate(own)
+        except ValidationError as error:
+            told = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+            raise ConfigError(told, hint="the world's departments: " + _some(list(sections))) from error
+
+    def sections(self, beside: Path, world: Path, data: Path | None = None) -> dict[str, DataConfig]:
         """Each department's data section, with absolute paths and a seed.
 
         beside  the folder that relative paths start at
-        world   where the files of a built-in world are written
+        world   where the files of a world are written
+        data    where published data is looked for first
         """
         if self.world is not None:
-            return WORLDS[self.world.kind][1](world, seed=self.seed)
+            return self.world.write(world, seed=self.seed, beside=beside, data=data)
         return {one.name: self._section(one.data, beside) for one in self.departments}
 
     def _section(self, data: DataConfig, beside: Path) -> DataConfig:
@@ -283,17 +252,16 @@ class Scenario(_Frozen):
 
 
 def read_scenario(path: Path) -> Scenario:
-    """A scenario from a file.  Raises ConfigError that names the file and every wrong field at once."""
-    found = model_from_toml(Scenario, read_text(path, what="the scenario"), path=str(path))
+    """A scenario from a file and what it includes.  Raises ConfigError that names every wrong field and its file."""
+    found = read_with_includes(Scenario, path)
     if found.warm_start is None:
         return found
     return found.model_copy(update={"warm_start": (path.resolve().parent / found.warm_start).resolve()})
 
 
 def _names_of(world: World | None, departments: tuple[Department, ...]) -> tuple[str, ...]:
-    return WORLDS[world.kind][0] if world is not None else tuple(department.name for department in departments)
+    return world.names if world is not None else tuple(department.name for department in departments)
 
 
-def _order(event: Event) -> tuple[int, bool]:
-    """By round; within one, who starts does so before the round opens and who is killed, after."""
-    return event.round, event.kill is not None
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f", … {names[-1]}" if len(names) > 8 else "")

@@ -179,7 +179,7 @@ def _evaluate(federation: Federation, digest: str, scenario: Scenario, *, queued
                 journal.queue(signed)
             finally:
                 journal.close()
-        for name in scenario.present(scenario.charter.rounds):
+        for name in scenario.cast().present(scenario.charter.rounds):
             simulated.start(name)
         simulated.run()
     finally:

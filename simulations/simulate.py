@@ -1,4 +1,4 @@
-"""``commonroot simulate``: a whole federation in one process, method by method, on the same data.
+"""``commonroot simulate``: a whole federation on one machine, method by method, on the same data.
 
 What runs is what is deployed: sessions, rounds, secure sum, write-ahead files.  Only the links are in memory and their
 clock is simulated.  A simulation that keeps its folder can be killed at any moment; run again, it goes on from what the
@@ -8,6 +8,7 @@ be under way when the process is killed, and are then lost.
     FOLDER/simulation.json     what is simulated there: scenario and data, by hash
     FOLDER/data/               files of a built-in world
     FOLDER/arms/NAME-HASH/     one federation: coordinator/, departments/
+    FOLDER/alone/              what departments found alone, by hash: the same for every arm
 """
 
 from __future__ import annotations
@@ -25,18 +26,25 @@ from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
-from commonroot.files import atomic_write, read_text, storage_errors, take_ownership
+from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
 from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
+from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
+from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.scenario import Scenario, read_scenario
-from commonroot.strategies import seal
+from commonroot.strategies import Gathering, build, seal
 
 MARK: Final = "simulation.json"
+ALONE: Final = "alone"
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
-_OURS: Final = frozenset({"arms", "data", "daemon.lock"})
+_OURS: Final = frozenset({"arms", "alone", "data", "daemon.lock"})
+
+#: Who lets departments work: this program's processes, or Flower's simulation.
+OWN, FLOWER = "own", "flower"
+ENGINES: Final = (OWN, FLOWER)
 
 #: Called with the arm's label, what happened and its facts.
 TellArm = Callable[[str, str, dict[str, Any]], None]
@@ -50,6 +58,9 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     finish: bool = True,
+    alone: Path | None = None,
+    data: Path | None = None,
+    engine: str | Hire = OWN,
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -58,8 +69,13 @@ def simulate(
     arms    method names with options, or ``pooled`` (see ``arms.parse_arm``); by default the charter's own method
     folder  where the federations live; a temporary one by default, and nothing is kept
     sum     ``exact``, ``ring`` or ``off`` (``engine.sums``) instead of the scenario's own
-    workers processes, where sums are not ``exact``; the result is the same for any number
-    finish  let departments fine-tune, compare and choose at the end; can be left out where sums are not ``exact``
+    workers processes that departments are dealt out to; the result is the same for any number
+    finish  let departments fine-tune, compare and choose at the end
+    alone   where departments keep what they found alone, so that other arms and simulations of them need not find it
+            again; under ``folder`` by default, and not used where sums are ``exact``
+    data    where published data is looked for first
+    engine  ``own``, or ``flower`` to let departments work under Flower's simulation (``flower_app``), where sums are
+            not ``exact`` and are ``ring`` if nobody says; or workers that are there.  The result is the same
 
     The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
@@ -68,14 +84,21 @@ def simulate(
     Raises ConfigError for a scenario, arm or folder that does not fit, DataError that lists what is wrong with all
     departments' data, before anything runs.
     """
-    with prepared(path, arms=arms, folder=folder, sum=sum) as ready:
+    if engine not in ENGINES and isinstance(engine, str):
+        raise ConfigError(f"--engine {engine}: no such engine", hint=f"one of {', '.join(ENGINES)}")
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import refuse_without_ray
+
+        refuse_without_ray()
+    with prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready:
         scenario = ready.scenario
-        if scenario.sum == "exact" and (workers > 1 or not finish):
-            raise ConfigError(
-                "with exact sums there is one process, and every department chooses at the end",
-                hint="--sum ring gives the very same backbone",
-            )
-        reports = [_run(ready, arm, tell, workers=workers, finish=finish) for arm in ready.arms]
+
+        def run_all(hired: Hire) -> list[Report]:
+            return [
+                _run(ready, arm, tell, workers=workers, finish=finish, alone=alone, engine=hired) for arm in ready.arms
+            ]
+
+        reports = _under(engine, run_all, departments=len(scenario.names), workers=workers)
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
@@ -85,6 +108,16 @@ def simulate(
         "table": table_rows(scenario.names, reports),
         "arms": reports,
     }
+
+
+def _under(
+    engine: str | Hire, run_all: Callable[[Hire], list[Report]], *, departments: int, workers: int
+) -> list[Report]:
+    if engine == FLOWER:
+        from commonroot.simulations.flower_app.here import under_flower
+
+        return under_flower(run_all, departments=departments, workers=workers)
+    return run_all(hire if isinstance(engine, str) else engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +136,34 @@ class Ready:
 
 @contextmanager
 def prepared(
-    path: Path | Scenario, *, arms: Sequence[str], folder: Path | None, sum: str | None = None
+    path: Path | Scenario,
+    *,
+    arms: Sequence[str],
+    folder: Path | None,
+    sum: str | None = None,
+    data: Path | None = None,
+    unmasked: bool = False,
 ) -> Iterator[Ready]:
-    """Everything before the first round; see ``simulate`` for the arguments and for what it raises."""
-    scenario = (path if isinstance(path, Scenario) else read_scenario(path)).summed(sum)
+    """Everything before the first round; see ``simulate`` for the arguments and for what it raises.
+
+    unmasked  sums cannot be ``exact``, and are ``ring`` where nobody says how they are made
+    """
+    scenario = path if isinstance(path, Scenario) else read_scenario(path)
+    if unmasked and sum is None and "sum" not in scenario.model_fields_set:
+        sum = "ring"
+    scenario = scenario.summed(sum)
+    if unmasked and scenario.sum == "exact":
+        raise ConfigError("Flower's engine has no exact sums", hint="--sum ring gives the very same backbone")
+    scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
+    flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
+    gathering = [arm.label for arm in chosen if not arm.pooled and isinstance(build(arm.draft), Gathering)]
+    if flips and gathering:
+        raise ConfigError(
+            f"label-flip: {gathering[0]} trains on no labels",
+            hint="a method that trains a network, or another kind of [[behaviour]]",
+        )
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
         raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")
@@ -116,15 +171,18 @@ def prepared(
     with keeping as name:
         root = Path(name).resolve()
         claim(root)
-        with take_ownership(root):
-            sections = scenario.sections(beside, root / "data")
+        with take_ownership(root), unforced():
+            sections = scenario.sections(beside, root / "data", data)
+            scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections)
             yield Ready(root, scenario, chosen, sections)
 
 
-def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -> Report:
+def _run(
+    ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool, alone: Path | None, engine: Hire
+) -> Report:
     root, scenario, sections = ready.root, ready.scenario, ready.sections
 
     def tell_arm(kind: str, facts: dict[str, Any]) -> None:
@@ -136,10 +194,20 @@ def _run(ready: Ready, arm: Arm, tell: TellArm, *, workers: int, finish: bool) -
         report = run_pooled(root / "arms" / arm.folder, arm, sections, seed=scenario.seed, tell=tell_arm, shared=shared)
     elif arm.sum != "exact":
         report = run_unmasked(
-            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+            root / "arms" / arm.folder,
+            arm,
+            scenario,
+            sections,
+            tell_arm,
+            alone=alone or root / ALONE,
+            workers=workers,
+            finish=finish,
+            engine=engine,
         )
     else:
-        report = run_federated(root / "arms" / arm.folder, arm, scenario, sections, tell_arm)
+        report = run_federated(
+            root / "arms" / arm.folder, arm, scenario, sections, tell_arm, workers=workers, finish=finish
+        )
     report["wall_seconds"] = time.perf_counter() - began
     tell_arm("done", {"state": report["state"]})
     return report
@@ -165,6 +233,10 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "network": scenario.network.model_dump(mode="json"),
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
+    if scenario.behaviour:
+        ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
+    if scenario.coordinator is not None:
+        ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
     for name, data in sections.items():
         files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}

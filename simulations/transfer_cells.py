@@ -124,7 +124,14 @@ def _simulated(cell: Cell, work: Path, data: Path | None, tell: Tell) -> Result:
     )
     arms = () if cell.method == OWN else (cell.method,)
     began = time.process_time()
-    found = simulate(scenario, arms=arms, folder=work / "run", tell=lambda arm, kind, facts: tell(kind, facts))
+    found = simulate(
+        scenario,
+        arms=arms,
+        folder=work / "run",
+        sum="ring",  # what the whole protocol gives, without its cost
+        alone=work.parent.parent / "alone" / code_digest(cell.dataset)[:16],
+        tell=lambda arm, kind, facts: tell(kind, facts),
+    )
     [report] = found["arms"]
     departments = [_department(row) for row in report["departments"]]
     folders = None if cell.method == POOLED else next((work / "run" / "arms").iterdir()) / "departments"

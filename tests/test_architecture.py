@@ -29,6 +29,7 @@ ROOMS = {
 FACE = {
     "__version__": "a word",
     "archive": "backups as one file, which both sides write and read",
+    "cli_sides": "what both sides' commands have in common: doctor, services, backups, disks",
     "console": "how every command prints, and ends in one clear error",
     "files": "atomic writes and file modes for the two sides that have files",
     "machine": "what both sides' doctors ask of a machine",
@@ -79,6 +80,11 @@ FLOWER = {
     "server/superlink.py": "the hub, in the coordinator's process",
     "server/link_state.py": "what the hub keeps of Flower's",
     "simulations/bench_secure_sum_flower.py": "Flower's own paths, measured beside ours",
+    "simulations/bench_simulation_flower.py": "Flower's own simulation, measured beside ours",
+    "simulations/flower_app/client.py": "departments as Flower runs them in its own simulation",
+    "simulations/flower_app/crews.py": "shares of departments as Flower's messages",
+    "simulations/flower_app/here.py": "Flower's simulation, started here",
+    "simulations/flower_app/server.py": "the rounds, started by Flower",
     "simulations/mortal.py": "a clock that is wrong must be wrong for Flower too, and a reply lost on its way to it",
 }
 

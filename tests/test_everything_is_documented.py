@@ -32,6 +32,8 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
     if not isinstance(command, click.Group):
         yield path, command
         return
+    if command.invoke_without_command and path:  # a group that does something by itself
+        yield path, command
     for name, inner in command.commands.items():
         yield from commands(inner, (*path, name))
 
@@ -48,10 +50,18 @@ of both sides print one JSON document with `--json`. Exit codes are 0 for done, 
 something the other side did wrong, and 4 for a round that came to nothing; [errors](errors.md) has every code. This
 page is made by `make docs`, and a test compares them.
 """
-    for group, title in (("coordinator", "Central IT"), ("department", "A department"), ("", "A data scientist")):
+    sides = {
+        "coordinator": "Central IT",
+        "authority": "The enrolment authority",
+        "department": "A department",
+        "audit": "Whoever audits",
+        "": "A data scientist",
+    }
+    for group, title in sides.items():
         out += f"\n## {title}\n"
         for path, command in EVERYTHING:
-            if (path[0] if len(path) > 1 else "") == group:
+            side = path[0] if len(path) > 1 and path[0] in sides else ""
+            if side == group:
                 out += "\n" + entry(path, command)
     return out
 

@@ -29,13 +29,18 @@ Attendance = Callable[[], dict[str, tuple[bool, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the facts of a running coordinator come from.  ``roster`` gives the one that stands now, if any does."""
+    """Where the facts of a running coordinator come from.
+
+    roster    gives the one that stands now, if any does
+    programs  node key → which version of the program it said it runs
+    """
 
     federation: str
     journal: Journal
     board: Board
     attendance: Attendance
     roster: Callable[[], Roster | None]
+    programs: Callable[[], dict[str, str]] = dict
 
 
 class Watcher:
@@ -88,11 +93,12 @@ class Watcher:
         }
 
     def _departments(self, roster: Roster, moment: dict[str, Any]) -> list[dict[str, Any]]:
-        """In the roster's order: name, online, since (or None), doing, declined (a code and its name, or None).
+        """In the roster's order: name, online, since (or None), doing, declined (a code and its name, or None), version
+        (of the program, as it says; empty while it is not known).
 
         doing  ``absent``, ``declined``, ``asked``, ``answered`` (in the stage of this moment), or ``waiting``
         """
-        seen = self._sources.attendance()
+        seen, programs = self._sources.attendance(), self._sources.programs()
         refusals = self._sources.board.declined()
         out = []
         for member in roster.departments:
@@ -114,6 +120,7 @@ class Watcher:
                     "since": since,
                     "doing": doing,
                     "declined": None if code is None else {"code": code, "name": name_of(code)},
+                    "version": programs.get(_key(member.node_key), ""),
                 }
             )
         return out

@@ -7,6 +7,7 @@
   a restart and ends when the token is replaced.
 * What changes something, or opens a channel, must come from a page of this very server (``Origin``).
 * Metrics take the token as a bearer, as Prometheus sends it, or a session.
+* Every login, accepted or refused, and every wrong bearer is noted with the address that it came from.
 * No answer may load anything from elsewhere, stand in a frame, or be kept by a cache.
 """
 
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from commonroot.server.asgi import App, Event, Receive, Scope, Send, read_body
 from commonroot.server.monitor.login import login_page
+from commonroot.server.monitor.visits import Result
 
 COOKIE: Final = "commonroot_session"
 #: How long a session lasts, in seconds.
@@ -49,7 +51,8 @@ class Guard:
     """Passes on to ``app`` what may pass; answers the rest itself.
 
     Parameters  token: what opens a session, as text; hosts: names and addresses this server goes by; metrics: makes
-                the text for Prometheus and its content type; secure: whether it is served over TLS
+                the text for Prometheus and its content type; visited: told of each login and where it came from, in a
+                thread of its own; secure: whether it is served over TLS
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Guard:
         hosts: Collection[str],
         metrics: Callable[[], tuple[bytes, str]],
         federation: str,
+        visited: Callable[[Result, str], None] = lambda result, address: None,
         secure: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +73,7 @@ class Guard:
         self._hosts = {host.lower() for host in hosts}
         self._metrics = metrics
         self._federation = federation
+        self._visited = visited
         self._secure = secure
         self._clock = clock
 
@@ -92,11 +97,11 @@ class Guard:
         elif method not in ("GET", "HEAD") and not self._same_origin(headers, wanted=False):
             await answer(403, "sent by a page of another server")
         elif path == "/login":
-            await self._login(method, receive, answer)
+            await self._login(method, _address(scope), receive, answer)
         elif path == "/logout" and method == "POST":
             await answer(303, headers=[("location", "/login"), ("set-cookie", self._cookie("", 0))])
         elif path == "/metrics":
-            await self._serve_metrics(headers, answer)
+            await self._serve_metrics(headers, _address(scope), answer)
         elif self._in_session(headers):
             await self.app(scope, receive, _hardened(send))
         elif method == "GET" and "text/html" in headers.get("accept", ""):
@@ -149,7 +154,7 @@ class Guard:
 
     # -- what is answered here ---------------------------------------------------------------------------------------
 
-    async def _login(self, method: str, receive: Receive, answer: _Answer) -> None:
+    async def _login(self, method: str, address: str, receive: Receive, answer: _Answer) -> None:
         if method in ("GET", "HEAD"):
             await answer(200, login_page(self._federation), kind="text/html; charset=utf-8")
             return
@@ -158,7 +163,9 @@ class Guard:
             return
         body = await read_body(receive, _LOGIN_BYTES)
         given = parse_qs((body or b"").decode("ascii", "replace"), max_num_fields=8).get("token", [""])[0]
-        if not self._is_token(given):
+        accepted = self._is_token(given)
+        await asyncio.to_thread(self._visited, "accepted" if accepted else "refused", address)
+        if not accepted:
             refused = login_page(self._federation, refused=True)
             await answer(403, refused, kind="text/html; charset=utf-8")
             return
@@ -166,13 +173,21 @@ class Guard:
         cookie = self._cookie(self._session(until), SESSION_SECONDS)
         await answer(303, headers=[("location", "/"), ("set-cookie", cookie)])
 
-    async def _serve_metrics(self, headers: MutableMapping[str, str], answer: _Answer) -> None:
+    async def _serve_metrics(self, headers: MutableMapping[str, str], address: str, answer: _Answer) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if not (scheme.lower() == "bearer" and self._is_token(given)) and not self._in_session(headers):
+            if given:
+                await asyncio.to_thread(self._visited, "refused", address)
             await answer(401, "send the token as a bearer", headers=[("www-authenticate", "Bearer")])
             return
         text, kind = await asyncio.to_thread(self._metrics)
         await answer(200, text, kind=kind)
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from, by its connection; what a request says of itself anybody can write."""
+    client = scope.get("client")
+    return str(client[0])[:64] if client else "unknown"
 
 
 class _Answer:

@@ -17,11 +17,13 @@ from typing import Final
 
 import uvicorn
 
-from commonroot.common.errors import KeyFileError
+from commonroot.common.errors import CommonrootError, KeyFileError
+from commonroot.common.ledger import Fact
 from commonroot.files import atomic_write, storage_errors
 from commonroot.logs import Tell
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.monitor.facts import Sources, Watcher
+from commonroot.server.monitor.visits import Result, Visits
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ TOKEN: Final = Path("keys") / "monitor.token"
 HOW_TO_INSTALL: Final = "pip install 'commonroot[monitor]'"
 #: How long stopping may take, in seconds.
 _PATIENCE: Final = 3.0
+#: How often counted logins are looked through, in seconds.
+_SETTLE_SECONDS: Final = 5.0
 
 
 def token_of(folder: CoordinatorFolder) -> str:
@@ -69,9 +73,11 @@ class Monitor:
         self._folder = folder
         self._watcher = Watcher(sources)
         self._federation = sources.federation
+        self._journal = sources.journal
         self._tell = tell
+        self._visits = Visits(self._write_visit)
         self._server: uvicorn.Server | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commonroot-monitor", daemon=True)
 
     def start(self) -> None:
@@ -81,7 +87,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Return when it has stopped, or after a few seconds."""
-        self._stopping = True
+        self._stopping.set()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread.is_alive():
@@ -113,6 +119,7 @@ class Monitor:
                 hosts=names | {settings.host},
                 metrics=exporter(self._watcher.facts),
                 federation=self._federation,
+                visited=self._visited,
                 secure=not settings.local,
             )
             config = uvicorn.Config(
@@ -123,14 +130,37 @@ class Monitor:
                 log_config=None,
                 log_level=logging.ERROR,
                 server_header=False,
+                proxy_headers=False,  # a request may not say itself where it comes from
                 timeout_graceful_shutdown=1,
                 limit_concurrency=64,
                 ssl_certfile=None if settings.local else str(self._folder.server_certificate),
                 ssl_keyfile=None if settings.local else str(self._folder.server_key),
             )
             self._server = _Server(config, lambda: self._announce(listening.getsockname()[1]))
-            if not self._stopping:
+            if not self._stopping.is_set():
+                threading.Thread(target=self._settle, name="commonroot-visits", daemon=True).start()
                 self._server.run(sockets=[listening])
+                self._try(lambda: self._visits.settle(all_of_it=True))
+
+    # -- logins, for the audit log -----------------------------------------------------------------------------------
+
+    def _visited(self, result: Result, address: str) -> None:
+        self._try(lambda: self._visits.note(result, address))
+
+    def _settle(self) -> None:
+        while not self._stopping.wait(_SETTLE_SECONDS):
+            self._try(self._visits.settle)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """A log that cannot be written keeps nobody from looking why: what was counted is written once it can be."""
+        try:
+            step()
+        except CommonrootError as error:
+            _log.warning("a login could not be noted yet: %s (%s)", error, error.code)
+
+    def _write_visit(self, facts: dict[str, Fact]) -> None:
+        self._journal.note("login", facts)
+        self._tell("login", dict(facts))
 
     def _announce(self, port: int) -> None:
         self._tell("page", {"url": address_of(self._folder, port=port), "token": str(self._folder.root / TOKEN)})

@@ -173,7 +173,17 @@ def departments(facts: Facts) -> str:
         remark = f'<br><small class="soft">{escape(code)}</small>' if code else ""
         since = "–" if one["since"] is None else f"{words.clock(one['since'], now)}"
         span = "" if one["since"] is None else words.lasting(now - one["since"])
-        return [escape(one["name"]), pill(one["doing"], word) + remark, since, f'<span class="soft">{span}</span>']
+        other = (
+            '<br><small class="soft">another than here</small>' if one["version"] not in ("", facts["program"]) else ""
+        )
+        program = escape(one["version"] or "–") + other
+        return [
+            escape(one["name"]),
+            pill(one["doing"], word) + remark,
+            since,
+            f'<span class="soft">{span}</span>',
+            program,
+        ]
 
     rows = [row(one) for one in facts["departments"]]
     online = sum(one["online"] for one in facts["departments"])
@@ -182,7 +192,7 @@ def departments(facts: Facts) -> str:
     return (
         f'<div class="title"><h2>Departments</h2><span class="soft">{online} of {len(rows)} online · '
         f"epoch {facts['epoch']}, until {words.clock(facts['roster_expires'], now)}</span></div>"
-        + table("Departments of the roster", ["Name", "Now", "Since (UTC)", "For"], rows)
+        + table("Departments of the roster", ["Name", "Now", "Since (UTC)", "For", "Program"], rows)
     )
 
 

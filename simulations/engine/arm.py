@@ -19,8 +19,9 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.simulations.arms import Arm, Paused, Report, Tell, report_of
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.run import Unsigned, drive
+from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.founding import to_toml
-from commonroot.simulations.scenario import Network, Scenario
+from commonroot.simulations.scenario import Scenario
 from commonroot.strategies import check_roster, seal
 
 #: Bytes of encoded rows that departments which are awake may hold, all processes together.
@@ -34,26 +35,31 @@ def run_unmasked(
     sections: dict[str, DataConfig],
     tell: Tell,
     *,
+    alone: Path,
     workers: int = 1,
     finish: bool = True,
     pause_at: int | None = None,
+    engine: Hire = hire,
 ) -> Report:
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report, as ``run_federated`` has it.
 
+    alone     where departments keep what they found alone, for arms that come later
     workers   processes; the result is the same for any number
     finish    let departments fine-tune, compare and choose at the end
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
+    engine    who lets departments work: processes of this machine, or Flower's (``flower_app``)
 
     Raises ConfigError or TooFewDepartments where the charter does not fit the departments; what ``drive`` raises.
     """
     check_roster(arm.draft, Unsigned(tuple(sections)))
     coordinator = _founded(folder, arm, scenario)
-    calm = scenario.model_copy(update={"network": Network(), "events": ()})  # nothing befalls what is counted first
+    calm = scenario.calm()  # nothing befalls what is counted first
     drafts = [arm.draft] if scenario.statistics is None else [scenario.statistics, arm.draft]
     for draft in drafts:
-        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections)
-        plan.save()
         own = draft is arm.draft
+        behaviour = scenario.behaviour if own else ()
+        plan = Plan(folder, seal(draft), arm.sum, scenario.seed, sections, alone, behaviour)
+        plan.save()
         making = 1
 
         def on_event(kind: str, facts: dict[str, Any], own: bool = own) -> None:
@@ -81,6 +87,7 @@ def run_unmasked(
                 workers=workers,
                 finish=finish or not own,
                 memory=MEMORY,
+                engine=engine,
                 on_event=on_event,
             )
         except Paused:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from commonroot.client import contribution
 from commonroot.client.contribution import Tensors
 from commonroot.client.data import DataConfig
-from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Charter
 from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
+from commonroot.simulations.behaviour.learners import learner_for
+from commonroot.simulations.behaviour.misbehaving import Act, Learns
 from commonroot.simulations.engine.pages import Pages
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.founding import training_secret
@@ -41,11 +42,16 @@ OnAbstained = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A department that waits.  ``folder`` is where it keeps its splits, models and report."""
+    """A department that waits.
+
+    folder  where it keeps its splits, models and report
+    acts    what it does to its contributions that it should not
+    """
 
     name: str
     data: DataConfig
     folder: Path
+    acts: tuple[Act, ...] = ()
 
 
 class Crew:
@@ -63,6 +69,7 @@ class Crew:
         *,
         seed: int,
         memory: int,
+        alone: Path | None = None,
         on_abstained: OnAbstained = lambda name, code: None,
     ) -> None:
         self._charter = charter
@@ -70,8 +77,9 @@ class Crew:
         self._pages = pages
         self._seed = seed
         self._memory = memory
+        self._alone = alone
         self._on_abstained = on_abstained
-        self._awake: OrderedDict[int, tuple[DepartmentLearner, int]] = OrderedDict()
+        self._awake: OrderedDict[int, tuple[Learns, int]] = OrderedDict()
         self._held = 0
 
     def check(self, number: int) -> str | None:
@@ -130,14 +138,17 @@ class Crew:
     def _before(self, number: int, version: int) -> dict[str, NDArray[Any]] | None:
         return self._pages[number % SHARDS].before(number // SHARDS, version)
 
-    def _wake(self, number: int) -> DepartmentLearner:
+    def _wake(self, number: int) -> Learns:
         if number in self._awake:
             self._awake.move_to_end(number)
             return self._awake[number][0]
         seat = self._seats[number]
         if self._awake and self._held >= self._memory:
             self._let_go()  # before the next one is read
-        learner = DepartmentLearner(seat.folder, seat.name, seat.data, training_secret(self._seed, seat.name))
+        secret = training_secret(self._seed, seat.name)
+        learner = learner_for(
+            seat.name, seat.acts, lambda kind: kind(seat.folder, seat.name, seat.data, secret, memory=self._alone)
+        )
         size = _LEARNER + learner.rows_bytes(self._charter)
         self._awake[number] = (learner, size)
         self._held += size

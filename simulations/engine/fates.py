@@ -1,4 +1,4 @@
-"""Who takes part in a round, and whose contribution arrives: a scenario's network and events, without any parcels.
+"""Who takes part in a round, and whose contribution arrives: what befalls a federation, without any parcels.
 
 The dice are those that a simulation with the whole protocol throws, so both lose the same uploads.  What would befall
 confirmations and openings has no place here: nothing is opened.
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from commonroot.common import parcel
+from commonroot.common.charter import Draft
 from commonroot.common.parcel import Parcel
+from commonroot.simulations.behaviour.cast import Cast
 from commonroot.simulations.network import Crossing, Direction, Weather
-from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.weather import under
 
 
@@ -30,27 +31,27 @@ class Fates:
     counted: tuple[int, ...]
 
 
-def fates(scenario: Scenario, numbers: dict[str, int], *, round: int, version: int) -> Fates:
+def fates(cast: Cast, charter: Draft, seed: int, numbers: dict[str, int], *, round: int, version: int) -> Fates:
     """What happens in the round of that number, which is on ``version``."""
-    present = scenario.present(version)
+    present = cast.present(version)
     cohort = tuple(sorted(numbers[name] for name in present))
-    killed = {numbers[name] for name in scenario.killed(version + 1)}
-    weather = scenario.network.faults()
+    gone = {numbers[name] for name in (*cast.killed(version + 1), *cast.away(version + 1, round))}
+    weather = cast.weather()
     names = {numbers[name]: name for name in present}
     if not weather:
-        alive = tuple(who for who in cohort if who not in killed)
+        alive = tuple(who for who in cohort if who not in gone)
         return Fates(cohort, alive, alive)
-    late = scenario.charter.timing.upload
+    late = charter.timing.upload
     trains: list[int] = []
     counted: list[int] = []
     for who in cohort:
-        if who in killed:
+        if who in gone:
             continue
-        came = _seconds(weather, scenario.seed, round, "to-department", names[who], parcel.ROUND_OPEN)
+        came = _seconds(weather, seed, round, "to-department", names[who], parcel.ROUND_OPEN)
         if came is None:
             continue
         trains.append(who)
-        went = _seconds(weather, scenario.seed, round, "to-coordinator", names[who], parcel.MASKED)
+        went = _seconds(weather, seed, round, "to-coordinator", names[who], parcel.MASKED)
         if went is not None and came + went <= late:
             counted.append(who)
     return Fates(cohort, tuple(trains), tuple(counted))

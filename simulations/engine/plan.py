@@ -1,6 +1,7 @@
 """What a simulation without masks is, as a file that its worker processes read: ``engine.json`` beside the arm.
 
-It holds the sealed charter, how sums are made, the seed, and every department's name and data section, in order.
+It holds the sealed charter, how sums are made, the seed, every department's name and data section, in order, and what
+departments do that they should not.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Charter
 from commonroot.files import atomic_write, read_text
+from commonroot.simulations.behaviour.cast import acts_of, parts_of
+from commonroot.simulations.behaviour.kinds import Kind
 from commonroot.simulations.engine.crew import SHARDS, Crew, OnAbstained, Seat
 from commonroot.simulations.engine.pages import Pages
 from commonroot.simulations.engine.sums import Sum
@@ -21,17 +26,23 @@ from commonroot.simulations.engine.sums import Sum
 FILE: Final = "engine.json"
 PAGES: Final = "pages"
 DEPARTMENTS: Final = "departments"
+_KINDS: Final = TypeAdapter(tuple[Kind, ...])
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One charter's run in an arm's folder, under ``ring`` or ``off``."""
+    """One charter's run in an arm's folder, under ``ring`` or ``off``.
+
+    alone  where departments keep what they found alone, for arms that come later
+    """
 
     arm: Path
     charter: Charter
     sum: Sum
     seed: int
     departments: dict[str, DataConfig]
+    alone: Path
+    behaviour: tuple[Kind, ...] = ()
 
     def save(self) -> None:
         """Write it into its folder, with a folder for every department."""
@@ -44,10 +55,12 @@ class Plan:
             "charter": self.charter.model_dump(mode="json"),
             "sum": self.sum,
             "seed": self.seed,
+            "alone": str(self.alone),
             "departments": {
                 name: data.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
                 for name, data in self.departments.items()
             },
+            "behaviour": [one.model_dump(mode="json", by_alias=True) for one in self.behaviour],
         }
         atomic_write(self.root / FILE, json.dumps(facts).encode())
 
@@ -57,7 +70,9 @@ class Plan:
         facts = json.loads(read_text(root / FILE, what="the plan of a simulation"))
         departments = {name: DataConfig.model_validate(data) for name, data in facts["departments"].items()}
         charter: Charter = Charter.model_validate(facts["charter"])
-        return cls(root.parent.parent, charter, facts["sum"], int(facts["seed"]), departments)
+        behaviour = _KINDS.validate_python(facts.get("behaviour", []))
+        seed, alone = int(facts["seed"]), Path(facts["alone"])
+        return cls(root.parent.parent, charter, facts["sum"], seed, departments, alone, behaviour)
 
     @property
     def root(self) -> Path:
@@ -75,12 +90,15 @@ class Plan:
         memory  bytes of encoded rows that may be held
         """
         shards = frozenset(shards)
+        parts = parts_of(self.behaviour, tuple(self.departments), self.seed)
         seats = {
-            number: Seat(name, data, self.folder(name))
+            number: Seat(name, data, self.folder(name), tuple(acts_of(parts, name)))
             for number, (name, data) in enumerate(self.departments.items())
             if number % SHARDS in shards
         }
         # a state that was put under version v came of the round that made version v + 1
         room = -(-len(self.departments) // SHARDS)
         pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest - 1) for shard in sorted(shards)}
-        return Crew(self.charter, seats, pages, seed=self.seed, memory=memory, on_abstained=on_abstained)
+        return Crew(
+            self.charter, seats, pages, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
+        )

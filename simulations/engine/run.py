@@ -16,8 +16,9 @@ import numpy as np
 
 from commonroot.common.charter import Charter
 from commonroot.common.enrolled import Named
-from commonroot.common.errors import DataError, NotEnoughUploads
+from commonroot.common.errors import DataError, NotEnoughUploads, RoundLost
 from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
+from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version
@@ -26,7 +27,7 @@ from commonroot.server.journal import Journal, Run, Version
 from commonroot.simulations.engine.fates import fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
-from commonroot.simulations.engine.workers import Workers, hire
+from commonroot.simulations.engine.workers import Hire, Workers, hire
 from commonroot.simulations.scenario import Scenario
 from commonroot.strategies.whole_roster import fewest_summed
 
@@ -41,6 +42,7 @@ def drive(
     workers: int,
     finish: bool,
     memory: int,
+    engine: Hire = hire,
     on_event: OnEvent = lambda kind, facts: None,
 ) -> None:
     """Carry out the next queued or interrupted run to its end.
@@ -48,6 +50,7 @@ def drive(
     memory  bytes of encoded rows that departments may hold, all processes together
     finish  let every department fine-tune, compare and choose at the end, which takes longer than the rounds of many
             worlds; without it there are no departments' reports
+    engine  who lets departments work
 
     Raises DataError where a department cannot take part in a method that must not abstain; what ``on_event`` raises.
     """
@@ -55,7 +58,7 @@ def drive(
     try:
         run = journal.next_run()
         if run is not None:
-            _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, finish=finish)
+            _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, engine, finish=finish)
     finally:
         journal.close()
 
@@ -75,13 +78,16 @@ class _Rounds:
         self._backbones = BackboneStore(coordinator.root / "backbones")
         self._names = list(plan.departments)
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        self._fewest = fewest_summed(self._charter, Unsigned(tuple(self._names)))
+        roster = Unsigned(tuple(self._names))
+        self._fewest = fewest_summed(self._charter, roster)
+        self._opens_with = smallest_cohort(roster.parameters, self._charter.cohort.floor)
+        self._cast = scenario.cast()
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
         left = [one for one in journal.rounds(run.run) if one.state in ("open", "fixed")]
         self._pending = left[-1].round if left else None
         self._fixed = bool(left) and left[-1].state == "fixed"
 
-    def drive(self, workers: int, memory: int, *, finish: bool) -> None:
+    def drive(self, workers: int, memory: int, engine: Hire, *, finish: bool) -> None:
         run, rounds = self._run.run, self._charter.rounds
         self._journal.set_run(run, "running")
         self._on_event("run", {"run": run, "rounds": rounds, "charter": self._run.digest})
@@ -96,7 +102,7 @@ class _Rounds:
                 wrong.setdefault(facts["wrong"], []).append(facts["department"])
             self._on_event(kind, facts)
 
-        crews = hire(
+        crews = engine(
             self._plan,
             workers=workers,
             newest=version.version,
@@ -111,7 +117,7 @@ class _Rounds:
             while version.version < rounds:
                 try:
                     version, lost = self._one_round(version, crews), 0
-                except NotEnoughUploads as error:
+                except RoundLost as error:
                     lost += 1
                     self._on_event("lost", {"code": error.code, "why": str(error)})
                     if lost >= self._charter.timing.attempts:
@@ -128,9 +134,11 @@ class _Rounds:
     def _one_round(self, version: Version, crews: Workers) -> Version:
         began = time.monotonic()
         number, self._pending = self._pending or self._journal.last_round() + 1, None
-        found = fates(self._scenario, self._numbers, round=number, version=version.version)
-        if len(found.cohort) < self._fewest:
-            raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._fewest} are needed")
+        found = fates(
+            self._cast, self._charter, self._scenario.seed, self._numbers, round=number, version=version.version
+        )
+        if len(found.cohort) < self._opens_with:
+            raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._opens_with} are needed")
         if number > self._journal.last_round():
             self._journal.open_round(number, self._run.run, version.version, b"")
         self._on_event("round", {"round": number, "version": version.version, "cohort": self._told(found.cohort)})
@@ -144,36 +152,44 @@ class _Rounds:
             )
             self._journal.lose_round(number, f"{error} ({error.code})")
             raise error
-        opened = adder.decode(bulk, exact, len(found.counted), bounds)
+        try:
+            opened = adder.decode(bulk, exact, len(found.counted), bounds)
+        except RoundLost as error:
+            self._journal.lose_round(number, f"{error} ({error.code})")
+            raise
         digest = sha256(bulk.view(np.uint8).data, exact.view(np.uint8).data)
         if not self._fixed:
             self._journal.fix_round(number, b"")
         self._fixed = False
-        made, report = close_round(
-            number,
-            version,
-            self._charter,
-            state,
-            opened,
-            opened_digest=digest,
-            aggregate_digest=digest,
-            report={
-                "cohort": self._told(found.cohort),
-                "survivors": self._told(found.counted),
-                "clipped_share": opened.clipped_share,
-                "upload_bytes": adder.codec.layout.nbytes,
-                "share_bytes": 0,
-                "seconds": time.monotonic() - began,
-            },
-            journal=self._journal,
-            backbones=self._backbones,
-        )
+        try:
+            made, report = close_round(
+                number,
+                version,
+                self._charter,
+                state,
+                opened,
+                opened_digest=digest,
+                aggregate_digest=digest,
+                report={
+                    "cohort": self._told(found.cohort),
+                    "survivors": self._told(found.counted),
+                    "clipped_share": opened.clipped_share,
+                    "upload_bytes": adder.codec.layout.nbytes,
+                    "share_bytes": 0,
+                    "seconds": time.monotonic() - began,
+                },
+                journal=self._journal,
+                backbones=self._backbones,
+            )
+        except RoundLost:  # its survivors stand: it is tried again with the same, as a coordinator would
+            self._pending, self._fixed = number, True
+            raise
         self._on_event("closed", {"round": number, "version": made.version} | report)
         return made
 
     def _finish(self, version: Version, crews: Workers) -> None:
         done = self._journal.closed_departments(self._run.run)
-        present = self._scenario.present(version.version)
+        present = self._cast.present(version.version)
         left = [self._numbers[name] for name in present if name not in done]
         self._on_event("closing", {"departments": self._told(tuple(left))})
         state = self._backbones.read(version.file, version.digest)

@@ -21,6 +21,7 @@ import numpy as np
 
 from commonroot.common.errors import CommonrootError
 from commonroot.common.manifest import unflatten
+from commonroot.files import unforced
 from commonroot.simulations.engine.crew import SHARDS, Crew
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
@@ -77,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)  # there is a process for every core
     root, (index, count, newest, memory) = Path(sys.argv[1]), map(int, sys.argv[2:6])
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # what a library prints is no answer
+    with contextlib.redirect_stdout(sys.stderr), unforced():  # what a library prints is no answer
         worker = _Worker(root, index, count, newest, memory, out)
         for line in sys.stdin:
             try:

@@ -49,6 +49,13 @@ class Workers(Protocol):
         """Let them go."""
 
 
+class Hire(Protocol):
+    """Gives a run its workers: ``hire`` below, or another engine's."""
+
+    def __call__(self, plan: Plan, *, workers: int, newest: int, memory: int, on_done: OnDone) -> Workers:
+        """See ``hire``."""
+
+
 def hire(plan: Plan, *, workers: int, newest: int, memory: int, on_done: OnDone) -> Workers:
     """So many processes, or none beside this one.
 
@@ -117,7 +124,7 @@ class _Processes:
                 "do": "train",
                 "version": version,
                 "bounds": np.asarray(bounds).tolist(),
-                "cohort": len(who),
+                "cohort": adder.departments,
                 "who": share,
                 "counted": [number for number in share if number in kept],
             }

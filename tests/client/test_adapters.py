@@ -11,6 +11,7 @@ import torch
 from backbone_tasks import CASES, THREE, rows, texts
 
 from commonroot.client import alone
+from commonroot.client.alone_memory import Basis
 from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.model import DepartmentModel, evaluate
@@ -130,7 +131,7 @@ def test_the_last_step_ends_in_a_stored_network_that_predicts_what_was_trained(f
     kept = []
     network = alone.network
     monkeypatch.setattr(alone, "network", lambda draft, net: kept.append(net) or network(draft, net))
-    found = conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=7, version=2)
+    found = conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=7, basis=Basis(7), version=2)
     assert found.report["federated"] is not None
     for net in kept[-2:]:
         model = DepartmentModel(spec, 3, columns=flat.x.shape[1])

@@ -7,6 +7,7 @@ import pytest
 
 from commonroot.client import alone
 from commonroot.client.alone import Part
+from commonroot.client.alone_memory import Basis
 from commonroot.client.baselines import GRID, recipes
 from commonroot.client.data import Rows
 from commonroot.client.tasks import Classification
@@ -29,7 +30,7 @@ def kinds(found):
 def screened(parts):
     task = Classification(("in", "out"))
     tried = recipes(task, parts[0].fit.x, GRID)
-    return tried, alone._screened(task, tried, parts, parts[0].held.y)
+    return tried, alone._screened(task, tried, parts, parts[0].held.y, Basis(0))
 
 
 def test_small_tables_try_everything(parts):
@@ -49,5 +50,5 @@ def test_the_one_that_stays_is_the_best_on_a_quarter_of_the_rows(parts, monkeypa
     tried, found = screened(parts)
     whole, task = parts[0], Classification(("in", "out"))
     quarter = [Part(whole.fit.take(np.arange(0, 200, 4)), whole.held, whole.seen)]
-    losses = {r: alone._baseline(task, r, quarter, whole.held.y).loss for r in tried if r.kind == "rbf"}
+    losses = {r: alone._baseline(task, r, quarter, whole.held.y, Basis(0)).loss for r in tried if r.kind == "rbf"}
     assert next(r for r in found if r.kind == "rbf") == min(losses, key=losses.__getitem__)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from commonroot.client import alone, finish
+from commonroot.client.alone_memory import AloneMemory, Basis
 from commonroot.client.choice import Calibration
-from commonroot.client.data import Features, Prepared, Rows, Scaler
+from commonroot.client.data import DataConfig, Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.shared_models import Shared, shared_networks
 from commonroot.client.tasks import Classification, Regression
@@ -47,7 +48,9 @@ def concluded(draft, prepared, *, secret=7):
     strategy = build(draft)
     trainer = Trainer(draft, prepared.task, secret, strategy.shares_head)
     private = trainer.start()
-    return conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=secret, version=2)
+    return conclude(
+        draft, strategy, prepared, strategy.initial(draft), private, secret=secret, basis=Basis(secret), version=2
+    )
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_two_federated_models_are_told_apart(few_recipes):
     strategy = build(draft)
     trainer = Trainer(draft, prepared.task, 7, strategy.shares_head)
     (one,) = shared_networks(draft, strategy, prepared, strategy.initial(draft), trainer.start(), secret=7, version=2)
-    options = {"secret": 7, "version": 2, "epochs": 0, "refits": True}
+    options = {"secret": 7, "basis": Basis(7), "version": 2, "epochs": 0, "refits": True}
     found = finish.decide(draft, prepared, (one, dataclasses.replace(one, kind="family")), **options).report
     assert {"alone", "federated", "family", "both"} <= set(found["scores"])
     assert found["scores"]["family"] == found["scores"]["federated"]
@@ -104,14 +107,14 @@ def test_two_federated_models_are_told_apart(few_recipes):
 def test_where_rounds_can_be_undone_every_row_judges(few_recipes):
     """14 training and 6 validation rows: 20 that no fit has seen, where else 6 decide and 14 may only speak against"""
     draft, prepared = draft_of(), prepared_of(train=14, validation=6)
-    best = alone.candidates(draft, prepared, epochs=0, secret=7)[0]
+    best = alone.candidates(draft, prepared, epochs=0, basis=Basis(7))[0]
     undone = []
 
     def anew(rows):
         undone.append(len(rows))
         return best.fit(rows)
 
-    options = {"secret": 7, "version": 2, "epochs": 0, "refits": True}
+    options = {"secret": 7, "basis": Basis(7), "version": 2, "epochs": 0, "refits": True}
     usual = Shared("usual", 0.0, best.fit(prepared.train), best.fit)
     both = (usual, dataclasses.replace(usual, anew=anew))
     found = [finish.decide(draft, prepared, one, **options).report for one in both]
@@ -127,8 +130,10 @@ def test_a_federated_model_that_will_not_converge_is_left_out(error, few_recipes
     def diverge(rows):
         raise error("no")
 
-    wild = Shared("wild", 0.0, alone.candidates(draft, prepared, epochs=0, secret=7)[0].fit(prepared.train), diverge)
-    report = finish.decide(draft, prepared, wild, secret=7, version=2, epochs=0, refits=True).report
+    wild = Shared(
+        "wild", 0.0, alone.candidates(draft, prepared, epochs=0, basis=Basis(7))[0].fit(prepared.train), diverge
+    )
+    report = finish.decide(draft, prepared, wild, secret=7, basis=Basis(7), version=2, epochs=0, refits=True).report
     assert report["kept"] == "alone" and report["federated"] is None and report["gain_federated"] is None
 
 
@@ -212,7 +217,7 @@ def test_nobody_wins_by_having_had_more_tries(few_recipes):
     parts = alone.held_out(prepared, 1)
     y = np.concatenate([part.held.y for part in parts])
     random = np.random.default_rng(5)
-    one = alone.candidates(draft_of(), prepared, epochs=0, secret=1)[0]
+    one = alone.candidates(draft_of(), prepared, epochs=0, basis=Basis(1))[0]
     guesses = [
         dataclasses.replace(one, outputs=2 * random.normal(size=(60, 3)), calibration=Calibration()) for _ in range(100)
     ]
@@ -223,7 +228,7 @@ def test_nobody_wins_by_having_had_more_tries(few_recipes):
 
 
 def test_candidates_come_best_first_and_the_twin_is_among_them(few_recipes):
-    found = alone.candidates(draft_of(), prepared_of(), epochs=16, secret=1)
+    found = alone.candidates(draft_of(), prepared_of(), epochs=16, basis=Basis(1))
     assert [c.loss for c in found] == sorted(c.loss for c in found)
     twins = sorted(int(c.name.split()[-2]) for c in found if c.name.startswith("the same network alone"))
     assert twins == [2, 4, 8, 16]
@@ -234,7 +239,7 @@ def test_a_twin_that_diverges_is_left_out(few_recipes):
     wild = draft.model_copy(
         update={"training": draft.training.model_copy(update={"learning_rate": 1e9, "gradient_clip": 1e9})}
     )
-    found = alone.candidates(wild, prepared_of(), epochs=16, secret=1)
+    found = alone.candidates(wild, prepared_of(), epochs=16, basis=Basis(1))
     assert len(found) == 2
 
 
@@ -269,6 +274,27 @@ def test_a_good_backbone_is_worth_more_than_two_dozen_rows(few_recipes):
         task, Features.of_numbers(names, Scaler(np.zeros(12), np.ones(12))), rows(16), rows(6), rows(300)
     )
     trainer = Trainer(draft, task, 9)
-    report = conclude(draft, build(draft), prepared, shared, trainer.start(), secret=9, version=5).report
+    report = conclude(
+        draft, build(draft), prepared, shared, trainer.start(), secret=9, basis=Basis(9), version=5
+    ).report
     assert report["weights"]["federated"] >= 0.5
     assert report["gain"]["low"] > 0 and report["scores"]["federated"] > report["scores"]["alone"] + 10
+
+
+def test_candidates_from_memory_are_those_that_were_fitted(few_recipes, tmp_path, monkeypatch):
+    """Nothing is fitted a second time but the best, and only when it is wanted."""
+    draft, prepared = draft_of(), prepared_of()
+    data = DataConfig(path="rows.npz", target="y", task="binary")
+    found = [
+        alone.candidates(draft, prepared, epochs=16, basis=basis)
+        for basis in (Basis(1), Basis(1, AloneMemory(tmp_path, data)), Basis(1, AloneMemory(tmp_path, data)))
+    ]
+    for other in found[1:]:
+        assert [one.name for one in other] == [one.name for one in found[0]]
+        for one, same in zip(found[0], other, strict=True):
+            assert one.loss == same.loss and np.array_equal(one.outputs, same.outputs)
+    monkeypatch.setattr(alone, "fit", None)
+    monkeypatch.setattr(alone, "train_alone", None)
+    alone.candidates(draft, prepared, epochs=16, basis=Basis(1, AloneMemory(tmp_path, data)))
+    with pytest.raises(TypeError):
+        alone.candidates(draft, prepared, epochs=16, basis=Basis(2, AloneMemory(tmp_path, data)))

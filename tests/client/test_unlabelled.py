@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from commonroot.client.alone_memory import Basis
 from commonroot.client.data import DataConfig, Features, Prepared, Rows, Scaler, prepare
 from commonroot.client.finish import conclude
 from commonroot.client.learner import DepartmentLearner, read_report
@@ -213,5 +214,5 @@ def test_the_end_is_the_same_every_time_and_needs_no_labels_of_training_rows():
     )
     strategy = build(draft)
     state = strategy.initial(draft)
-    one, other = (conclude(draft, strategy, rows, state, {}, secret=1, version=2) for _ in range(2))
+    one, other = (conclude(draft, strategy, rows, state, {}, secret=1, basis=Basis(1), version=2) for _ in range(2))
     assert one.report == other.report and one.report["kept"] == "federated"

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from federation import small
+from typer.testing import CliRunner
 
+from commonroot.cli import app
 from commonroot.client.backup import backup as backup_department
 from commonroot.client.backup import restore as restore_department
 from commonroot.client.folder import DepartmentFolder
@@ -38,11 +40,12 @@ from commonroot.common.ledger import verify
 from commonroot.common.manifest import flatten
 from commonroot.common.messages import Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
+from commonroot.common.restores import SKIPPED, SKIPPED_RUNS, restores_of
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.server.audit_file import verify_audit
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.backup import backup, restore, with_database
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal_dump import SKIPPED
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import MemoryNetwork
 from commonroot.simulations.processes import free_port, processes
@@ -199,6 +202,65 @@ def test_a_coordinator_of_a_backup_one_round_old_does_that_round_again_over_the_
 def _memory(folder: DepartmentFolder) -> DepartmentMemory:
     with small.store_of(folder) as store:
         return DepartmentMemory.from_bytes(store.memory(1))
+
+
+def test_a_restored_coordinator_says_so_signed_where_the_backups_log_ended_and_gives_up_what_was_open(tmp_path):
+    """Round 2 was open: it may have had a survivor set since.  A round whose set was fixed in the backup goes on."""
+    with small.running(tmp_path) as at_work:
+        with pytest.raises(Interrupted):
+            at_work.run(stop_at("uploaded", 4))
+        backup(at_work.federation.coordinator, tmp_path / "backup.tar", with_keys=True)
+        with small.journal_of(at_work.federation) as journal:
+            before = journal.audit()
+    facts = restore(tmp_path / "backup.tar", tmp_path / "elsewhere")
+    assert (facts["given_up"], facts["rounds_from"], facts["signed"]) == ([2], SKIPPED + 3, True)
+    folder = CoordinatorFolder(tmp_path / "elsewhere")
+    with small._Closing(folder.journal()) as journal:
+        log, rounds = journal.audit(), {r.round: r for r in journal.rounds()}
+        told = journal.restored()
+    entry = log[len(before)]
+    assert log[: len(before)] == before
+    assert entry.kind == "restored"
+    assert (entry.facts["entries"], entry.facts["head"]) == (len(before), before[-1].hash.hex())
+    assert [e.kind for e in log[len(before) :]] == ["restored", "round-lost", "checkpoint"]
+    assert rounds[2].state == "lost" and "when the backup was made" in rounds[2].reason
+    assert verify_audit(folder)["since"] == 0
+    assert told["last_round"] == 2
+    (good,), wrong = restores_of(log)
+    assert (good.rounds, good.given_up, wrong) == ((2, SKIPPED + 2), (2,), [])
+    shown = CliRunner().invoke(app, ["coordinator", "status", str(folder.root)])
+    assert f"of rounds 3 to {SKIPPED + 2} nothing is known here" in shown.output
+
+
+def test_without_its_key_a_restore_is_signed_when_the_coordinator_comes_up(tmp_path):
+    federation = small.founded(tmp_path)
+    key = (federation.coordinator.root / "keys" / "coordinator.key").read_bytes()
+    backup(federation.coordinator, tmp_path / "backup.tar")
+    assert not restore(tmp_path / "backup.tar", tmp_path / "elsewhere")["signed"]
+    path = tmp_path / "elsewhere" / "keys" / "coordinator.key"
+    path.write_bytes(key)
+    path.chmod(0o600)
+    folder = CoordinatorFolder(tmp_path / "elsewhere")
+    with small._Closing(folder.journal()) as journal:
+        assert journal.audit()[-1].kind == "restored"
+        for _ in range(2):  # once
+            journal.sign_restore(folder.identity())
+        assert [e.kind for e in journal.audit()[-2:]] == ["restored", "checkpoint"]
+
+
+def test_a_backup_of_a_restored_coordinator_is_restored_to_numbers_that_were_never_used(tmp_path):
+    """Even where nothing was opened or queued in between: 0 + 1000, and from there 1000 more; runs by hundreds."""
+    federation = small.founded(tmp_path)
+    source = federation.coordinator
+    for attempt in (1, 2):
+        backup(source, tmp_path / f"{attempt}.tar", with_keys=True)
+        facts = restore(tmp_path / f"{attempt}.tar", tmp_path / f"again-{attempt}")
+        assert facts["rounds_from"] == attempt * SKIPPED + 1
+        source = CoordinatorFolder(tmp_path / f"again-{attempt}")
+    with small._Closing(source.journal()) as journal:
+        assert journal.queue(federation.charter) == 2 * SKIPPED_RUNS + 1
+        good, wrong = restores_of(journal.audit())
+    assert (len(good), wrong) == (2, [])
 
 
 def test_a_backup_is_taken_while_rounds_go_on_and_is_whole(tmp_path):
@@ -532,13 +594,16 @@ def test_a_damaged_state_is_named_and_not_backed_up(tmp_path):
 
 
 def test_the_whole_journal_is_in_a_dump(tmp_path):
-    """Row by row, table by table: what is restored is what was there."""
+    """Row by row, table by table: what is restored is what was there, and two entries that say so under a signature."""
     with small.running(tmp_path) as at_work:
         at_work.run()
         federation = at_work.federation
     backup(federation.coordinator, tmp_path / "backup.tar")
     restore(tmp_path / "backup.tar", tmp_path / "elsewhere")
-    assert _rows(tmp_path / "elsewhere") == _rows(federation.coordinator.root)
+    restored, before = _rows(tmp_path / "elsewhere"), _rows(federation.coordinator.root)
+    assert [row[2] for row in restored["audit"][len(before["audit"]) :]] == ["restored"]
+    restored["audit"] = restored["audit"][: len(before["audit"])]
+    assert restored == before
 
 
 def _rows(root: Path) -> dict[str, list[tuple[Any, ...]]]:

@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 from commonroot import __version__, machine
 from commonroot.cli import app
 from commonroot.client import doctor as department_doctor
+from commonroot.client import standing
+from commonroot.client.folder import DepartmentFolder
 from commonroot.common.findings import Finding, clocks_apart, days_left, lines, record, worst
 from commonroot.files import take_ownership
 from commonroot.server import doctor as coordinator_doctor
@@ -98,8 +100,8 @@ def test_a_department_in_order_is_told_so_and_nothing_is_written(hub: Any, ash: 
     assert worst(found) == "ok", lines(found)
     assert contents(ash) == before
     assert [f.what for f in found] == [
-        "versions", "configuration", "folder", "disk", "permissions", "keys", "authority", "dns", "coordinator",
-        "certificate", "clock", "enrolment", "program", "roster", "charters", "data",
+        "versions", "configuration", "folder", "disk", "permissions", "standing", "keys", "authority", "dns",
+        "coordinator", "certificate", "clock", "enrolment", "program", "roster", "charters", "data",
     ]  # fmt: skip
 
 
@@ -127,6 +129,60 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_to_act(hu
     report = json.loads(bad.output)
     assert report["worst"] == "fail"
     assert any(f["what"] == "permissions" and f["fix"].startswith("chmod 600") for f in report["findings"])
+
+
+# -- pausing and leaving -----------------------------------------------------------------------------------------------
+
+
+def test_a_paused_department_is_told_how_to_go_on(ash: Path) -> None:
+    standing.pause(DepartmentFolder(ash))
+    found = seen(department_doctor.examine(ash, data=False), "standing")
+    assert (found.state, "`commonroot department resume" in found.fix) == ("warn", True)
+
+
+def test_a_leaving_that_was_killed_is_told_how_to_finish(ash: Path) -> None:
+    with small.store_of(DepartmentFolder(ash)) as store:
+        store.set_standing("leaving")
+    fails(department_doctor.examine(ash, data=False), "standing", "not finished", f"department leave {ash} --yes")
+
+
+def test_whoever_has_left_is_told_that_nothing_is_missing_and_never_to_put_keys_back(ash: Path) -> None:
+    """Node and agreement key are erased on purpose: no backup, no request and no approval is advised."""
+    standing.leave(DepartmentFolder(ash), wait=0)
+    found = department_doctor.examine(ash)
+    assert worst(found) == "ok", lines(found)
+    assert "predict, export, report and ledger go on working" in seen(found, "standing").told
+    assert [f.what for f in found][-2:] == ["standing", "keys"]
+    assert not [f for f in found if f.what in ("coordinator", "enrolment", "roster", "charters", "data")]
+
+
+def test_whoever_has_left_and_still_holds_keys_of_rounds_erases_them_by_the_same_command(ash: Path) -> None:
+    key = (ash / "keys" / "node.key").read_bytes()
+    standing.leave(DepartmentFolder(ash), wait=0)
+    (ash / "keys" / "node.key").write_bytes(key)
+    (ash / "keys" / "node.key").chmod(0o600)
+    fails(department_doctor.examine(ash), "keys", "node.key", f"department leave {ash} --yes")
+    assert CliRunner().invoke(app, ["department", "leave", str(ash), "--yes", "--wait", "0"]).exit_code == 0
+    assert worst(department_doctor.examine(ash)) == "ok"
+
+
+def test_whoever_has_left_and_lost_the_identity_is_told_what_it_is_for(ash: Path) -> None:
+    standing.leave(DepartmentFolder(ash), wait=0)
+    (ash / "keys" / "identity.key").unlink()
+    found = seen(department_doctor.examine(ash), "keys")
+    assert found.state == "warn"
+    assert "signed with it" in found.told and "--with-keys" in found.fix
+
+
+def test_a_backup_of_whoever_has_left_is_restored_without_advice_for_a_run(ash: Path, tmp_path: Path) -> None:
+    standing.leave(DepartmentFolder(ash), wait=0)
+    run = CliRunner()
+    assert run.invoke(app, ["department", "backup", str(ash), str(tmp_path / "b.tar"), "--with-keys"]).exit_code == 0
+    said = run.invoke(app, ["department", "restore", str(tmp_path / "b.tar"), str(tmp_path / "again")])
+    assert said.exit_code == 0
+    assert "it had left the federation" in said.output
+    assert not [word for word in ("renew", "approve", "missing") if word in said.output]
+    assert worst(department_doctor.examine(tmp_path / "again")) == "ok"
 
 
 # -- this machine ------------------------------------------------------------------------------------------------------
@@ -477,6 +533,9 @@ def test_what_departments_run_and_how_their_clocks_go_is_seen_at_the_gate(
     assert seen(found, "clock").state == "warn"
     assert "ash's is -80 s ahead" in seen(found, "clock").told
     assert "ash runs commonroot 0.0.9" in seen(found, "program").told
+    assert hub[1].programs() == {" ".join(folder.roster().departments[0].node_key.split()[:2]): "0.0.9"}
+    shown = CliRunner().invoke(app, ["coordinator", "status", str(folder.root)])
+    assert f"ash runs commonroot 0.0.9, and this is {__version__}" in shown.output
 
 
 # -- judging -----------------------------------------------------------------------------------------------------------

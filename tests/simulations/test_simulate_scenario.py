@@ -101,7 +101,7 @@ def test_who_is_present_follows_from_the_events():
     when the next does; it starts before the round that makes 5 opens, so it is there from version 4 on.  archive was
     not there before its start."""
     events = '[[events]]\nround = 3\nkill = "parity"\n[[events]]\nround = 5\nstart = "parity"\n'
-    scenario = read(CHARTER + WORLD + events + '[[events]]\nround = 4\nstart = "archive"\n')
+    scenario = read(CHARTER + WORLD + events + '[[events]]\nround = 4\nstart = "archive"\n').cast()
     assert ["parity" in scenario.present(version) for version in range(9)] == [True] * 3 + [False] + [True] * 5
     assert ["archive" in scenario.present(version) for version in range(9)] == [False] * 3 + [True] * 6
     assert {version: scenario.killed(version) for version in range(1, 5)} == {1: [], 2: [], 3: ["parity"], 4: []}

@@ -95,3 +95,12 @@ def test_soak_and_crash_refuse_cases_they_do_not_have(tmp_path):
     with pytest.raises(ConfigError, match="a tenth"):
         run_benchmark("soak", tmp_path, Console(), options={"rounds": 10})
     assert list(Path(tmp_path).glob("*.json")) == []
+
+
+def test_a_benchmark_is_told_a_folder_that_means_the_same_to_processes_it_starts(tmp_path, monkeypatch):
+    """The command line's own is relative, and departments stand in their own folders."""
+    told: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench_soak, "run", lambda console, only, *, data, out: told.append(out) or [])
+    run_benchmark("soak", Path("runs/bench"), Console())
+    assert told == [tmp_path / "runs/bench/soak"]

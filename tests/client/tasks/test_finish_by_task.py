@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from commonroot.client import alone
+from commonroot.client.alone_memory import Basis
 from commonroot.client.data import Features, Prepared, Rows, Scaler
 from commonroot.client.finish import conclude
 from commonroot.client.learner import summary
@@ -84,7 +85,7 @@ def concluded(prepared, method="fedper"):
     draft = draft_of(method)
     strategy = build(draft)
     private = Trainer(draft, prepared.task, 7, strategy.shares_head).start()
-    return conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=7, version=1)
+    return conclude(draft, strategy, prepared, strategy.initial(draft), private, secret=7, basis=Basis(7), version=1)
 
 
 CASES = [

@@ -12,6 +12,7 @@ import pytest
 from federation import small
 from prometheus_client.parser import text_string_to_metric_families
 
+from commonroot import __version__
 from commonroot.common import errors
 from commonroot.server.journal import Journal
 from commonroot.server.monitor import plots, views
@@ -52,7 +53,7 @@ def test_the_command_and_the_page_read_the_same(finished):
     at_work, _ = finished
     said, shown = status_of(at_work.federation.coordinator), watcher(finished).facts()
     alike = {key: shown[key] for key in ("runs", "faults", "fault_counts", "received", "federation", "program")}
-    assert said == alike | {"trouble": [], "restored_at": None, "gate": {}}
+    assert said == alike | {"trouble": [], "restored_at": None, "restored": None, "gate": {}}
 
 
 def test_a_department_is_online_absent_or_never_came(finished):
@@ -65,6 +66,16 @@ def test_a_department_is_online_absent_or_never_came(finished):
     nobody = watcher(finished, attendance=dict).facts()["departments"]
     assert {(row["online"], row["since"]) for row in nobody} == {(False, None)}
     assert "never came" in views.departments(watcher(finished, attendance=dict).facts())
+
+
+def test_departments_show_which_version_they_run_and_one_that_differs_is_marked(finished):
+    at_work, _ = finished
+    ash, birch, _ = (" ".join(m.node_key.split()[:2]) for m in at_work.federation.coordinator.roster().departments)
+    facts = watcher(finished, programs=lambda: {ash: __version__, birch: "0.0.9"}).facts()
+    assert [row["version"] for row in facts["departments"]] == [__version__, "0.0.9", ""]
+    made = views.departments(facts)
+    assert made.count("another than here") == 1
+    assert f"<td>{__version__}</td>" in made and "<td>–</td>" in made
 
 
 def test_rounds_that_are_over_are_read_once(finished, monkeypatch):
@@ -196,7 +207,7 @@ def test_no_metric_and_no_fact_is_of_one_departments_learning(finished):
     """Losses, clipped shares and sizes stand only where they are of a sum; departments have a state and a time."""
     facts = watcher(finished).facts()
     assert {frozenset(row) for row in facts["departments"]} == {
-        frozenset({"name", "online", "since", "doing", "declined"})
+        frozenset({"name", "online", "since", "doing", "declined", "version"})
     }
     allowed = {"cohort", "survivors", "clipped_share", "upload_bytes", "share_bytes", "seconds", "loss", "held_out"}
     assert {key for run in facts["runs"] for one in run["rounds"] for key in one["report"]} == allowed

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from federation import small
 
-from commonroot.common.errors import KeyFileError
+from commonroot.common.errors import KeyFileError, StorageFull
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
 from commonroot.server.monitor.board import Board
@@ -159,10 +159,64 @@ def test_a_page_that_is_stopped_before_it_serves_does_not_begin(place):
     with small.journal_of(place.federation) as journal:
         roster = folder.roster()
         monitor = Monitor(folder, Sources("grove", journal, Board(), dict, lambda: roster), lambda kind, facts: None)
-        monitor._stopping = True
+        monitor._stopping.set()
         monitor.start()
         monitor.stop()
         assert not monitor._thread.is_alive()
+
+
+def test_logins_stand_in_the_audit_log_with_the_address_they_came_from_and_nothing_that_was_sent(place):
+    """Also where a request says that it comes from elsewhere; scrapes with the right token are no logins."""
+    folder = place.settings(port=str(free_port()))
+    monitor = place.start(folder)
+    url, token = place.told[0][1]["url"], token_of(folder)
+    elsewhere = {"X-Forwarded-For": "203.0.113.9", "Origin": url}
+
+    def log_in(given: str) -> int:
+        sent = urllib.request.Request(f"{url}/login", headers=elsewhere, data=f"token={given}".encode())
+        opener = urllib.request.build_opener(_Stay)
+        try:
+            return int(opener.open(sent, timeout=30).status)
+        except urllib.error.HTTPError as answer:
+            return answer.code
+
+    assert [log_in("guess-one"), log_in(token), log_in("guess-two")] == [403, 303, 403]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(f"{url}/metrics", Authorization="Bearer guess-three")
+    get(f"{url}/metrics", Authorization=f"Bearer {token}")
+    monitor.stop()
+    with small.journal_of(place.federation) as journal:
+        logins = [entry.facts for entry in journal.audit() if entry.kind == "login"]
+    assert [(one["from"], one["result"], one["times"]) for one in logins] == [
+        ("127.0.0.1", "refused", 1), ("127.0.0.1", "accepted", 1), ("127.0.0.1", "refused", 2),
+    ]  # fmt: skip
+    assert [facts for kind, facts in place.told if kind == "login"] == logins
+    assert token not in repr(logins)
+    assert "guess" not in repr(logins)
+
+
+def test_who_looks_is_let_in_while_the_log_cannot_be_written_and_is_noted_afterwards(place, monkeypatch):
+    folder = place.settings(port=str(free_port()))
+    monitor = place.start(folder)
+    noted = Journal.note
+
+    def full(self: Journal, kind: str, facts: dict[str, Any]) -> None:
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(Journal, "note", full)
+    sent = urllib.request.Request(f"{place.told[0][1]['url']}/login", data=f"token={token_of(folder)}".encode())
+    with pytest.raises(urllib.error.HTTPError, match="303"):
+        urllib.request.build_opener(_Stay).open(sent, timeout=30)
+    monkeypatch.setattr(Journal, "note", noted)
+    monitor.stop()
+    assert [facts["result"] for kind, facts in place.told if kind == "login"] == ["accepted"]
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Does not follow."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 # -- the token ---------------------------------------------------------------------------------------------------------
