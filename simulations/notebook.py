@@ -58,6 +58,7 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     quick: bool = False,
+    engine: str = "own",
     network: Mapping[str, Any] | None = None,
     events: Sequence[Mapping[str, Any]] | None = None,
     folder: str | Path | None = None,
@@ -75,11 +76,12 @@ def simulate(
                  dict of lists or ``(X, y)``) in place of a path says more about rows in memory
     common       fields of ``[data]`` that every department has unless its own section says otherwise
     arms         as ``simulate --arm``: methods with options, or ``pooled``; by default the charter's own method
-    seed, sum, network, events and further ``sections`` (``world``, ``statistics``, ``warm_start`` …) are those of a
+    seed, sum, network, events and further ``sections`` (``world``, ``behaviour``, ``statistics`` …) are those of a
                  ``federation.toml`` and stand over what the scenario says.  ``sum`` is ``ring`` where nothing says
                  otherwise: the very same backbone as ``exact``, without the masks
-    workers      processes, where sums are not ``exact``; the result is the same for any number
+    workers      processes; the result is the same for any number
     quick        rounds alone: no department fine-tunes, compares and chooses at the end
+    engine       ``own`` processes of this machine, or ``flower``, its simulation on Ray; the backbone is the same
     folder       keep everything there; killed at any moment, the same call goes on.  Otherwise it is kept as long as
                  the result is, in a temporary folder
     track        ``tensorboard:DIR``, ``mlflow:URI`` or both (``simulations.tracking``)
@@ -110,6 +112,7 @@ def simulate(
                 folder=root,
                 workers=workers,
                 finish=not quick,
+                engine=engine,
                 tell=both(tell, tracked),
             )
             tracked.ended(report)

@@ -182,7 +182,7 @@ def test_what_is_wrong_is_said_in_one_error(arguments, named, text):
 
 
 def test_what_is_wrong_with_data_is_said_for_all_departments():
-    with pytest.raises(DataError, match=r"(?s)^a: .*'demand'.*no such column.*^?c: .*'demand'"):
+    with pytest.raises(DataError, match=r"(?s)^a: .*'demand'.*no such column.*\nc: .*'demand'"):
         simulate(
             CHARTER,
             {"a": frame(1), "b": {"rows": frame(2), "target": "y"}, "c": frame(3)},
