@@ -297,7 +297,7 @@ class Result:
     def __repr__(self) -> str:
         about = self.report
         return (
-            f"Result of {about['federation']!r}: {len(self.arms)} arm(s), {len(self.departments)} departments, "
+            f"Result of {about['federation']!r}: {'one arm' if len(self.arms) == 1 else f'{len(self.arms)} arms'}, {len(self.departments)} departments, "
             f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}"
         )
 

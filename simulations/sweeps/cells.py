@@ -2,6 +2,7 @@
 
 FOLDER/KEY.json     the result, under a hash of scenario, data, program and libraries
 FOLDER/work/KEY/    the federation of a cell under way; whoever is killed goes on from the round it had reached
+FOLDER/alone/       what departments reach alone, the same in every cell with the same rows
 """
 
 from __future__ import annotations
