@@ -21,6 +21,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -142,9 +143,10 @@ def quiet() -> Iterator[None]:
 
 
 def seen_console(progress: bool) -> Console | None:
-    """Where bars are drawn: a terminal or a notebook; None where nobody would see them move."""
+    """Where bars are drawn: a terminal, or a notebook that has widgets; None where nobody would see them move."""
     console = Console(stderr=True)
-    return console if progress and (console.is_terminal or console.is_jupyter) else None
+    seen = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return console if progress and seen else None
 
 
 @contextmanager
@@ -295,9 +297,9 @@ class Result:
         return Picture(panels)
 
     def __repr__(self) -> str:
-        about = self.report
+        about, arms = self.report, "one arm" if len(self.arms) == 1 else f"{len(self.arms)} arms"
         return (
-            f"Result of {about['federation']!r}: {'one arm' if len(self.arms) == 1 else f'{len(self.arms)} arms'}, {len(self.departments)} departments, "
+            f"Result of {about['federation']!r}: {arms}, {len(self.departments)} departments, "
             f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}"
         )
 
