@@ -212,7 +212,12 @@ def described(plan: Plan) -> str:
     varied_ones = [axis.field for axis in plan.axes if axis.field != SEED]
     seeds = len({cell.seed for cell in plan.cells})
     settings = len({json.dumps(_judged(cell), sort_keys=True, default=str) for cell in plan.cells})
-    return f"{settings} setting(s) of {', '.join(varied_ones) or 'nothing'}, {seeds} seed(s), {len(plan.cells)} cells"
+    found = f"{_many(settings, 'setting')} of {', '.join(varied_ones)}, " if varied_ones else ""
+    return f"{found}{_many(seeds, 'seed')}, {_many(len(plan.cells), 'cell')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _judged(cell: Cell) -> Setting:

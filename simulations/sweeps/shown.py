@@ -120,7 +120,8 @@ def in_words(result: Row) -> list[str]:
         lines.append("it is no better than training alone on these rows, so no setting is worth choosing by them")
     undecided = sum(1 for row in scored[1:] if not row["decides"])
     if undecided:
-        lines.append(f"{undecided} other setting(s) cannot be told from it; more seeds may")
+        others = "another setting" if undecided == 1 else f"{undecided} other settings"
+        lines.append(f"these rows and seeds do not tell it from {others}")
     return lines
 
 
@@ -170,7 +171,7 @@ def page_of(result: Mapping[str, Any], *, show_test: bool = False) -> str:
     ]
     body = [
         section("Settings, best first", lead, html_table("Settings", head, rows, numeric=list(numeric))),
-        "".join(f'<p class="note">{esc(line)}</p>' for line in in_words(result)),
+        section("In words", "", f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in in_words(result))}</ul>"),
     ]
     if axes and any(row["score"] is not None for row in result["settings"]):
         told_of = "A ring is a setting, a dot the mean of all that share the value: other axes move too."
