@@ -279,6 +279,8 @@ class Scenario(_Frozen):
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from a file.  Raises ConfigError that names the file and every wrong field at once."""
+    if not path.exists():
+        raise ConfigError(f"the scenario {path} does not exist", hint="`commonroot scenarios` lists ready ones to copy")
     found = model_from_toml(Scenario, read_text(path, what="the scenario"), path=str(path))
     if found.warm_start is None:
         return found

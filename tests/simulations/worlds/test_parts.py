@@ -376,6 +376,8 @@ def test_what_cannot_be_is_refused_before_anything_is_read(fields, said):
     [
         ({"departments": 61}, r"world\.departments: 61 departments of at least 10 rows need 610, and there are 600"),
         ({"departments": 5, "fewest": 9}, r"world\.fewest: 9 rows are too few"),
+        ({"departments": 60, "data": section(test_rows=5)}, r"departments of at least 15 rows need 900"),
+        ({"departments": 150, "together": "value"}, r"world\.fewest: 150 departments have fewer than 10 rows"),
         ({"departments": 5, "together": "plant"}, r"world\.together: no column 'plant'"),
         ({"departments": 5, "by": [{"kind": "labels", "classes": 6}]}, r"world\.by\.0\.classes: 6 of 5 labels"),
         (
