@@ -132,6 +132,24 @@ def test_no_department_knows_more_labels_than_it_may(tables, tmp_path_factory, c
     assert ids(found) == list(range(ROWS))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_labels_are_there_however_small_alpha(tables, tmp_path, seed):
+    """Dirichlet(0.01 p) is one label alone for most of 20 departments; what is traded leaves sizes alone."""
+    found = frames(cut(tables, tmp_path, by=[{"kind": "dirichlet", "alpha": 0.01}], departments=20, seed=seed))
+    assert min(frame["label"].n_unique() for frame in found.values()) == 2
+    assert ids(found) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_floor_holds_where_labels_do_not_allow_the_sizes(tables, tmp_path, seed):
+    """30 departments of 20 rows with two of five labels: what is left of a label does not always fill one up."""
+    by = [{"kind": "labels", "classes": 2}, {"kind": "dirichlet", "alpha": 0.05}]
+    found = frames(cut(tables, tmp_path, by=by, departments=30, fewest=18, seed=seed))
+    assert min(map(len, found.values())) >= 18
+    assert max(frame["label"].n_unique() for frame in found.values()) == 2
+    assert ids(found) == list(range(ROWS))
+
+
 def test_label_entropy_grows_with_alpha(tables, tmp_path):
     """means over 20 departments and 4 seeds: Dirichlet(alpha p) has all its mass near one label for small alpha, and
     near p, whose entropy is 1.37, for a large one"""
