@@ -254,6 +254,8 @@ class Scenario(_Frozen):
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from a file and what it includes.  Raises ConfigError that names every wrong field and its file."""
+    if not path.exists():
+        raise ConfigError(f"the scenario {path} does not exist", hint="`commonroot scenarios` lists ready ones to copy")
     found = read_with_includes(Scenario, path)
     if found.warm_start is None:
         return found
