@@ -156,7 +156,7 @@ def prepared(
             sections = scenario.sections(beside, root / "data")
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
-            _same_simulation(root, scenario, sections)
+            _same_simulation(root, scenario, sections, engine=FLOWER if unmasked else OWN)
             yield Ready(root, scenario, chosen, sections)
 
 
@@ -200,7 +200,7 @@ def _claim(root: Path) -> None:
         (root / "arms").mkdir(parents=True, exist_ok=True)
 
 
-def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig]) -> None:
+def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig], *, engine: str) -> None:
     """Write down what is simulated in this folder, or refuse to go on with something else."""
     ours: dict[str, Any] = {
         "seed": scenario.seed,
@@ -208,6 +208,8 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         "network": scenario.network.model_dump(mode="json"),
         "events": [event.model_dump(mode="json") for event in scenario.events],
     }
+    if engine != OWN:
+        ours["engine"] = engine  # each keeps private states in its own way
     for name, data in sections.items():
         files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
