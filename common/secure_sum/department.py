@@ -193,9 +193,9 @@ class DepartmentMachine:
         return Ready.signed(self._identity, asked=asked.digest, sender=self.me).encode()
 
     def repeat(self, opened: RoundOpen) -> Upload | None:
-        """The upload already made for this very request, to be sent again as it is; None for a new round.
+        """The upload already made for this very request, which the driver sends again as it is; None for a new round.
 
-        A driver that no longer has the body sits the round out.
+        A driver that no longer has it sits the round out.
         """
         last = self._memory.upload
         return last if last is not None and last.transcript == opened.transcript else None
@@ -283,13 +283,12 @@ class DepartmentMachine:
             version=opened.version,
             asked=opened.asked,
             broadcast=opened.broadcast,
-            head=head.encode(),
             body=head.body,
         )
         # Whoever does not open has no further use for this round's keys.
         chains = dealt.chains if self._opens else dealt.chains.forward(opened.round + 1)
         self._memory = self._memory.with_upload(upload, chains)
-        return upload.head, body, self._memory
+        return head.encode(), body, self._memory
 
     def _under_review(self, opened: RoundOpen) -> tuple[int, Layout]:
         """The floor and layout of the round that was reviewed last, which must be this one and not masked for yet."""
