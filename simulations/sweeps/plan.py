@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from commonroot.common.charter import field_of, model_from_toml
+from commonroot.common.charter import field_of, model_from_toml, plainly
 from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
 from commonroot.simulations.arms import parse_arm
@@ -149,7 +149,7 @@ def _scenario(
     try:
         scenario = absolute(Scenario.model_validate(with_it), beside)
     except ValidationError as error:
-        found = [(field_of(one["loc"]), one["msg"]) for one in error.errors()]
+        found = [(field_of(one["loc"]), plainly(one)) for one in error.errors()]
         problems += [_blamed(base, setting, field, message) for field, message in found]
         blamed = {axis for field, _ in found for axis in _near(setting, field)}
         rest = {axis: value for axis, value in setting.items() if axis not in blamed}
