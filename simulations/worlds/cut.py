@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,20 +217,17 @@ class Cut:
         if small and column.small == "refuse":
             listed = ", ".join(f"{told[at]!r} ({len(held[at])})" for at in small[:10]) + (", …" if small[10:] else "")
             raise ConfigError(
-                f"{place}: {len(small)} values have fewer than {self._fewest} {self._what}: {listed}",
+                f"{place}: too few rows for a department of {self._fewest} {self._what}: {listed}",
                 hint='small = "merge" makes one department of them',
             )
-        kept = [(told[at], held[at]) for at in range(len(told)) if at not in set(small)]
-        names = _distinct([name for name, _ in kept], taken={"others"} if small else set())
-        out = list(zip(names, (units for _, units in kept), strict=True))
+        while small and sum(len(held[at]) for at in small) < self._fewest and len(small) < len(held):
+            # together they are still too small: the next smallest joins them
+            small.append(min((at for at in range(len(held)) if at not in small), key=lambda at: len(held[at])))
+        kept = [at for at in range(len(told)) if at not in set(small)]
+        names = _distinct([told[at] for at in kept], taken={"others"} if small else set())
+        out = [(name, held[at]) for name, at in zip(names, kept, strict=True)]
         if small:
-            others = np.sort(np.concatenate([held[at] for at in small]))
-            if len(others) < self._fewest:
-                raise ConfigError(
-                    f"{place}: the small values have {len(others)} {self._what} together; {self._fewest} are needed",
-                    hint="lower `fewest`, or leave those rows out of the table",
-                )
-            out.append(("others", others))
+            out.append(("others", np.sort(np.concatenate([held[at] for at in small]))))
         return out
 
     # -- codes ---------------------------------------------------------------------------------------------------------
@@ -323,7 +321,8 @@ def _distinct(values: list[str], *, taken: set[str]) -> list[str]:
     """Names that a department may have, one for each value."""
     used, out = set(taken), []
     for value in values:
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-._")[:40] or "value"
+        letters = "".join(one for one in unicodedata.normalize("NFKD", value) if not unicodedata.combining(one))
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", letters).strip("-._")[:40] or "value"
         name, at = plain, 1
         while name in used:
             at += 1

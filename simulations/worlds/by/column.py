@@ -18,7 +18,7 @@ class Column(Config):
 
     column  whose values they are
     small   what is done with values of fewer rows than ``fewest``: ``merge`` makes one department of them all, called
-            ``others``; ``refuse`` stops and names them
+            ``others``, which takes in the next smallest value until it is large enough; ``refuse`` stops and names them
     """
 
     kind: Literal["column"]

@@ -224,9 +224,23 @@ def test_a_column_makes_a_department_of_each_value_and_of_the_small_ones_togethe
     assert ids(found) == list(range(ROWS))
 
 
+def test_a_value_becomes_a_name_that_a_department_may_have():
+    from commonroot.simulations.worlds.cut import _distinct
+
+    found = _distinct(["Köln", "Koln", "St. Pölten", "12", "…", "x" * 60, "others"], taken={"others"})
+    assert found == ["Koln", "Koln.2", "St.-Polten", "12", "value", "x" * 40, "others.2"]
+
+
+def test_small_values_that_are_too_small_together_take_the_next_smallest_in(tables, tmp_path):
+    """with a floor of 15 the 7 and 5 rows are 12, so the 88 of west join them"""
+    by = [{"kind": "column", "column": "branch", "small": "merge"}]
+    found = frames(cut(tables, tmp_path, by=by, fewest=15, departments=3))
+    assert {name: len(frame) for name, frame in found.items()} == {"North": 300, "south-east": 200, "others": 100}
+
+
 def test_small_values_are_refused_by_name_where_nobody_says_what_to_do(tables, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"world\.by\.0\.column: 2 values have fewer than 10 rows: 'small' \(5\)"
+        ConfigError, match=r"world\.by\.0\.column: too few rows for a department of 10 rows: 'small' \(5\)"
     ) as no:
         cut(tables, tmp_path, by=[{"kind": "column", "column": "branch"}])
     assert "merge" in no.value.advice
