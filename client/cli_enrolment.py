@@ -57,11 +57,14 @@ def init(
     from commonroot.client.enrol import init_with_token
     from commonroot.client.tables.look import look_at, section
     from commonroot.common.enrolment import Token, fingerprint
-    from commonroot.common.errors import ConfigError
+    from commonroot.common.errors import BadToken, ConfigError
     from commonroot.files import chosen_lock
 
     if (url is None) != (query is None) or (url is not None and data is not None):
         raise ConfigError("give --data, or --url with --query")
+    if len(token) < 256 and Path(token).is_file():
+        hint = f'give the line that is in it: --token "$(cat {token})"'
+        raise BadToken(f"{token} is a file, and no enrolment token", hint=hint)
     read = Token.decode(token)
     found = ""
     if data is not None or url is not None:

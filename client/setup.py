@@ -26,6 +26,7 @@ from commonroot.common.errors import (
     ConfigError,
     EpochRollback,
     HasLeft,
+    Malformed,
     RestoredFolder,
     SplitRoster,
     WrongFederation,
@@ -123,7 +124,7 @@ def create(
         raise ConfigError(f"{root} exists and is not empty", hint="choose a new folder")
     text = _TEMPLATE.format(federation=federation, name=name, coordinator=coordinator, authority=authority)
     text += data or _DATA_TEMPLATE
-    model_from_toml(DepartmentConfig, text, path="the options")  # before anything is written
+    model_from_toml(DepartmentConfig, text, path="what was given")  # before anything is written
     pinned = ca if isinstance(ca, bytes) else read_bytes(ca, what="the certificate authority")
     if b"BEGIN CERTIFICATE" not in pinned:
         raise ConfigError(f"{ca if isinstance(ca, Path) else 'the CA'} is not a PEM certificate")
@@ -159,7 +160,11 @@ def join(folder: DepartmentFolder, path: Path, random: Random) -> Roster:
             HasLeft
     """
     data = read_bytes(path, what="the roster")
-    roster = checked_roster(data, bytes.fromhex(folder.config.authority))
+    try:
+        roster = checked_roster(data, bytes.fromhex(folder.config.authority))
+    except Malformed as error:
+        hint = "it is roster.json in the coordinator's folder: ask central IT for that file"
+        raise Malformed(f"{path} is no roster: {error}", hint=hint) from error
     folder.require_federation(roster.federation)
     if roster.expires < time.time():
         raise ConfigError("the roster has expired", hint="ask central IT for a new one")

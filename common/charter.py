@@ -23,13 +23,14 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
 from commonroot.common.backbone.factors import FactorsSpec
 from commonroot.common.errors import ConfigError
 from commonroot.common.manifest import PRIVATE, Lane, Manifest, Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, Hex32, Hex64, Name, Roster, parse
+from commonroot.common.roster import FEWEST_DEPARTMENTS, NAME_PATTERN, Hex32, Hex64, Name, Roster, parse
 from commonroot.common.schema import Column
 from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
@@ -255,8 +256,15 @@ def model_from_values(kind: type[Model], values: Any, *, path: str) -> Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {field_of(e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {field_of(e['loc'])}: {plainly(e)}" for e in error.errors()]
         raise ConfigError(f"{path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
+
+
+def plainly(error: ErrorDetails) -> str:
+    """What is wrong, in words; patterns say little to whoever mistyped a name."""
+    if error["type"] == "string_pattern_mismatch" and error.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        return f"{error['input']!r} is no name: letters, digits, spaces and . _ - after a letter or digit, 63 at most"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def field_of(place: tuple[int | str, ...]) -> str:

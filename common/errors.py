@@ -151,7 +151,7 @@ class Unreachable(UsageError):
     """The coordinator does not answer."""
 
     code = "CR63"
-    hint = "check address, port and firewall; the daemon goes on trying"
+    hint = "check address, port and firewall, and that `coordinator up` runs; a daemon goes on trying"
 
 
 class SourceChanged(UsageError):

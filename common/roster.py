@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cached_property, lru_cache
 from math import isqrt
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -40,7 +40,8 @@ _MOST_SHARES = 0xFFFF
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 HexKem = Annotated[str, Field(pattern=r"^[0-9a-f]+$", min_length=2 * KEM_PUBLIC_BYTES, max_length=2 * KEM_PUBLIC_BYTES)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$")]
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class _Frozen(BaseModel):

@@ -336,14 +336,18 @@ def erase(path: Path) -> None:
         sync_folder(path.parent)
 
 
+#: What to do about a file that is not there: no example helps with that.
+_PATH: Final = "look at the path, and at the folder that you are in"
+
+
 def read_text(path: Path, *, what: str) -> str:
     """A text file, or ConfigError naming it."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"{what} {path} does not exist") from error
+        raise ConfigError(f"{what} {path} does not exist", hint=_PATH) from error
     except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{what} {path} is not a text file") from error
+        raise ConfigError(f"{what} {path} is not a text file", hint=_PATH) from error
 
 
 def read_bytes(path: Path, *, what: str) -> bytes:
@@ -351,9 +355,9 @@ def read_bytes(path: Path, *, what: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ConfigError(f"{what} {path} does not exist") from error
+        raise ConfigError(f"{what} {path} does not exist", hint=_PATH) from error
     except IsADirectoryError as error:
-        raise ConfigError(f"{what} {path} is a folder") from error
+        raise ConfigError(f"{what} {path} is a folder", hint=_PATH) from error
 
 
 #: In a department's and the coordinator's folder: backbones that charters start from, as ``SHA256.safetensors``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from typing import Any
 
 from commonroot.common import canonical
 from commonroot.common.enrolment import Application, RosterDraft, Token, changes, check_next, fingerprint
-from commonroot.common.errors import CommonrootError, ConfigError, NotTheNextRoster
-from commonroot.common.roster import Roster, SignedRoster
+from commonroot.common.errors import CommonrootError, ConfigError, Malformed, NotTheNextRoster
+from commonroot.common.roster import NAME_PATTERN, Roster, SignedRoster
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, read_bytes, read_secret, read_text
 from commonroot.server.enrol_book import EnrolmentBook
@@ -37,6 +38,9 @@ def book_of(folder: CoordinatorFolder) -> Iterator[EnrolmentBook]:
 
 def issue(folder: CoordinatorFolder, name: str, *, days: float, address: str | None) -> Token:
     """A token for one new department, noted in the book.  Raises ConfigError for a name or address that is none."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        hint = "letters, digits, spaces and . _ - after a letter or digit, 63 at most"
+        raise ConfigError(f"{name!r} is no name for a department", hint=hint)
     now = time.time()
     address = address or f"{folder.config.names[0]}:{folder.config.port}"
     names = certificate_names(folder.server_certificate)
@@ -54,7 +58,9 @@ def issue(folder: CoordinatorFolder, name: str, *, days: float, address: str | N
     try:
         Token.decode(token.encode())
     except CommonrootError as error:
-        raise ConfigError(f"no token for {name!r} at {token.address!r}: {error}", hint="see `--help`") from error
+        raise ConfigError(
+            f"no token for {name!r} at {token.address!r}: {error}", hint="give --address HOST:PORT"
+        ) from error
     with book_of(folder) as book:
         book.issue(token, roster=folder.standing(), now=now)
     return token
@@ -65,12 +71,24 @@ def admit(folder: CoordinatorFolder, files: list[Path]) -> list[str]:
 
     Raises what ``EnrolmentBook.apply`` raises, ConfigError or Malformed for files that are none.
     """
-    applications = [Application.from_json(read_bytes(path, what="the enrolment request").strip()) for path in files]
+    applications = [(path, _request(path)) for path in files]
     roster = folder.standing()
     with book_of(folder) as book:
-        for application in applications:
-            book.apply(application, roster=roster, now=time.time())
-    return [application.member.name for application in applications]
+        for path, application in applications:
+            try:
+                book.apply(application, roster=roster, now=time.time())
+            except CommonrootError as error:
+                error.args = (f"{path}: {error}",)
+                raise
+    return [application.member.name for _, application in applications]
+
+
+def _request(path: Path) -> Application:
+    try:
+        return Application.from_json(read_bytes(path, what="the enrolment request").strip())
+    except Malformed as error:
+        hint = "it is request.json in the folder that `commonroot department init` made; nobody was admitted"
+        raise Malformed(f"{path} is no enrolment request: {error}", hint=hint) from error
 
 
 def sign_here(folder: CoordinatorFolder, *, colluders: int | None, survivors_min: int | None) -> Roster:

@@ -18,16 +18,17 @@ links/                  Flower's own database
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from commonroot.common.charter import Draft, SignedCharter, model_from_toml
+from commonroot.common.charter import Draft, SignedCharter, model_from_toml, plainly
 from commonroot.common.enrolment import Application, check_next
 from commonroot.common.errors import ConfigError, KeyFileError, NotTheNextRoster
 from commonroot.common.ledger import Fact
@@ -69,6 +70,9 @@ names = [{names}]
 """
 _TEMPLATE += LIMITS_TEMPLATE
 
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?")
+
 
 class CoordinatorConfig(BaseModel):
     """``coordinator.toml``."""
@@ -84,6 +88,20 @@ class CoordinatorConfig(BaseModel):
     retention: keeping.RetentionConfig = keeping.RetentionConfig()
     limits: Limits = Limits()
     monitor: MonitorSettings = MonitorSettings()
+
+    @field_validator("names")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Each must be one that a certificate can hold and a department can look up."""
+        for name in names:
+            try:
+                ipaddress.ip_address(name)
+            except ValueError:
+                if len(name) > 253 or not _HOST.fullmatch(name):
+                    raise ValueError(f"{name!r} is neither a host's name nor an address") from None
+        if not names:
+            raise ValueError("departments need one name at least")
+        return names
 
 
 class CoordinatorFolder:
@@ -127,7 +145,7 @@ class CoordinatorFolder:
             federation=federation, host=host, port=port, names=", ".join(f'"{name}"' for name in names)
         )
         text += keeping.TEMPLATE + MONITOR.format(enabled=str(monitor).lower())
-        model_from_toml(CoordinatorConfig, text, path="the options")  # before anything is written
+        model_from_toml(CoordinatorConfig, text, path="what was given")  # before anything is written
         if authority is not None and not re.fullmatch("[0-9a-f]{64}", authority):
             raise ConfigError(
                 "the authority's public key is 64 hex digits", hint="`commonroot authority init` prints it"
@@ -221,7 +239,7 @@ class CoordinatorFolder:
                 previous=before.digest.hex() if before else None,
             )
         except ValidationError as error:
-            told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+            told = "; ".join(plainly(problem) for problem in error.errors())
             raise ConfigError(f"no roster over these requests: {told}", hint="one request a department") from error
 
     def install(self, signed: SignedRoster) -> SignedRoster:

@@ -58,7 +58,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError, PortTaken
-from commonroot.files import atomic_write, readable_key
+from commonroot.files import atomic_write, private_file, readable_key
 from commonroot.flower import quiet
 from commonroot.server.admission import Admission
 from commonroot.server.doors import Door
@@ -266,7 +266,9 @@ class SuperLink:
 
     def _open_links(self) -> Links:
         database = self._state_dir / DATABASE
-        self._state_dir.mkdir(parents=True, exist_ok=True)
+        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            private_file(self._state_dir / name, make=name == DATABASE)  # Flower makes it for everybody to read
         links = Links(database, Payloads(verify=True))  # every object against its name, once, as it comes in
         try:
             with warnings.catch_warnings():

@@ -179,7 +179,8 @@ class Pool(Generic[C]):
                     self._running.pop(cell, None)
                     self._done += self._expected[cell]
                 told = f"{took:.0f} s" if why is None else f"not run: {why}"
-                progress.console.print(f"{self._work.name(cell)}: {told}", highlight=False, soft_wrap=True)
+                if not progress.console.is_jupyter:  # there every line would be an output of its own
+                    progress.console.print(f"{self._work.name(cell)}: {told}", highlight=False, soft_wrap=True)
             progress.update(line, visible=False)
             self._end(process)
         except BaseException as error:  # told by the thread that waits

@@ -67,7 +67,7 @@ def scenario_of(
 
 def without_masks(scenario: Scenario) -> Scenario:
     """The same under ``ring`` where it does not say how it sums, and nothing in it needs the whole protocol."""
-    if "sum" in scenario.model_fields_set or getattr(scenario, "coordinator", None) is not None:
+    if "sum" in scenario.model_fields_set or scenario.coordinator is not None:
         return scenario
     return scenario.summed("ring")
 

@@ -21,6 +21,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +59,7 @@ def simulate(
     sum: str | None = None,
     workers: int = 1,
     quick: bool = False,
+    engine: str = "own",
     network: Mapping[str, Any] | None = None,
     events: Sequence[Mapping[str, Any]] | None = None,
     folder: str | Path | None = None,
@@ -75,11 +77,12 @@ def simulate(
                  dict of lists or ``(X, y)``) in place of a path says more about rows in memory
     common       fields of ``[data]`` that every department has unless its own section says otherwise
     arms         as ``simulate --arm``: methods with options, or ``pooled``; by default the charter's own method
-    seed, sum, network, events and further ``sections`` (``world``, ``statistics``, ``warm_start`` …) are those of a
+    seed, sum, network, events and further ``sections`` (``world``, ``behaviour``, ``statistics`` …) are those of a
                  ``federation.toml`` and stand over what the scenario says.  ``sum`` is ``ring`` where nothing says
                  otherwise: the very same backbone as ``exact``, without the masks
-    workers      processes, where sums are not ``exact``; the result is the same for any number
+    workers      processes; the result is the same for any number
     quick        rounds alone: no department fine-tunes, compares and chooses at the end
+    engine       ``own`` processes of this machine, or ``flower``, its simulation on Ray; the backbone is the same
     folder       keep everything there; killed at any moment, the same call goes on.  Otherwise it is kept as long as
                  the result is, in a temporary folder
     track        ``tensorboard:DIR``, ``mlflow:URI`` or both (``simulations.tracking``)
@@ -110,6 +113,7 @@ def simulate(
                 folder=root,
                 workers=workers,
                 finish=not quick,
+                engine=engine,
                 tell=both(tell, tracked),
             )
             tracked.ended(report)
@@ -139,9 +143,10 @@ def quiet() -> Iterator[None]:
 
 
 def seen_console(progress: bool) -> Console | None:
-    """Where bars are drawn: a terminal or a notebook; None where nobody would see them move."""
+    """Where bars are drawn: a terminal, or a notebook that has widgets; None where nobody would see them move."""
     console = Console(stderr=True)
-    return console if progress and (console.is_terminal or console.is_jupyter) else None
+    seen = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return console if progress and seen else None
 
 
 @contextmanager
@@ -292,9 +297,9 @@ class Result:
         return Picture(panels)
 
     def __repr__(self) -> str:
-        about = self.report
+        about, arms = self.report, "one arm" if len(self.arms) == 1 else f"{len(self.arms)} arms"
         return (
-            f"Result of {about['federation']!r}: {len(self.arms)} arm(s), {len(self.departments)} departments, "
+            f"Result of {about['federation']!r}: {arms}, {len(self.departments)} departments, "
             f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}"
         )
 

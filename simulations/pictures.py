@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from commonroot.client.drawing.charts import esc
+from commonroot.client.drawing.charts import WIDTH, esc, short
 from commonroot.client.drawing.template import STYLE
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
@@ -18,6 +18,8 @@ _FONT: Final = (
 )
 _MARGIN: Final = 16
 _TITLE: Final = 30
+#: Charts up to this width may share a row.
+_NARROW: Final = 480
 
 
 class Picture:
@@ -47,20 +49,23 @@ class Picture:
 
 
 def _document(panels: Sequence[tuple[str, str]]) -> str:
-    """One SVG document with every chart in it, under its title."""
-    parts, height, widest = [], float(_MARGIN), 0.0
+    """One SVG document with every chart in it, under its title; narrow ones stand two in a row."""
+    parts: list[str] = []
+    left, top, row, widest = float(_MARGIN), float(_MARGIN), 0.0, 0.0
     for title, chart in panels:
         found = _VIEW.search(chart)
         if found is None:
             continue
         width, tall = float(found[1]), float(found[2])
-        parts.append(f'<text x="{_MARGIN}" y="{height + 14:g}" class="value">{esc(title)}</text>')
-        height += _TITLE
-        placed = f'<svg x="{_MARGIN}" y="{height:g}" width="{width:g}" height="{tall:g}" '
+        if left > _MARGIN and (width > _NARROW or left + width > WIDTH + 3 * _MARGIN):
+            left, top, row = float(_MARGIN), top + row, 0.0
+        parts.append(f'<text x="{left:g}" y="{top + 14:g}" class="value">{esc(short(title, 62))}</text>')
+        placed = f'<svg x="{left:g}" y="{top + _TITLE:g}" width="{width:g}" height="{tall:g}" '
         parts.append(chart.replace("<svg ", placed, 1))
-        height += tall + _MARGIN
-        widest = max(widest, width)
-    widest += 2 * _MARGIN
+        left += width + _MARGIN
+        row = max(row, _TITLE + tall + _MARGIN)
+        widest = max(widest, left)
+    height = top + row
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {widest:g} {height:g}" width="{widest:g}" '
         f'height="{height:g}"><style>{esc_style(STYLE + _FONT)}</style>'

@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from commonroot.client.data import DataConfig
-from commonroot.common.charter import Draft
+from commonroot.common.charter import Draft, plainly
 from commonroot.common.errors import ConfigError
 from commonroot.common.roster import FEWEST_DEPARTMENTS, MOST_DEPARTMENTS, Name, Parameters
 from commonroot.common.secure_sum.edges import smallest_cohort
@@ -228,7 +228,7 @@ class Scenario(_Frozen):
         try:
             return Scenario.model_validate(own)
         except ValidationError as error:
-            told = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+            told = "; ".join(plainly(one) for one in error.errors())
             raise ConfigError(told, hint="the world's departments: " + _some(list(sections))) from error
 
     def sections(self, beside: Path, world: Path, data: Path | None = None) -> dict[str, DataConfig]:
@@ -254,6 +254,8 @@ class Scenario(_Frozen):
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from a file and what it includes.  Raises ConfigError that names every wrong field and its file."""
+    if not path.exists():
+        raise ConfigError(f"the scenario {path} does not exist", hint="`commonroot scenarios` lists ready ones to copy")
     found = read_with_includes(Scenario, path)
     if found.warm_start is None:
         return found

@@ -176,7 +176,7 @@ def prepared(
             scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
-            _same_simulation(root, scenario, sections)
+            _same_simulation(root, scenario, sections, engine=FLOWER if unmasked else OWN)
             yield Ready(root, scenario, chosen, sections)
 
 
@@ -225,7 +225,7 @@ def claim(root: Path) -> None:
         (root / "arms").mkdir(parents=True, exist_ok=True)
 
 
-def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig]) -> None:
+def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig], *, engine: str) -> None:
     """Write down what is simulated in this folder, or refuse to go on with something else."""
     ours: dict[str, Any] = {
         "seed": scenario.seed,
@@ -237,6 +237,8 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
     if scenario.coordinator is not None:
         ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
+    if engine != OWN:
+        ours["engine"] = engine  # each keeps private states in its own way
     for name, data in sections.items():
         files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
         record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}

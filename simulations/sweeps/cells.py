@@ -2,6 +2,7 @@
 
 FOLDER/KEY.json     the result, under a hash of scenario, data, program and libraries
 FOLDER/work/KEY/    the federation of a cell under way; whoever is killed goes on from the round it had reached
+FOLDER/alone/       what departments reach alone, the same in every cell with the same rows
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any, Final
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import Tell, parse_arm
+from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
 from commonroot.simulations.provenance import content_digest, libraries, program_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.sweeps.axes import SEED, Setting
 from commonroot.simulations.sweeps.validated import validation_of
+from commonroot.simulations.worlds import Published
 from commonroot.strategies import seal
 
 LAYOUT: Final = 1
@@ -98,12 +101,28 @@ def key_of(scenario: Scenario, *, quick: bool, digests: dict[Path, str]) -> str:
 
     decided = {
         "layout": LAYOUT,
-        "scenario": values_of(scenario, of_path),
+        "scenario": values_of(_with_published(scenario), of_path),
         "quick": quick,
         "program": program_digest(),
         "libraries": libraries(),
     }
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _with_published(scenario: Scenario) -> Scenario:
+    """The same with the very folder that a published dataset is read from, whoever says where that is.
+
+    Raises ConfigError where it is not on this machine.
+    """
+    world = scenario.world
+    if not isinstance(world, Published) or not (folder := get(world.name).folder):
+        return scenario
+    source = find(folder, world.data)
+    if source is None:
+        raise ConfigError(
+            f"the files of {world.name!r} are not on this machine", hint=f"commonroot download {world.name}"
+        )
+    return scenario.model_copy(update={"world": world.model_copy(update={"data": source})})
 
 
 def kept(key: str, folder: Path) -> Result | None:
@@ -144,6 +163,7 @@ def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind,
             scenario,
             folder=work / "run",
             finish=not request["quick"],
+            alone=folder / "alone" / program_digest()[:16],
             tell=lambda arm, kind, facts: tell(kind, facts),
         )
     except ConfigError:

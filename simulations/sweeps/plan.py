@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from commonroot.common.charter import field_of, model_from_toml
+from commonroot.common.charter import field_of, model_from_toml, plainly
 from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
 from commonroot.simulations.arms import parse_arm
@@ -149,7 +149,7 @@ def _scenario(
     try:
         scenario = absolute(Scenario.model_validate(with_it), beside)
     except ValidationError as error:
-        found = [(field_of(one["loc"]), one["msg"]) for one in error.errors()]
+        found = [(field_of(one["loc"]), plainly(one)) for one in error.errors()]
         problems += [_blamed(base, setting, field, message) for field, message in found]
         blamed = {axis for field, _ in found for axis in _near(setting, field)}
         rest = {axis: value for axis, value in setting.items() if axis not in blamed}
@@ -212,7 +212,12 @@ def described(plan: Plan) -> str:
     varied_ones = [axis.field for axis in plan.axes if axis.field != SEED]
     seeds = len({cell.seed for cell in plan.cells})
     settings = len({json.dumps(_judged(cell), sort_keys=True, default=str) for cell in plan.cells})
-    return f"{settings} setting(s) of {', '.join(varied_ones) or 'nothing'}, {seeds} seed(s), {len(plan.cells)} cells"
+    found = f"{_many(settings, 'setting')} of {', '.join(varied_ones)}, " if varied_ones else ""
+    return f"{found}{_many(seeds, 'seed')}, {_many(len(plan.cells), 'cell')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _judged(cell: Cell) -> Setting:

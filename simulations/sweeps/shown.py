@@ -47,8 +47,9 @@ def frame_of_rows(result: Row, *, show_test: bool = False) -> pl.DataFrame:
     numbers = ["alone", "federated", "gain", "error", "held_out", "seconds", *(["test_gain"] if show_test else [])]
     for name in ("state", "why", "rounds", *numbers, "key"):
         columns[name] = [row[name] for row in result["cells"]]
-    kinds_of = dict.fromkeys(numbers, pl.Float64) | {"rounds": pl.Int64, "why": pl.String}
-    return pl.DataFrame(columns).cast(kinds_of)
+    return pl.DataFrame(columns).with_columns(
+        pl.col(numbers).cast(pl.Float64), pl.col("rounds").cast(pl.Int64), pl.col("why").cast(pl.String)
+    )
 
 
 def without_test(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +121,8 @@ def in_words(result: Row) -> list[str]:
         lines.append("it is no better than training alone on these rows, so no setting is worth choosing by them")
     undecided = sum(1 for row in scored[1:] if not row["decides"])
     if undecided:
-        lines.append(f"{undecided} other setting(s) cannot be told from it; more seeds may")
+        others = "another setting" if undecided == 1 else f"{undecided} other settings"
+        lines.append(f"these rows and seeds do not tell it from {others}")
     return lines
 
 
@@ -170,7 +172,7 @@ def page_of(result: Mapping[str, Any], *, show_test: bool = False) -> str:
     ]
     body = [
         section("Settings, best first", lead, html_table("Settings", head, rows, numeric=list(numeric))),
-        "".join(f'<p class="note">{esc(line)}</p>' for line in in_words(result)),
+        section("In words", "", f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in in_words(result))}</ul>"),
     ]
     if axes and any(row["score"] is not None for row in result["settings"]):
         told_of = "A ring is a setting, a dot the mean of all that share the value: other axes move too."
@@ -191,4 +193,4 @@ def settings_frame(rows: Sequence[Row], axes: Sequence[str]) -> pl.DataFrame:
     columns |= {name: [row[name] for row in rows] for name in names}
     columns |= {"runs": [row["runs"] for row in rows], "of": [row["of"] for row in rows]}
     columns["decides"] = [row["decides"] for row in rows]
-    return pl.DataFrame(columns).cast(dict.fromkeys(names, pl.Float64) | {"decides": pl.Boolean})
+    return pl.DataFrame(columns).with_columns(pl.col(names).cast(pl.Float64), pl.col("decides").cast(pl.Boolean))

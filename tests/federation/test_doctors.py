@@ -117,6 +117,7 @@ def test_a_coordinator_that_is_up_is_asked_over_its_own_port(hub: tuple[Federati
     found = coordinator_doctor.examine(hub[0].coordinator.root)
     assert seen(found, "port").state == "ok"
     assert "is up and answered 200" in seen(found, "port").told
+    assert seen(found, "permissions").state == "ok", "what the hub itself wrote is its owner's alone"
 
 
 def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_to_act(hub: Any, ash: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 from small_world import NAMES, scenario
 
 import commonroot
@@ -23,6 +24,7 @@ from commonroot.client.baselines import GRID
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
+from commonroot.simulations import notebook
 from commonroot.simulations.given import scenario_of, values_of
 from commonroot.simulations.pictures import Picture
 from commonroot.simulations.simulate import simulate as run_file
@@ -182,7 +184,7 @@ def test_what_is_wrong_is_said_in_one_error(arguments, named, text):
 
 
 def test_what_is_wrong_with_data_is_said_for_all_departments():
-    with pytest.raises(DataError, match=r"(?s)^a: .*'demand'.*no such column.*^?c: .*'demand'"):
+    with pytest.raises(DataError, match=r"(?s)^a: .*'demand'.*no such column.*\nc: .*'demand'"):
         simulate(
             CHARTER,
             {"a": frame(1), "b": {"rows": frame(2), "target": "y"}, "c": frame(3)},
@@ -287,6 +289,22 @@ def test_the_same_call_goes_on_in_its_folder_and_another_one_is_refused(tmp_path
     assert again.costs["backbone"].to_list() == first.costs["backbone"].to_list()
     with pytest.raises(ConfigError, match="department a"):
         simulate(CHARTER, departments | {"a": frame(9)}, common=COMMON, quick=True, folder=tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("where", "widgets", "drawn"),
+    [
+        ({"force_terminal": True}, False, True),
+        ({"force_terminal": False}, True, False),
+        ({"force_jupyter": True}, True, True),
+        ({"force_jupyter": True}, False, False),  # every step of a bar would be another output
+    ],
+)
+def test_bars_are_drawn_where_they_are_seen_to_move(where, widgets, drawn, monkeypatch):
+    monkeypatch.setattr(notebook, "Console", lambda **_: Console(file=io.StringIO(), **where))
+    monkeypatch.setattr(notebook, "find_spec", lambda name: object() if widgets else None)
+    assert (notebook.seen_console(True) is not None) is drawn
+    assert notebook.seen_console(False) is None
 
 
 def test_the_public_names_are_there():

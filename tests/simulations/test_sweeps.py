@@ -323,7 +323,7 @@ def test_the_command_ranks_writes_and_says_so(swept, tmp_path):
     _, out, _ = swept
     done = command(out.parent / "data" / "rates.toml", "--out", out, "--write", tmp_path / "best.toml")
     assert done.exit_code == 0, done.output
-    assert "2 setting(s) of charter.training.learning_rate, 2 seed(s), 4 cells" in done.stdout
+    assert "2 settings of charter.training.learning_rate, 2 seeds, 4 cells" in done.stdout
     assert "best: charter.training.learning_rate = " in done.stdout and "test gain" not in done.stdout
     assert "written: " in done.stdout and (tmp_path / "best.toml").read_text().startswith('federation = "works"')
     asked = command(out.parent / "data" / "rates.toml", "--out", out, "--show-test")
@@ -351,7 +351,7 @@ def test_a_sweep_killed_for_good_goes_on_and_cells_that_cannot_run_are_told(tmp_
     assert under_way, "it was killed before its first cell was under way"
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert "2 setting(s) of charter.backbone.inputs, charter.rounds" in done.stdout
+    assert "2 settings of charter.backbone.inputs, charter.rounds" in done.stdout
     assert len(list(cells.glob("*.json"))) == 3  # two cells, and how long they took
     whole = sweep(str(path), folder=tmp_path / "whole", progress=False)
     ours = pl.read_csv(tmp_path / "out" / "sweep.csv").select("charter.rounds", "held_out", "key")

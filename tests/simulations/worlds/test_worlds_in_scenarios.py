@@ -82,7 +82,7 @@ drop = 2
         "world.data.task:",
         "world.data.target:",
         "world.by.0.classes:",
-        "world.by.1: Value error, no partitioner 'dirichlett'; did you mean 'dirichlet'?",
+        "world.by.1: no partitioner 'dirichlett'; did you mean 'dirichlet'?",
         "network.drop:",
     ):
         assert f"  {field}" in told
