@@ -91,7 +91,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         if "note" in report:
             console.print(f"{report['arm']}: {report['note']}")
     for line in result["arms"][0].get("faults", {}).get("told", ()):
-        console.print(f"on purpose: {line}")
+        console.print(f"on purpose: {line}", soft_wrap=True)
 
 
 def save(result: Mapping[str, Any], folder: Path) -> list[Path]:
