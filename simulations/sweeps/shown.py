@@ -47,8 +47,8 @@ def frame_of_rows(result: Row, *, show_test: bool = False) -> pl.DataFrame:
     numbers = ["alone", "federated", "gain", "error", "held_out", "seconds", *(["test_gain"] if show_test else [])]
     for name in ("state", "why", "rounds", *numbers, "key"):
         columns[name] = [row[name] for row in result["cells"]]
-    kinds_of = dict.fromkeys(numbers, pl.Float64) | {"rounds": pl.Int64, "why": pl.String}
-    return pl.DataFrame(columns).cast(kinds_of)
+    found = pl.DataFrame(columns).with_columns(pl.col(numbers).cast(pl.Float64))
+    return found.with_columns(pl.col("rounds").cast(pl.Int64), pl.col("why").cast(pl.String))
 
 
 def without_test(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,4 +192,5 @@ def settings_frame(rows: Sequence[Row], axes: Sequence[str]) -> pl.DataFrame:
     columns |= {name: [row[name] for row in rows] for name in names}
     columns |= {"runs": [row["runs"] for row in rows], "of": [row["of"] for row in rows]}
     columns["decides"] = [row["decides"] for row in rows]
-    return pl.DataFrame(columns).cast(dict.fromkeys(names, pl.Float64) | {"decides": pl.Boolean})
+    found = pl.DataFrame(columns).with_columns(pl.col(list(names)).cast(pl.Float64))
+    return found.with_columns(pl.col("decides").cast(pl.Boolean))
