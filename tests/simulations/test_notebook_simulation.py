@@ -212,6 +212,7 @@ departments = ["west"]
 [[behaviour]]
 kind = "dropout"
 share = 0.2
+from = 2
 """
     path = scenario(tmp_path, more=more)
     found = read_scenario(path)
