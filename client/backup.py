@@ -119,7 +119,6 @@ def _rules(value: bytes) -> bytes:
     return replace(
         memory,
         chains=Chains(memory.chains.at, strangers, strangers),
-        upload=None if memory.upload is None else replace(memory.upload, head=b""),
         commitments=tuple(replace(one, answer=b"") for one in memory.commitments),
     ).to_bytes()
 

@@ -20,6 +20,7 @@ report.json             alone against federated, for this department's eyes
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -201,4 +202,10 @@ class DepartmentFolder:
         path = self.charter_path(digest)
         if not path.is_file():
             return None
-        return SignedCharter.from_json(read_bytes(path, what="the charter")).charter
+        return _parsed(read_bytes(path, what="the charter"))
+
+
+@lru_cache(maxsize=8)
+def _parsed(data: bytes) -> Charter:
+    """The charter of a file with these bytes, parsed once: it is asked for with every request."""
+    return SignedCharter.from_json(data).charter

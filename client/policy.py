@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -151,8 +152,14 @@ def read_policy(root: Path) -> StoredPolicy | None:
     if not path.is_file():
         return None
     text = read_text(path, what="the policy")
-    policy: Policy = model_from_toml(Policy, text, path=str(path))
-    return StoredPolicy(policy, sha256(text.encode()).hex())
+    return StoredPolicy(_parsed(text, str(path)), sha256(text.encode()).hex())
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str, path: str) -> Policy:
+    """Parsed once as long as it stays as it is: its hours are asked for with every request."""
+    policy: Policy = model_from_toml(Policy, text, path=path)
+    return policy
 
 
 def numbers_per_round(manifest: Manifest) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal, Round, Run, Version
 from commonroot.server.offers import take_goodbye
-from commonroot.server.round import UNWILLING, RoundDriver, RoundResult, code_of, expect
+from commonroot.server.round import UNWILLING, Account, RoundDriver, RoundResult, code_of, expect
 from commonroot.server.waits import pause_after
 from commonroot.strategies import check_roster
 
@@ -377,8 +378,10 @@ class RunDriver:
         )
         ready: set[int] = set()
 
+        account = Account()
+
         def accept(who: int, reply: Parcel) -> bool:
-            self._count(reply)
+            account.add(reply)
             name = self._names([who])[0]
             try:
                 expect(reply, parcel.TRAINED)
@@ -398,12 +401,13 @@ class RunDriver:
         self._on_event("training", {"round": asked.round, "version": version.version, "cohort": self._names(cohort)})
         before = self._exchange.present()
         request = Parcel(parcel.TRAIN, asked.encode(), broadcast)
-        self._exchange.ask(
-            dict.fromkeys(cohort, request),
-            seconds=self._charter.timing.upload,
-            accept=accept,
-            on_fault=self._link_fault,
-        )
+        with self._received(account):
+            self._exchange.ask(
+                dict.fromkeys(cohort, request),
+                seconds=self._charter.timing.upload,
+                accept=accept,
+                on_fault=self._link_fault,
+            )
         left = tuple(sorted(ready))
         if fault := cohort_fault(self._roster, left, self._charter.cohort.floor):
             raise NotEnoughUploads(f"{len(left)} of {len(cohort)} departments have trained: {fault}")
@@ -425,8 +429,10 @@ class RunDriver:
         if not new:
             return
 
+        account = Account()
+
         def accept(who: int, reply: Parcel) -> bool:
-            self._count(reply)
+            account.add(reply)
             name, code = self._names([who])[0], code_of(reply)
             try:
                 if reply.kind == parcel.GOODBYE:
@@ -459,9 +465,10 @@ class RunDriver:
             epoch=self._roster.epoch,
         )
         charter = Parcel(parcel.CHARTER, offer.encode(), self._signed.to_json())
-        unanswered = self._exchange.ask(
-            dict.fromkeys(new, charter), seconds=seconds, accept=accept, on_fault=self._link_fault
-        )
+        with self._received(account):
+            unanswered = self._exchange.ask(
+                dict.fromkeys(new, charter), seconds=seconds, accept=accept, on_fault=self._link_fault
+            )
         self._silent = {who: new[who] for who in unanswered}
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -489,8 +496,10 @@ class RunDriver:
         )
         request = Parcel(parcel.RUN_CLOSE, closing.encode(), broadcast)
 
+        account = Account()
+
         def accept(who: int, reply: Parcel) -> bool:
-            self._count(reply)
+            account.add(reply)
             name = self._names([who])[0]
             try:
                 expect(reply, parcel.CLOSED)
@@ -502,9 +511,10 @@ class RunDriver:
             return False
 
         self._on_event("closing", {"departments": self._names(sorted(departments))})
-        self._exchange.ask(
-            dict.fromkeys(sorted(departments), request), seconds=seconds, accept=accept, on_fault=self._link_fault
-        )
+        with self._received(account):
+            self._exchange.ask(
+                dict.fromkeys(sorted(departments), request), seconds=seconds, accept=accept, on_fault=self._link_fault
+            )
 
     # -- small things ----------------------------------------------------------------------------------------------
 
@@ -513,6 +523,14 @@ class RunDriver:
 
     def _names(self, numbers: tuple[int, ...] | list[int]) -> list[str]:
         return [self._roster.departments[who].name for who in numbers]
+
+    @contextmanager
+    def _received(self, account: Account) -> Iterator[None]:
+        """Around an exchange: one entry for all that arrived, since each waits for the disk."""
+        try:
+            yield
+        finally:
+            self._journal.count_received(account.counts())
 
     def _count(self, reply: Parcel) -> None:
         if reply.kind in parcel.TO_COORDINATOR:  # a name of the department's own making is not kept

@@ -77,7 +77,7 @@ def main() -> None:
             train_config=ConfigRecord({"job": sys.argv[1]}),
         )
 
-    start = {"num_cpus": job.workers, "logging_level": logging.ERROR, "log_to_driver": False}
+    start: dict[str, Any] = {"num_cpus": job.workers, "logging_level": logging.ERROR, "log_to_driver": False}
     run_simulation(
         server_app,
         importable,

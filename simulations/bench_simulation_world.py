@@ -82,7 +82,7 @@ class Job:
 
     def department(self, at: int) -> tuple[Tensor, Tensor]:
         """The rows that a department trains on, ready for a network."""
-        with np.load(self._file(at)) as found:
+        with np.load(self._file(at), allow_pickle=False) as found:
             x, y = found["X"][: self.rows], found["y"][: self.rows].astype(np.int64)
         x = x if x.dtype == np.float32 else (x.astype(np.float32) / 255)[:, None]
         return torch.from_numpy(x), torch.from_numpy(y)
@@ -147,9 +147,9 @@ class Job:
 def steps(net: nn.Module, x: Tensor, y: Tensor, batch: int) -> None:
     """One pass of SGD over a department's rows, as plain as PyTorch has it."""
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    for rows in torch.randperm(len(x)).split(batch):
+    for rows in torch.split(torch.randperm(len(x)), batch):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(net(x[rows]), y[rows]))
         nn.utils.clip_grad_norm_(net.parameters(), CLIP)
         optimizer.step()
 

@@ -143,8 +143,9 @@ class Scenario(_Frozen):
 
     @model_validator(mode="after")
     def _may_begin(self) -> Self:
-        here = len(self.cast().present(0))
-        if any(isinstance(one, Arrival) for one in self.behaviour) and here < self.opens_with:
+        if not self.names or not any(isinstance(one, Arrival) for one in self.behaviour):
+            return self  # of a world that is not written yet nobody is known
+        if (here := len(self.cast().present(0))) < self.opens_with:
             raise ValueError(f"{here} departments are there before the first round, which opens with {self.opens_with}")
         return self
 
@@ -253,6 +254,8 @@ class Scenario(_Frozen):
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from a file and what it includes.  Raises ConfigError that names every wrong field and its file."""
+    if not path.exists():
+        raise ConfigError(f"the scenario {path} does not exist", hint="`commonroot scenarios` lists ready ones to copy")
     found = read_with_includes(Scenario, path)
     if found.warm_start is None:
         return found

@@ -177,7 +177,7 @@ def prepared(
             scenario = scenario.settled(sections)
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
-            _same_simulation(root, scenario, sections)
+            _same_simulation(root, scenario, sections, engine=FLOWER if unmasked else OWN)
             yield Ready(root, scenario, chosen, sections)
 
 
@@ -226,7 +226,7 @@ def claim(root: Path) -> None:
         (root / "arms").mkdir(parents=True, exist_ok=True)
 
 
-def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig]) -> None:
+def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataConfig], *, engine: str) -> None:
     """Write down what is simulated in this folder, or refuse to go on with something else."""
     ours: dict[str, Any] = {
         "seed": scenario.seed,
@@ -246,6 +246,8 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         f"{name}: {path} does not exist" for name, paths in read.items() for path in paths if not path.exists()
     ]:
         raise DataError("\n".join(missing), hint="paths start at the file they stand in")
+    if engine != OWN:
+        ours["engine"] = engine  # each keeps private states in its own way
     for name, data in sections.items():
         record = {"data": data.model_dump(mode="json"), "sha256": [content_digest(path) for path in read[name]]}
         ours[f"department {name}"] = record

@@ -96,7 +96,7 @@ class CoordinatorRound:
         self.transcript = opening.transcript
         self.floor = max(roster.parameters.survivors_min, floor)
         self._identity = identity
-        self._edges = RoundEdges(roster, opening.cohort)
+        self._edges = RoundEdges.of(roster, opening.cohort)
         self._layout = layout
         self._sum: Sums = (np.zeros(layout.bulk, dtype=layout.word), np.zeros(layout.exact, dtype="<u8"))
         self._kept: dict[int, _Kept] = {}

@@ -193,9 +193,9 @@ class DepartmentMachine:
         return Ready.signed(self._identity, asked=asked.digest, sender=self.me).encode()
 
     def repeat(self, opened: RoundOpen) -> Upload | None:
-        """The upload already made for this very request, to be sent again as it is; None for a new round.
+        """The upload already made for this very request, which the driver sends again as it is; None for a new round.
 
-        A driver that no longer has the body sits the round out.
+        A driver that no longer has it sits the round out.
         """
         last = self._memory.upload
         return last if last is not None and last.transcript == opened.transcript else None
@@ -226,7 +226,7 @@ class DepartmentMachine:
 
     def _deal(self, opened: RoundOpen, random: Random) -> tuple[Dealt, list[Signed]]:
         """Fresh secrets for one upload: what others need of them, and the streams that they stand for."""
-        transcript, edges = opened.transcript, RoundEdges(self.roster, opened.cohort)
+        transcript, edges = opened.transcript, RoundEdges.of(self.roster, opened.cohort)
         chains = self._memory.chains.forward(opened.round)
         peers = edges.neighbours(self.me)
         own = random(KEY_BYTES)
@@ -283,13 +283,12 @@ class DepartmentMachine:
             version=opened.version,
             asked=opened.asked,
             broadcast=opened.broadcast,
-            head=head.encode(),
             body=head.body,
         )
         # Whoever does not open has no further use for this round's keys.
         chains = dealt.chains if self._opens else dealt.chains.forward(opened.round + 1)
         self._memory = self._memory.with_upload(upload, chains)
-        return upload.head, body, self._memory
+        return head.encode(), body, self._memory
 
     def _under_review(self, opened: RoundOpen) -> tuple[int, Layout]:
         """The floor and layout of the round that was reviewed last, which must be this one and not masked for yet."""
@@ -335,7 +334,7 @@ class DepartmentMachine:
         if given is None:
             self._check_survivors(asked, last)
         if asked.survivors != last.cohort:
-            require_confirmed(self.roster, asked, RoundEdges(self.roster, last.cohort).members)
+            require_confirmed(self.roster, asked, RoundEdges.of(self.roster, last.cohort).members)
         reply = Shares.signed(
             self._identity,
             transcript=asked.transcript,
@@ -367,17 +366,16 @@ class DepartmentMachine:
 
     def _shares(self, asked: Open, last: Upload) -> tuple[bytes, ...]:
         """Open every box and pick the shares that the survivor set calls for."""
-        edges = RoundEdges(self.roster, last.cohort)
+        edges = RoundEdges.of(self.roster, last.cohort)
         texts: dict[int, bytes] = {}
         for sender, box in zip(asked.survivors, asked.boxes, strict=True):
             if len(box) != edges.box_bytes(sender):
                 raise BadBox(f"the box of department {sender} has the wrong size")
             chain = self._memory.chains.rounds[sender]
             texts[sender] = open_box(chain, asked.transcript, sender, self.me, box)
-        rows = {dealer: {of: row for row, of in enumerate(edges.dealt(dealer))} for dealer in asked.survivors}
         picked = []
         for dealer, of in edges.wanted(asked.survivors):
-            at = rows[dealer][of] * SECRET_BYTES
+            at = edges.row(dealer, of) * SECRET_BYTES
             picked.append(texts[dealer][at : at + SECRET_BYTES])
         return tuple(picked)
 
@@ -415,7 +413,7 @@ class DepartmentMachine:
             raise BadCohort("the cohort leaves out the department that was asked")
         if fault := cohort_fault(self.roster, cohort, charter.cohort.floor):
             raise BadCohort(fault)
-        for peer in RoundEdges(self.roster, cohort).partners(self.me):
+        for peer in RoundEdges.of(self.roster, cohort).partners(self.me):
             if not self._memory.chains.holds(peer):
                 name = self.roster.departments[peer].name
                 raise NotIntroduced(f"the cohort names department {name!r}, which was never introduced to this one")

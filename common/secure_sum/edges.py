@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from commonroot.common.messages import BOX_SALT_BYTES, box_bytes
 from commonroot.common.roster import Parameters, Roster
@@ -61,6 +62,26 @@ def cohort_fault(roster: Roster, cohort: Collection[int], floor: int) -> str | N
 
     Parameters  cohort: numbers from the roster; floor: the charter's ``cohort.floor``
     """
+    return _fault(_Asked(roster.digest, tuple(cohort), roster), floor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A cohort of a roster, told by its digest: comparing rosters by what they hold would take longer than the rest."""
+
+    digest: bytes
+    cohort: tuple[int, ...]
+    roster: Roster = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _edges(asked: _Asked) -> RoundEdges:
+    return RoundEdges(asked.roster, asked.cohort)
+
+
+@lru_cache(maxsize=4)
+def _fault(asked: _Asked, floor: int) -> str | None:
+    roster, cohort = asked.roster, asked.cohort
     parameters = roster.parameters
     least = smallest_cohort(parameters, floor)
     if len(cohort) < least:
@@ -78,6 +99,7 @@ class RoundEdges:
     """
 
     def __init__(self, roster: Roster, cohort: tuple[int, ...]) -> None:
+        """``RoundEdges.of`` remembers what others have worked out about the same round."""
         self.cohort = cohort
         self._graph = MaskGraph.of(roster)
         committee = Committee.of(roster)
@@ -87,6 +109,12 @@ class RoundEdges:
         #: The points of ``members``.
         self.points: tuple[int, ...] = tuple(points[member] for member in self.members)
         self._neighbours: dict[int, tuple[int, ...]] = {}
+        self._rows: dict[int, dict[int, int]] = {}
+
+    @classmethod
+    def of(cls, roster: Roster, cohort: tuple[int, ...]) -> RoundEdges:
+        """One round's, for all who ask about it: the same for every department, and each asks several times."""
+        return _edges(_Asked(roster.digest, cohort, roster))
 
     @cached_property
     def _inside(self) -> frozenset[int]:
@@ -108,6 +136,13 @@ class RoundEdges:
     def dealt(self, department: int) -> tuple[int, ...]:
         """Whose secrets a department deals shares of and commits to: its own b first, then s with each neighbour."""
         return (department, *self.neighbours(department))
+
+    def row(self, dealer: int, of: int) -> int:
+        """Where the share of ``of`` stands among those that ``dealer`` deals."""
+        rows = self._rows.get(dealer)
+        if rows is None:
+            rows = self._rows[dealer] = {each: row for row, each in enumerate(self.dealt(dealer))}
+        return rows[of]
 
     def box_bytes(self, sender: int) -> int:
         """Length of one box that ``sender`` seals."""

@@ -30,15 +30,14 @@ OPENINGS_KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The round this department last masked for, and what it sent.
+    """The round this department last masked for.  What it sent then the driver keeps, head and body.
 
     round, transcript, cohort   of the RoundOpen
     floor                       fewest survivors accepted: the larger of the roster's and the charter's
     charter, version            digest of the charter, and the backbone version that was trained on
     asked                       ``asked_of``: what a retry of this version must repeat
     broadcast                   SHA-256 of the broadcast
-    head                        the Masked message, for an identical repeat
-    body                        digest (``pieces``) of the masked vector, which the driver keeps
+    body                        digest (``pieces``) of the masked vector
     """
 
     round: int
@@ -49,7 +48,6 @@ class Upload:
     version: int
     asked: bytes
     broadcast: bytes
-    head: bytes = field(repr=False)
     body: bytes
 
 
@@ -254,7 +252,6 @@ class DepartmentMemory:
                     "version": up.version,
                     "asked": up.asked.hex(),
                     "broadcast": up.broadcast.hex(),
-                    "head": up.head.hex(),
                     "body": up.body.hex(),
                 },
                 "commitments": [[c.round, c.opened.hex(), c.answer.hex()] for c in self.commitments],
@@ -290,7 +287,6 @@ class DepartmentMemory:
                     up["version"],
                     bytes.fromhex(up["asked"]),
                     bytes.fromhex(up["broadcast"]),
-                    bytes.fromhex(up["head"]),
                     bytes.fromhex(up["body"]),
                 ),
                 tuple(Commitment(r, bytes.fromhex(o), bytes.fromhex(a)) for r, o, a in value["commitments"]),

@@ -45,11 +45,24 @@ def tagged_hash(label: str, *parts: bytes) -> bytes:
     return digest.digest()
 
 
+#: RFC 2104: byte for byte, a key xored with the inner and the outer pad.
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256 by its definition: for a message this short the library takes longer to begin than to compute."""
+    if len(key) > 64:
+        return hmac.digest(key, message, "sha256")
+    key = key.ljust(64, b"\0")
+    inner = hashlib.sha256(key.translate(_INNER) + message).digest()
+    return hashlib.sha256(key.translate(_OUTER) + inner).digest()
+
+
 def derive(secret: bytes, label: str, context: bytes = b"", *, salt: bytes = b"", length: int = KEY_BYTES) -> bytes:
     """HKDF-SHA-256 with ``info = label ‖ 0 ‖ context``."""
     info = _LABEL + label.encode() + b"\0" + context
     if 0 < length <= KEY_BYTES:  # RFC 5869 for one block, in a third of the time: there are thousands of these
-        return hmac.digest(hmac.digest(salt or bytes(32), secret, "sha256"), info + b"\1", "sha256")[:length]
+        return _hmac(_hmac(salt, secret), info + b"\1")[:length]
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt or None, info=info).derive(secret)
 
 

@@ -23,7 +23,7 @@ Round = Annotated[int, Field(ge=1)]
 class Frozen(BaseModel):
     """A section of a scenario."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Behaviour(Frozen):

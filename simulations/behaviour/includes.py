@@ -48,16 +48,16 @@ def read_with_includes(kind: type[Model], path: Path) -> Model:
     found = _Gathered(main)
     _include(found, includes, path, (path.resolve(),), set())
     _add(found, own, path)
-    if found.problems:
-        _refuse(found.problems)
     try:
-        return kind.model_validate(found.value)
+        made = kind.model_validate(found.value)
     except ValidationError as error:
         for one in error.errors():
             where, place = _origin(found, one["loc"], path)
             found.wrong(where, f"{field_of(place)}: {one['msg']}")
-        _refuse(found.problems, error)
-        raise
+        raise _refusal(found.problems) from error
+    if found.problems:
+        raise _refusal(found.problems)
+    return made
 
 
 def _include(found: _Gathered, includes: Any, path: Path, above: tuple[Path, ...], seen: set[Path]) -> None:
@@ -99,14 +99,14 @@ def _add(found: _Gathered, value: Mapping[str, Any], path: Path) -> None:
         if not isinstance(given, dict):
             found.wrong(path, f"{table}: a table, as in [{table}]")
             continue
+        if table in value:
+            found.value.setdefault(table, {})
         for key, one in given.items():
             if (table, key) in found.tables:
                 found.wrong(path, f"{table}.{key}: stands in {found.tables[table, key]} too")
                 continue
             found.tables[table, key] = path
-            found.value.setdefault(table, {})[key] = one
-        if table in value:
-            found.value.setdefault(table, {})
+            found.value[table][key] = one
     for name in _LISTS:
         given = value.get(name, [])
         if not isinstance(given, list):
@@ -137,9 +137,9 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _refuse(problems: Mapping[Path, list[str]], cause: Exception | None = None) -> None:
+def _refusal(problems: Mapping[Path, list[str]]) -> ConfigError:
     lines = [
         f"{path} has {len(found)} wrong field(s):\n" + "\n".join(f"  {line}" for line in found)
         for path, found in problems.items()
     ]
-    raise ConfigError("\n".join(lines)) from cause
+    return ConfigError("\n".join(lines))

@@ -32,7 +32,7 @@ class FlippedLearner(DepartmentLearner):
     """A learner whose rows to train and validate on have other labels than they had."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **(options | {"memory": None}))  # what it finds is of other labels
         self._flipped: dict[bytes, Prepared] = {}
 
     def _rows(self, charter: Charter) -> Prepared:

@@ -32,8 +32,6 @@ class Adder:
 
     def __init__(self, charter: Charter, kind: Sum, *, enrolled: int, departments: int) -> None:
         """``enrolled``: all departments, whose number decides the lanes; ``departments``: those of the round."""
-        #: Of the round, whether they contribute or not.
-        self.departments = departments
         self._charter = charter
         self._off = kind == "off"
         manifest = charter.manifest

@@ -124,7 +124,7 @@ class _Processes:
                 "do": "train",
                 "version": version,
                 "bounds": np.asarray(bounds).tolist(),
-                "cohort": adder.departments,
+                "cohort": adder.codec.departments,
                 "who": share,
                 "counted": [number for number in share if number in kept],
             }

@@ -139,5 +139,5 @@ def _good(reply: Message) -> Message:
         raise ProcessDied(f"one of Flower's workers failed: {reply.error.reason}")
     told = reply.content.config_records[TOLD]
     if "failed" in told:
-        raise DataError(f"{told['why']} ({told['failed']})")
+        raise DataError(f"{told['why']!s} ({told['failed']!s})")
     return reply

@@ -182,7 +182,7 @@ class Sums(RuleBasedStateMachine):
             return  # an old round, one of an old backbone, or of another epoch
         if (before := machine.repeat(reviewed)) is not None:
             # a repeat after a crash: what was stored is sent again
-            assert before.head in [head for head, _ in made.uploads[department]]
+            assert before.body in [Masked.decode(head).body for head, _ in made.uploads[department]]
             return
         head, masked, memory = machine.mask(
             reviewed, *made.federation.lanes(department, opening, opening.version), made.federation.random

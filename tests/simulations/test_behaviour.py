@@ -20,6 +20,7 @@ from commonroot.simulations.behaviour.noise import Noise, NotNumbers
 from commonroot.simulations.behaviour.scaled import Scaled, SignFlip
 from commonroot.simulations.behaviour.stale import Stale
 from commonroot.simulations.behaviour.stragglers import Stragglers
+from commonroot.simulations.given import values_of
 from commonroot.simulations.scenario import Scenario
 
 
@@ -262,3 +263,9 @@ def test_people_are_told_what_befalls_whom():
         "before every round 10 % of those left go for good: 100 departments",
     ]
     assert many(text).cast().misbehaving() == {"site-3": ["scaled × 5"]}
+
+
+def test_a_scenario_that_is_written_down_is_the_same_when_it_is_read():
+    text = behaviour("dropout", share=0.3, until=5, **{"from": 2}) + behaviour("stale", count=1)
+    scenario = many(text + '[coordinator]\nlies = ["old-backbone"]\nfrom = 2\n', departments=5)
+    assert Scenario.model_validate(values_of(scenario)) == scenario

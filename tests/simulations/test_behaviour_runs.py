@@ -66,7 +66,7 @@ def arm(path: Path, **options):
 @pytest.mark.parametrize("kind", [*PRESENCE, *MISBEHAVIOUR])
 def test_whatever_befalls_departments_a_ring_sum_gives_the_backbone_of_the_whole_protocol(tmp_path, kind):
     path = scenario(tmp_path, rounds=3, more=(PRESENCE | MISBEHAVIOUR)[kind])
-    exact, ring = arm(path, sum="exact"), arm(path, sum="ring", finish=False)
+    exact, ring = (arm(path, sum=kind, finish=False) for kind in ("exact", "ring"))
     assert ring["backbone"] == exact["backbone"]
     told = ("round", "version", "cohort", "survivors", "loss", "held_out", "clipped_share")
     assert [[row[key] for key in told] for row in ring["history"]] == [
@@ -81,6 +81,14 @@ def test_everything_at_once_does_not_depend_on_processes(tmp_path):
     assert len({arm(path, sum="ring", workers=workers, finish=False)["backbone"] for workers in (1, 3)}) == 1
 
 
+@pytest.mark.slow
+def test_sessions_in_other_processes_fall_silent_and_misbehave_alike(tmp_path):
+    more = "".join((PRESENCE | MISBEHAVIOUR)[kind] for kind in ("dropout", "arrival", "scaled", "stale"))
+    path = scenario(tmp_path, rounds=3, more=more)
+    exact = arm(path, sum="exact", workers=2, finish=False)
+    assert exact["backbone"] == arm(path, sum="ring", finish=False)["backbone"]
+
+
 @pytest.mark.parametrize("kind", ["scaled", "sign-flip", "random", "nan", "label-flip", "stale"])
 def test_misbehaviour_changes_the_backbone_and_is_named_in_the_report(tmp_path, kind):
     honest = arm(scenario(tmp_path / "honest"), sum="ring", finish=False)
@@ -90,15 +98,13 @@ def test_misbehaviour_changes_the_backbone_and_is_named_in_the_report(tmp_path, 
     assert len(found["faults"]["told"]) == 1
 
 
-def test_clipping_holds_whoever_shouts(tmp_path):
-    """Ten thousand times as loud is hardly louder than a hundred times: both are clipped to the same bounds."""
-    found = []
-    for factor in (100, 10_000):
-        path = scenario(tmp_path / str(factor), more=behaviour("scaled", count=1, factor=factor))
-        found.append(arm(path, sum="ring", finish=False)["history"])
-    quiet, loud = ([row["held_out"] for row in history] for history in found)
-    assert loud == pytest.approx(quiet, rel=0.05)
-    assert all(row["clipped_share"] > 0.1 for row in found[1])
+def test_who_shouts_too_loud_is_heard_by_nobody_whatever_the_sum(tmp_path):
+    """A mean change longer than any that clipped parts can have is refused, five times over; nothing is made of it."""
+    path = scenario(tmp_path, more=behaviour("scaled", count=1, factor=10_000))
+    exact, ring = (arm(path, sum=kind, finish=False) for kind in ("exact", "ring"))
+    assert (exact["state"], exact["rounds"]) == (ring["state"], ring["rounds"]) == ("stopped", 0)
+    assert exact["backbone"] == ring["backbone"]
+    assert "CR42" in exact["reason"] and exact["reason"] == ring["reason"]
 
 
 def test_values_that_are_no_numbers_count_as_zeros(tmp_path):
@@ -177,8 +183,9 @@ def _made(kept: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "ring"])
 def test_a_killed_process_resumes_to_the_same_hash_under_everything_at_once(tmp_path, kind):
-    names = ("dropout", "stragglers", "scaled", "stale")
-    path = scenario(tmp_path, rounds=12, more="".join((PRESENCE | MISBEHAVIOUR)[name] for name in names))
+    more = behaviour("dropout", share=0.1) + behaviour("stragglers", median=20) + MISBEHAVIOUR["stale"]
+    more += behaviour("scaled", count=1, factor=3) + "[charter.timing]\nattempts = 30\n"
+    path = scenario(tmp_path, rounds=12, more=more)
     undisturbed = arm(path, sum="ring", finish=False)
     assert undisturbed["rounds"] > 2
     kept = tmp_path / "kept"
@@ -242,9 +249,8 @@ def test_lies_keep_to_their_rounds_and_departments(tmp_path):
 @pytest.mark.parametrize("kind", ["ring", "off"])
 def test_without_the_protocol_there_is_nobody_to_lie_to(tmp_path, kind):
     path = scenario(tmp_path, more=lying("old-backbone"))
-    with pytest.raises(ConfigError, match="no messages to lie in") as caught:
+    with pytest.raises(ConfigError, match="no messages to lie in"):
         simulate(path, sum=kind)
-    assert "exact" in str(caught.value.hint)
 
 
 def test_labels_that_are_not_trained_on_cannot_be_flipped(tmp_path):
@@ -282,7 +288,7 @@ def test_every_wrong_field_is_named_with_the_file_it_stands_in(tmp_path):
 @pytest.mark.parametrize(
     ("fragments", "said"),
     [
-        ({"a": 'include = ["b.toml"]\n', "b": 'include = ["a.toml"]\n'}, "b.toml.*'a.toml' leads back"),
+        ({"a": 'include = ["b.toml"]\n', "b": 'include = ["a.toml"]\n'}, "b.toml.*\n.*'a.toml' leads back"),
         ({"a": "[network]\ndrop = 0.1\n", "b": "[network]\ndrop = 0.2\n"}, "network.drop: stands in .*a.toml too"),
         ({"a": "[charter]\nrounds = 3\n", "b": ""}, "a.toml.*\n.*charter: a fragment holds network"),
         ({"a": 'include = "c.toml"\n', "b": ""}, "include: a list of files"),

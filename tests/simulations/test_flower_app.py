@@ -155,6 +155,13 @@ def test_exact_sums_and_unknown_engines_are_refused(tmp_path):
         simulate(path, engine="ray")
 
 
+def test_a_folder_stays_with_the_engine_that_began_it(tmp_path):
+    path = scenario(tmp_path, rounds=1)
+    arm(path, finish=False, folder=tmp_path / "kept", engine=hire_on(GridHere(2)))
+    with pytest.raises(ConfigError, match="what differs: engine"):
+        simulate(path, sum="ring", finish=False, folder=tmp_path / "kept")
+
+
 def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("commonroot.simulations.flower_app.here.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as found:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commonroot.common.errors import ConfigError
+from commonroot.simulations.worlds.deal import _fill
 from commonroot.simulations.worlds.margins import near, rounded, whole_sizes
 
 
@@ -53,9 +55,36 @@ def test_columns_are_exact_and_rows_nearly_so_whatever_the_weights(departments, 
         assert np.abs(found.sum(axis=1) - sizes).max() <= 2
 
 
+def test_rounding_leaves_sizes_to_the_next_whole_number():
+    """300 departments by 10 kinds: columns are off by some sqrt(300) until departments trade, and no row pays for it"""
+    random = np.random.default_rng(0)
+    weights = random.gamma(0.3, size=(300, 10)) + 1e-9
+    counts = random.integers(400, 600, 10)
+    sizes = whole_sizes(random.random(300) + 0.2, int(counts.sum()), 3)
+    real = near(weights, sizes, counts)
+    found = rounded(real, counts, random)
+    assert found.sum(axis=1).tolist() == whole_sizes(real.sum(axis=1), int(counts.sum()), 0).tolist()
+    assert np.abs(found.sum(axis=1) - sizes).max() <= 1
+    assert (found.sum(axis=0) == counts).all()
+
+
 def test_the_nearest_table_keeps_odds_by_hand():
     """scaling rows and columns leaves the odds ratio: (2 · 3) / (1 · 1) = 6 before and after"""
     found = near(np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([50, 50]), np.array([30, 70]))
     assert found[0, 0] * found[1, 1] / (found[0, 1] * found[1, 0]) == pytest.approx(6.0)
     assert found.sum(axis=0) == pytest.approx([30, 70])
     assert found.sum(axis=1) == pytest.approx([50, 50], abs=0.05)
+
+
+def test_who_is_below_the_floor_is_filled_up_from_the_largest_with_what_it_may_hold():
+    """department 0 has 2 rows and may hold kind 0 alone, of which 1 has 9 and 2 has 4; a floor of 5 takes 3 from 1"""
+    many = np.array([[2, 0], [9, 1], [4, 8]])
+    may = np.array([[True, False], [True, True], [True, True]])
+    _fill(many, may, 5, "world.by.0")
+    assert many.tolist() == [[5, 0], [6, 1], [4, 8]] or many.tolist() == [[5, 0], [9, 1], [1, 8]]
+
+
+def test_a_floor_that_nobody_can_help_with_is_refused():
+    many = np.array([[2, 0], [3, 9]])
+    with pytest.raises(ConfigError, match=r"world\.by\.0: a department cannot have 6 rows"):
+        _fill(many, np.array([[True, False], [True, True]]), 6, "world.by.0")

@@ -132,6 +132,24 @@ def test_no_department_knows_more_labels_than_it_may(tables, tmp_path_factory, c
     assert ids(found) == list(range(ROWS))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_labels_are_there_however_small_alpha(tables, tmp_path, seed):
+    """Dirichlet(0.01 p) is one label alone for most of 20 departments; what is traded leaves sizes alone."""
+    found = frames(cut(tables, tmp_path, by=[{"kind": "dirichlet", "alpha": 0.01}], departments=20, seed=seed))
+    assert min(frame["label"].n_unique() for frame in found.values()) == 2
+    assert ids(found) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_floor_holds_where_labels_do_not_allow_the_sizes(tables, tmp_path, seed):
+    """30 departments of 20 rows with two of five labels: what is left of a label does not always fill one up."""
+    by = [{"kind": "labels", "classes": 2}, {"kind": "dirichlet", "alpha": 0.05}]
+    found = frames(cut(tables, tmp_path, by=by, departments=30, fewest=18, seed=seed))
+    assert min(map(len, found.values())) >= 18
+    assert max(frame["label"].n_unique() for frame in found.values()) == 2
+    assert ids(found) == list(range(ROWS))
+
+
 def test_label_entropy_grows_with_alpha(tables, tmp_path):
     """means over 20 departments and 4 seeds: Dirichlet(alpha p) has all its mass near one label for small alpha, and
     near p, whose entropy is 1.37, for a large one"""
@@ -376,6 +394,8 @@ def test_what_cannot_be_is_refused_before_anything_is_read(fields, said):
     [
         ({"departments": 61}, r"world\.departments: 61 departments of at least 10 rows need 610, and there are 600"),
         ({"departments": 5, "fewest": 9}, r"world\.fewest: 9 rows are too few"),
+        ({"departments": 60, "data": section(test_rows=5)}, r"departments of at least 15 rows need 900"),
+        ({"departments": 150, "together": "value"}, r"world\.fewest: 150 departments have fewer than 10 rows"),
         ({"departments": 5, "together": "plant"}, r"world\.together: no column 'plant'"),
         ({"departments": 5, "by": [{"kind": "labels", "classes": 6}]}, r"world\.by\.0\.classes: 6 of 5 labels"),
         (
