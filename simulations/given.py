@@ -98,7 +98,7 @@ def absolute(scenario: Scenario, beside: Path) -> Scenario:
 
 def values_of(scenario: Scenario, of_path: Callable[[Path], Any] = str) -> Values:
     """What was written down of a scenario, as its file would hold it: the same scenario again, once validated."""
-    found: Values = _plain(scenario.model_dump(exclude_unset=True), of_path)
+    found: Values = _plain(scenario.model_dump(exclude_unset=True, by_alias=True), of_path)
     return found
 
 

@@ -27,13 +27,14 @@ from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
-from commonroot.simulations.arms import Arm, Report, fingerprint, parse_arm, run_federated
+from commonroot.simulations.arms import Arm, Report, parse_arm, run_federated
 from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
+from commonroot.simulations.provenance import content_digest
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import Gathering, build, seal
 
@@ -237,11 +238,18 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
     if scenario.coordinator is not None:
         ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
+    read = {
+        name: [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
+        for name, data in sections.items()
+    }
+    if missing := [
+        f"{name}: {path} does not exist" for name, paths in read.items() for path in paths if not path.exists()
+    ]:
+        raise DataError("\n".join(missing), hint="paths start at the file they stand in")
     if engine != OWN:
         ours["engine"] = engine  # each keeps private states in its own way
     for name, data in sections.items():
-        files = [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
-        record = {"data": data.model_dump(mode="json"), "sha256": [fingerprint(path) for path in files]}
+        record = {"data": data.model_dump(mode="json"), "sha256": [content_digest(path) for path in read[name]]}
         ours[f"department {name}"] = record
     if not (root / MARK).is_file():
         atomic_write(root / MARK, json.dumps(ours, indent=1).encode())

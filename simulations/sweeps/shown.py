@@ -47,9 +47,8 @@ def frame_of_rows(result: Row, *, show_test: bool = False) -> pl.DataFrame:
     numbers = ["alone", "federated", "gain", "error", "held_out", "seconds", *(["test_gain"] if show_test else [])]
     for name in ("state", "why", "rounds", *numbers, "key"):
         columns[name] = [row[name] for row in result["cells"]]
-    return pl.DataFrame(columns).with_columns(
-        pl.col(numbers).cast(pl.Float64), pl.col("rounds").cast(pl.Int64), pl.col("why").cast(pl.String)
-    )
+    found = pl.DataFrame(columns).with_columns(pl.col(numbers).cast(pl.Float64))
+    return found.with_columns(pl.col("rounds").cast(pl.Int64), pl.col("why").cast(pl.String))
 
 
 def without_test(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,4 +192,5 @@ def settings_frame(rows: Sequence[Row], axes: Sequence[str]) -> pl.DataFrame:
     columns |= {name: [row[name] for row in rows] for name in names}
     columns |= {"runs": [row["runs"] for row in rows], "of": [row["of"] for row in rows]}
     columns["decides"] = [row["decides"] for row in rows]
-    return pl.DataFrame(columns).with_columns(pl.col(names).cast(pl.Float64), pl.col("decides").cast(pl.Boolean))
+    found = pl.DataFrame(columns).with_columns(pl.col(list(names)).cast(pl.Float64))
+    return found.with_columns(pl.col("decides").cast(pl.Boolean))

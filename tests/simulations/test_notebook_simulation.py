@@ -24,11 +24,13 @@ from commonroot.client.baselines import GRID
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
-from commonroot.simulations import notebook
-from commonroot.simulations.given import scenario_of, values_of
+from commonroot.simulations import notebook, scenarios
+from commonroot.simulations.given import absolute, scenario_of, values_of
 from commonroot.simulations.pictures import Picture
+from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.simulations.simulate import simulate as run_file
 
+READY = Path(scenarios.__file__).parent
 CHARTER = {
     "rounds": 2,
     "method": {"name": "fedper", "options": {"fine_tune_head_epochs": 1, "fine_tune_epochs": 1}},
@@ -147,8 +149,6 @@ def test_tables_in_memory_are_files_under_their_hash_and_never_written_over(tmp_
 
 
 def test_the_values_of_a_scenario_make_it_again(tmp_path):
-    from commonroot.simulations.scenario import Scenario, read_scenario
-
     found = read_scenario(scenario(tmp_path, more="[network]\ndrop = 0.5\n"))
     assert Scenario.model_validate(values_of(found)) == found
 
@@ -190,6 +190,33 @@ def test_what_is_wrong_with_data_is_said_for_all_departments():
             {"a": frame(1), "b": {"rows": frame(2), "target": "y"}, "c": frame(3)},
             common={"target": "demand", "task": "binary"},
         )
+
+
+def test_tables_that_are_not_there_are_told_for_all_departments(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)a: .*gone.csv does not exist\nc: .*lost.csv does not exist"):
+        simulate(CHARTER, {"a": tmp_path / "gone.csv", "b": frame(1), "c": tmp_path / "lost.csv"}, common=COMMON)
+
+
+@pytest.mark.parametrize("path", sorted(READY.glob("*.toml")), ids=lambda path: path.stem)
+def test_ready_scenarios_are_the_same_once_their_paths_are_absolute(path):
+    found = read_scenario(path)
+    again = absolute(found, path.parent)
+    assert values_of(again).keys() == values_of(found).keys()
+    assert (again.names, again.draft, again.behaviour) == (found.names, found.draft, found.behaviour)
+
+
+def test_behaviours_and_lies_are_written_down_as_their_file_says_them(tmp_path):
+    more = """[[behaviour]]
+kind = "label-flip"
+departments = ["west"]
+[[behaviour]]
+kind = "dropout"
+share = 0.2
+from = 2
+"""
+    path = scenario(tmp_path, more=more)
+    found = read_scenario(path)
+    assert absolute(found, tmp_path).cast().told() == found.cast().told() != []
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
