@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 Buffer = bytes | bytearray | memoryview
 
 
-def write(file: BinaryIO, facts: dict[str, Any], blobs: Sequence[Buffer] = ()) -> None:
+def write(file: IO[bytes], facts: dict[str, Any], blobs: Sequence[Buffer] = ()) -> None:
     """One frame, on its way when this returns."""
     sizes = [memoryview(blob).nbytes for blob in blobs]
     file.write(json.dumps(facts | {"sizes": sizes}).encode() + b"\n")
@@ -18,7 +18,7 @@ def write(file: BinaryIO, facts: dict[str, Any], blobs: Sequence[Buffer] = ()) -
     file.flush()
 
 
-def read(file: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
+def read(file: IO[bytes]) -> tuple[dict[str, Any], list[bytes]] | None:
     """The next frame; None where the other end is gone, be it in the middle of one."""
     line = file.readline()
     if not line.endswith(b"\n"):
