@@ -19,7 +19,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.client.standing import KEYS_OF_THE_LINK
 from commonroot.client.store import ACTIVE, LEAVING, LEFT, PAUSED
 from commonroot.common.charter import Charter, SignedCharter
-from commonroot.common.errors import CommonrootError
+from commonroot.common.errors import CommonrootError, SealedKey
 from commonroot.common.findings import Finding, clocks_apart, days_left
 from commonroot.common.roster import Roster
 from commonroot.files import read_bytes
@@ -84,6 +84,9 @@ def _after_leaving(folder: DepartmentFolder) -> Iterator[Finding]:
         return
     try:
         folder.identity()
+    except SealedKey as error:
+        yield Finding("keys", "warn", str(error), error.advice)
+        return
     except CommonrootError as error:
         fix = "put it back from a backup made --with-keys; without it the ledger can be read, and not signed anew"
         yield Finding("keys", "warn", f"{error}: the ledger's exports are signed with it", fix)
@@ -97,11 +100,17 @@ def _keys(folder: DepartmentFolder) -> Iterator[Finding]:
     def trial(read: Callable[[], object]) -> str:
         try:
             read()
+        except SealedKey:
+            raise
         except CommonrootError as error:
             return str(error)
         return ""
 
-    wrong = [*filter(None, map(trial, (folder.identity, folder.secret, lambda: load_node_key(folder.node_key))))]
+    try:
+        wrong = [*filter(None, map(trial, (folder.identity, folder.secret, lambda: load_node_key(folder.node_key))))]
+    except SealedKey as error:
+        yield Finding("keys", "fail", str(error), error.advice)
+        return
     fix = "put the keys back from your backup; without one, make a new folder with `commonroot department init`"
     if wrong:
         yield Finding("keys", "fail", "; ".join(wrong), fix)

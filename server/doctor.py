@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from commonroot import __version__, machine
-from commonroot.common.errors import CommonrootError
+from commonroot.common.errors import CommonrootError, SealedKey
 from commonroot.common.findings import Finding, clocks_apart, days_left
 from commonroot.files import runs_here
 from commonroot.server.folder import CoordinatorFolder
@@ -50,6 +50,8 @@ def _keys(folder: CoordinatorFolder) -> Iterator[Finding]:
         folder.identity()
         folder.authority_public()
         yield Finding("keys", "ok", "the coordinator's key and the authority's public key can be read")
+    except SealedKey as error:
+        yield Finding("keys", "fail", str(error), error.advice)
     except (CommonrootError, ValueError) as error:
         yield Finding("keys", "fail", str(error), "put the keys back from your backup")
 
@@ -63,6 +65,8 @@ def _certificate(folder: CoordinatorFolder, now: float) -> Iterator[Finding]:
         why = pki.mismatch(folder.server_certificate, folder.server_key, folder.ca)
         ends = pki.expires(folder.server_certificate).timestamp()
         names = pki.certificate_names(folder.server_certificate)
+    except SealedKey:
+        return  # told under "keys"
     except CommonrootError as error:
         yield Finding("certificate", "fail", str(error), renew)
         return
@@ -144,7 +148,7 @@ def _database(folder: CoordinatorFolder) -> Finding:
 
 def _roster(folder: CoordinatorFolder, now: float) -> Iterator[Finding]:
     if not (folder.root / "roster.json").is_file():
-        fix = f"`commonroot coordinator roster {folder.root} REQUEST.json …`"
+        fix = f"`commonroot coordinator enrol {folder.root} NAME` for each, then `coordinator roster DIR --sign`"
         yield Finding("roster", "warn", "no department is enrolled yet", fix)
         return
     try:

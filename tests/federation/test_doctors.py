@@ -132,6 +132,26 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_to_act(hu
     assert any(f["what"] == "permissions" and f["fix"].startswith("chmod 600") for f in report["findings"])
 
 
+# -- sealed keys -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["", "battery staple"])
+def test_without_the_passphrase_it_is_asked_for_and_no_backup_or_renewal_is_advised(
+    given: str, ash: Path, central: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMONROOT_PASSPHRASE", "correct horse")
+    for words in (["coordinator", "seal", str(central)], ["department", "seal", str(ash)]):
+        done = CliRunner().invoke(app, [*words, "--passphrase"])
+        assert done.exit_code == 0, done.output
+    if given:
+        monkeypatch.setenv("COMMONROOT_PASSPHRASE", given)
+    else:
+        monkeypatch.delenv("COMMONROOT_PASSPHRASE")
+    for found in (coordinator_doctor.examine(central), department_doctor.examine(ash, data=False)):
+        fails(found, "keys", "passphrase", "COMMONROOT_PASSPHRASE")
+        assert not [f for f in found if "backup" in f.fix or ("renew-certificate" in f.fix and f.state == "fail")]
+
+
 # -- pausing and leaving -----------------------------------------------------------------------------------------------
 
 
