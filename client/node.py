@@ -64,6 +64,8 @@ _EAGER, _IDLE, _EAGER_FOR = 0.06, 2.0, 15.0
 _HELD: Final = 0.5
 #: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
 _SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
+#: So many refusals in a row must speak of clocks: a busy hub's answers bear an old date now and then.
+_SURE: Final = 3
 _REQUEST_TIMEOUT: Final = 30.0
 #: The longest that the hub may ask us to wait, in seconds.
 _PATIENT: Final = 30
@@ -148,7 +150,7 @@ class FlowerNode:
         """Become active on the hub, however long it takes."""
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_INTERVAL)
         deadline = time.monotonic() + self._patience
-        pause = 0.25
+        pause, skewed = 0.25, 0
         while True:
             # The hub still counts a node as online that was killed.  If that was us, and nobody else can have been,
             # we may sign it off in its name instead of waiting until the hub believes it.
@@ -161,29 +163,26 @@ class FlowerNode:
                 self._say(JOINED)
                 return node_id
             except _Rejected as refusal:
-                again = self._state == REFUSED
                 self._say(REFUSED)
-                if self._known:
-                    if not again:
-                        self._tell_clock(refusal)
-                else:
-                    _check_clock(refusal)
-                    if time.monotonic() > deadline:
-                        raise NodeRefused(
-                            "the hub does not let this node in: its key is not registered, or it is running elsewhere"
-                        ) from refusal
+                skew = _clock_skew(refusal)
+                skewed = 0 if skew is None else skewed + 1
+                if skew is not None and skewed == _SURE:
+                    if not self._known:
+                        raise skew from refusal
+                    self._tell_clock(skew)
+                if not self._known and time.monotonic() > deadline:
+                    raise NodeRefused(
+                        "the hub does not let this node in: its key is not registered, or it is running elsewhere"
+                    ) from refusal
             if stop.wait(pause):
                 raise _Stopped
             pause = min(1.5 * pause, 3.0)
 
-    def _tell_clock(self, refusal: _Rejected) -> None:
-        """Say it once where a clock was set while we ran: the hub takes us again when it is right."""
-        try:
-            _check_clock(refusal)
-        except ClockSkew as skew:
-            _log.warning("%s (%s): %s", skew, skew.code, skew.advice)
-            if self._on_trouble is not None:
-                self._on_trouble(skew)
+    def _tell_clock(self, skew: ClockSkew) -> None:
+        """Say it where a clock was set while we ran: the hub takes us again when it is right."""
+        _log.warning("%s (%s): %s", skew, skew.code, skew.advice)
+        if self._on_trouble is not None:
+            self._on_trouble(skew)
 
     def _leave(self, call: _Caller, node_id: int) -> bool:
         """Sign off.  False: the hub did not answer, and will notice by itself after 20 s."""
@@ -454,18 +453,23 @@ def _pause(took: float, quiet_for: float) -> float:
     return min(max(wanted, 8 * took), 1.5 * _IDLE)
 
 
-def _check_clock(refusal: _Rejected) -> None:
-    """Raise ClockSkew if the clocks explain the refusal: node authentication signs the time."""
+def _clock_skew(refusal: _Rejected) -> ClockSkew | None:
+    """What clocks have to do with the refusal, if they explain it: node authentication signs the time.
+
+    The answer was dated while we waited for it, so only what is off at both ends of that is.
+    """
     cause = refusal.__cause__
     if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code != httpx.codes.UNAUTHORIZED:
-        return
+        return None
     try:
         theirs = email.utils.parsedate_to_datetime(cause.response.headers["date"]).timestamp()
     except (KeyError, ValueError):
-        return
-    ahead = time.time() - theirs
-    if ahead > _SKEW_AHEAD or ahead < -_SKEW_BEHIND:
-        raise ClockSkew(f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}")
+        return None
+    received = time.time() - theirs
+    sent = received - cause.response.elapsed.total_seconds()
+    if sent > _SKEW_AHEAD:
+        return ClockSkew(f"this machine's clock is {sent:.0f} s ahead")
+    return ClockSkew(f"this machine's clock is {-received:.0f} s behind") if received < -_SKEW_BEHIND else None
 
 
 def signed_headers(key_path: Path) -> dict[str, str]:

@@ -5,6 +5,8 @@ These are the contract tests of the two adapters: a new version of Flower that p
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import logging
 import os
 import re
@@ -13,8 +15,10 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import flwr.supernode.node_auth_http_interceptor as flower_signs
+import httpx
 import pytest
 from flower_house import Department, House, Place, ask, until
 from flwr.supercore.date import now as flower_now
@@ -162,8 +166,6 @@ def test_a_certificate_for_another_name_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_is_ahead_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datetime
-
     real = time.time
     monkeypatch.setattr(flower_signs, "now", lambda: flower_now() + datetime.timedelta(seconds=60))
     # Only the node's clock: the hub runs in this process too, and tells its own time in the answers.
@@ -175,11 +177,25 @@ def test_a_clock_that_is_ahead_is_named(house: House, monkeypatch: pytest.Monkey
     assert re.search(r"(59|6\d) s ahead", str(error))  # the date in an answer is to the second, and a little old
 
 
+def test_an_answer_that_was_long_on_its_way_says_nothing_about_clocks() -> None:
+    """Dated between the question and its arrival, 7 s apart: the clocks may be the same."""
+
+    def refused(took: float, dated: float) -> Any:
+        response = httpx.Response(401, headers={"date": email.utils.formatdate(time.time() - dated, usegmt=True)})
+        response.elapsed = datetime.timedelta(seconds=took)
+        refusal = node_module._Rejected()
+        refusal.__cause__ = httpx.HTTPStatusError("", request=httpx.Request("POST", "https://hub"), response=response)
+        return node_module._clock_skew(refusal)
+
+    assert refused(took=7, dated=6) is None
+    assert "ahead" in str(refused(took=0.1, dated=6))
+    assert "behind" in str(refused(took=0.1, dated=-400))
+    assert refused(took=0.1, dated=0) is None
+
+
 def test_a_clock_that_is_set_while_a_node_runs_is_named_once_and_the_node_is_back_when_it_is_right(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import datetime
-
     real = time.time
     with Department(house.place, house.hub.public_port, "a") as a:
         until(lambda: a.states == ["joined"])
