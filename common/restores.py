@@ -19,10 +19,11 @@ up *beforehand*, nobody can know from files.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+
+import numpy as np
 
 from commonroot.common.contradictions import Finding
 from commonroot.common.evidence import decoded
@@ -234,4 +235,4 @@ def _numbers(found: Sequence[int]) -> str:
 
 
 def _day(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return np.datetime_as_string(np.datetime64(int(at), "s"), unit="m").item().replace("T", " ") + " UTC"
