@@ -23,7 +23,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, read_text, storage_errors
 from commonroot.simulations.arms import POOLED, Tell
 from commonroot.simulations.datasets import DATASETS, find, get
-from commonroot.simulations.provenance import content_digest, libraries, rooms, sources_digest
+from commonroot.simulations.provenance import content_digest, libraries, rooms, simulated, sources_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.transfer_figures import figures
@@ -31,11 +31,8 @@ from commonroot.simulations.transfer_figures import figures
 LAYOUT: Final = 1
 #: The method that a dataset's own charter names.
 OWN: Final = "charter"
-#: Parts of the simulations that results depend on, besides the dataset's own.
-_SIMULATED: Final = (
-    "arms.py", "federation.py", "founding.py", "in_the_clear.py", "network.py", "outcome.py", "pooled.py",
-    "simulate.py", "transfer_cells.py", "transfer_figures.py", "weather.py", "datasets/tables.py",
-)  # fmt: skip
+#: What decides results here, besides what decides any simulation's.
+_CELLS: Final = ("transfer_cells.py", "transfer_figures.py")
 #: What is kept of a department's report, and of its details.
 _KEPT: Final = (
     "name", "task", "metric", "better", "unit", "n_train", "n_test", "alone", "alone_model", "federated", "chosen",
@@ -191,5 +188,7 @@ def code_digest(dataset: str) -> str:
 def _sources(dataset: str) -> Iterator[tuple[str, Path]]:
     yield from rooms()
     root = Path(next(iter(commonroot.simulations.__path__)))
-    own = f"datasets/{DATASETS[dataset].rpartition('.')[2]}.py"
-    yield from ((f"simulations/{name}", root / name) for name in (*_SIMULATED, own))
+    others = {f"simulations/datasets/{name.rpartition('.')[2]}.py" for name in DATASETS.values()}
+    others.remove(f"simulations/datasets/{DATASETS[dataset].rpartition('.')[2]}.py")
+    yield from ((name, path) for name, path in simulated() if name not in others)
+    yield from ((f"simulations/{name}", root / name) for name in _CELLS)

@@ -312,9 +312,15 @@ def test_the_key_depends_on_cell_and_code_and_not_on_comments(quick, tmp_path, m
     assert before == Cell("heart", "flamby", "charter", 1).key(None)
     assert len({replace(CELL, seed=2).key(None), replace(CELL, method="x").key(None), before}) == 3
     transfer_cells.code_digest.cache_clear()
-    monkeypatch.setattr(transfer_cells, "_SIMULATED", transfer_cells._SIMULATED[:-1])
+    monkeypatch.setattr(transfer_cells, "_CELLS", transfer_cells._CELLS[:-1])
     assert CELL.key(None) != before
     transfer_cells.code_digest.cache_clear()
+
+
+def test_the_code_that_counts_is_what_simulates_and_one_dataset():
+    names = {name for name, _ in transfer_cells._sources("heart")}
+    assert {"simulations/engine/crew.py", "simulations/datasets/heart.py", "client/alone.py"} <= names
+    assert "simulations/datasets/school.py" not in names and "simulations/bench_transfer.py" not in names
 
 
 def test_meaning_ignores_words_and_nothing_else():
