@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from commonroot.common.charter import field_of
+from commonroot.common.charter import field_of, plainly
 from commonroot.common.errors import ConfigError
 from commonroot.files import read_text
 
@@ -53,7 +53,7 @@ def read_with_includes(kind: type[Model], path: Path) -> Model:
     except ValidationError as error:
         for one in error.errors():
             where, place = _origin(found, one["loc"], path)
-            found.wrong(where, f"{field_of(place)}: {one['msg']}")
+            found.wrong(where, f"{field_of(place)}: {plainly(one)}")
         raise _refusal(found.problems) from error
     if found.problems:
         raise _refusal(found.problems)
@@ -142,4 +142,4 @@ def _refusal(problems: Mapping[Path, list[str]]) -> ConfigError:
         f"{path} has {len(found)} wrong field(s):\n" + "\n".join(f"  {line}" for line in found)
         for path, found in problems.items()
     ]
-    return ConfigError("\n".join(lines))
+    return ConfigError("\n".join(lines), hint="`commonroot scenarios copy` writes a commented example")

@@ -60,7 +60,8 @@ class Dataset:
         try:
             return self.protocols[chosen](source, target, seed=seed)
         except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
+            # Polars tells the path in its message alone
+            missing = Path(error.filename or str(error).rpartition(": ")[2]).name
             raise ConfigError(f"{source} lacks {missing}", hint=f"commonroot download {self.name}") from error
 
 

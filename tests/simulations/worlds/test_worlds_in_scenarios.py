@@ -107,7 +107,7 @@ def test_a_world_that_cannot_be_is_refused_with_its_reason(tmp_path, world, said
 def test_names_are_known_at_once_where_they_can_be(tmp_path):
     found = read_scenario(scenario(tmp_path, PARTS))
     assert (found.names[0], found.names[-1], len(found.names)) == ("d01", "d12", 12)
-    with pytest.raises(ConfigError, match=r"events: .*no department is called 'd13'"):
+    with pytest.raises(ConfigError, match=r"events.0: no department is called 'd13'"):
         read_scenario(scenario(tmp_path, PARTS + '[[events]]\nround = 1\nkill = "d13"\n'))
 
 
