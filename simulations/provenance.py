@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import commonroot.client
 import commonroot.common
 import commonroot.server
 import commonroot.simulations
 import commonroot.strategies
+from commonroot.files import read_text
 
 LIBRARIES: Final = ("numpy", "polars", "scikit-learn", "torch")
 #: Parts of the rooms that no result depends on.
@@ -108,3 +110,14 @@ def meaning(source: str) -> str:
         ):
             node.body = node.body[1:]
     return ast.dump(tree)
+
+
+def kept_result(path: Path) -> dict[str, Any] | None:
+    """A result that is kept under the hash of what decided it; a file that cannot be read is as good as none."""
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(read_text(path, what="a cell's result"))
+    except ValueError:
+        return None
+    return found

@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import commonroot.simulations
 from commonroot.common.errors import ConfigError
-from commonroot.files import atomic_write, read_text, storage_errors
+from commonroot.files import atomic_write, storage_errors
 from commonroot.simulations.arms import POOLED, Tell
 from commonroot.simulations.datasets import DATASETS, find, get
-from commonroot.simulations.provenance import content_digest, libraries, rooms, simulated, sources_digest
+from commonroot.simulations.provenance import content_digest, kept_result, libraries, rooms, simulated, sources_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.transfer_figures import figures
@@ -74,14 +74,7 @@ class Cell:
 
 def kept(cell: Cell, folder: Path, data: Path | None) -> Result | None:
     """The cell's result where it is known; a file that cannot be read is as good as none."""
-    path = folder / f"{cell.key(data)}.json"
-    if not path.is_file():
-        return None
-    try:
-        found: Result = json.loads(read_text(path, what="a cell's result"))
-    except ValueError:
-        return None
-    return found
+    return kept_result(folder / f"{cell.key(data)}.json")
 
 
 def run_cell(cell: Cell, folder: Path, data: Path | None, tell: Tell = lambda kind, facts: None) -> Result:

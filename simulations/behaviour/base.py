@@ -7,6 +7,7 @@ away in a lost round need not be away when it is tried again.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
@@ -63,9 +64,9 @@ class Behaviour(Frozen):
             found.append(f"count = {self.count}: there are {len(names)} departments")
         return found
 
+    @abstractmethod
     def told(self, whom: str) -> str:
         """The same for people: one sentence, of ``whom`` it concerns."""
-        raise NotImplementedError
 
     # -- what rounds ask; each kind answers what it is about -------------------------------------------------------
 

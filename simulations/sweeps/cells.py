@@ -1,7 +1,7 @@
 """One cell of a sweep: a scenario, what decides its result, and that result once there is one.
 
 FOLDER/KEY.json     the result, under a hash of scenario, data, program and libraries
-FOLDER/work/KEY/    the federation of a cell under way; whoever is killed goes on from the round it had reached
+FOLDER/work         by KEY, the federation of a cell under way; whoever is killed goes on from the round it had reached
 FOLDER/alone/       what departments reach alone, the same in every cell with the same rows
 """
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from commonroot.common.errors import ConfigError
-from commonroot.files import atomic_write, read_text, storage_errors
+from commonroot.files import atomic_write, storage_errors
 from commonroot.simulations.arms import Tell, parse_arm
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
-from commonroot.simulations.provenance import content_digest, libraries, program_digest
+from commonroot.simulations.provenance import content_digest, kept_result, libraries, program_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.sweeps.axes import SEED, Setting
@@ -127,14 +127,7 @@ def _with_published(scenario: Scenario) -> Scenario:
 
 def kept(key: str, folder: Path) -> Result | None:
     """A cell's result where it is known; a file that cannot be read is as good as none."""
-    path = folder / f"{key}.json"
-    if not path.is_file():
-        return None
-    try:
-        found: Result = json.loads(read_text(path, what="a cell's result"))
-    except ValueError:
-        return None
-    return found
+    return kept_result(folder / f"{key}.json")
 
 
 def request_of(cell: Cell) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """``commonroot sweep`` and ``commonroot.sweep``: every cell over worker processes, each kept, the settings ranked.
 
-    FOLDER/cells/KEY.json, cells/work/    results and federations under way, see ``cells``
+    FOLDER/cells/KEY.json, cells/work    results and federations under way, see ``cells``
     FOLDER/sweep.json, .csv, .parquet, .html
 
 Killed at any moment, the same call goes on: cells that are done are read, and those under way go on from their round.

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+
+from commonroot.client.baselines import GRID
 
 NAMES = ("north", "east", "south", "west")
 CHARTER = """
@@ -18,6 +24,18 @@ backbone = {{ inputs = 4, widths = [6, 5] }}
 training = {{ batch = 8 }}
 """
 STORM = '[network]\ndrop = 0.2\nrepeat = 0.3\ndelay = 3.0\nparcels = ["round-open", "masked"]\n'
+
+
+@contextmanager
+def quick_last_steps(recipes: int) -> Iterator[None]:
+    """One thread, as daemons have, and only so many models to be tried alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("commonroot.client.alone.GRID", GRID[:recipes])
+        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+        yield
+    torch.set_num_threads(threads)
 
 
 def scenario(folder: Path, *, rounds: int = 4, seed: int = 1, more: str = "") -> Path:

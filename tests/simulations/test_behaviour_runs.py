@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from small_world import CHARTER, scenario
+from small_world import CHARTER, quick_last_steps, scenario
 
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError
 from commonroot.simulations.behaviour.includes import READY
 from commonroot.simulations.comparison import save
@@ -47,13 +45,8 @@ MISBEHAVIOUR = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with quick_last_steps(1):
         yield
-    torch.set_num_threads(threads)
 
 
 def arm(path: Path, **options):

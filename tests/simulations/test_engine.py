@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from small_world import NAMES, STORM, scenario
+from small_world import NAMES, STORM, quick_last_steps, scenario
 
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.simulations.engine.crew import Crew
 from commonroot.simulations.engine.pages import Pages
@@ -28,13 +26,8 @@ QUIET = "[network]\ndrop = 0.25\n"
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:2])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with quick_last_steps(2):
         yield
-    torch.set_num_threads(threads)
 
 
 def arm(path: Path, **options):

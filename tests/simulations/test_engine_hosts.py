@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from small_world import STORM, scenario
+from small_world import STORM, quick_last_steps, scenario
 
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ProcessDied
 from commonroot.common.parcel import Parcel
 from commonroot.simulations.engine import hosts
@@ -26,13 +24,8 @@ LEAVES = '[[events]]\nround = 2\nkill = "east"\n[[events]]\nround = 4\nstart = "
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:2])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with quick_last_steps(2):
         yield
-    torch.set_num_threads(threads)
 
 
 def arm(path: Path, **options):
