@@ -33,6 +33,7 @@ from commonroot.simulations.bench_data_further import (
 )
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.datasets.world import World
+from commonroot.simulations.outcome import kept_models
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
@@ -48,13 +49,13 @@ class Found:
 
     reports   by department, as each wrote its own
     sections  ``[data]`` by department
-    folders   of departments, with the models they keep
+    models    by department, where the one it kept lies
     charter   the fields of the charter, its seed included
     """
 
     reports: Reports = field(repr=False)
     sections: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    folders: Mapping[str, Path] = field(repr=False)
+    models: Mapping[str, Path] = field(repr=False)
     charter: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -79,7 +80,7 @@ def explained_of_all(found: Found) -> tuple[float, float]:
 
 def absolute_share(found: Found) -> tuple[float, float]:
     """The mean over stores of Σ|sales - forecast| / Σ sales; of the best models alone only their reports are left."""
-    kept = statistics.mean(wape(found.folders[name], found.sections[name]) for name in found.reports)
+    kept = statistics.mean(wape(found.models[name], found.sections[name]) for name in found.reports)
     return kept, mean_of_departments(found)[1]
 
 
@@ -218,10 +219,11 @@ def _simulated(case: Case, source: Path, scratch: Path, seed: int, console: Cons
     world, scenario = scenario_of(case, source, scratch / "tables", seed)
     with ArmsProgress(console) as tell:
         result = simulate(scenario, folder=scratch / "run", sum="ring", tell=tell)  # what the whole protocol gives
-    reports = {report["name"]: report for report in result["arms"][0]["departments"]}
-    folders = next((scratch / "run" / "arms").iterdir()) / "departments"
+    [report] = result["arms"]
+    reports = {one["name"]: one for one in report["departments"]}
+    models = kept_models(next((scratch / "run" / "arms").iterdir()) / "departments", report["charter"])
     charter = scenario.draft.model_dump(mode="json", exclude={"federation", "name"}, exclude_none=True)
-    return Found(reports, world.departments, {name: folders / name for name in reports}, charter)
+    return Found(reports, world.departments, models, charter)
 
 
 def scenario_of(case: Case, source: Path, target: Path, seed: int) -> tuple[World, Scenario]:

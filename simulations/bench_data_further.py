@@ -71,8 +71,8 @@ def apart_from_pooled(found: Found) -> float:
     for part in parts[1:]:
         together = together.join(part)
     pooled = factorise(draft, method, together, users, name="pooled factors")
-    for folder in found.folders.values():
-        for _, model in chosen_recommender(folder).members:
+    for kept in found.models.values():
+        for _, model in chosen_recommender(kept).members:
             if model.name == "federated factors":
                 return max(float(np.abs(model.items - pooled.items).max()), abs(model.mean - pooled.mean))
     raise ConfigError("no department keeps the federated factors, so there is nothing to compare")
@@ -93,7 +93,7 @@ def _cost(found: Found, column: str) -> float:
     for name in found.reports:
         section = found.sections[name]
         task = section["task"]
-        said = chosen_predictor(found.folders[name]).predict_file(Path(section["test_path"]))[column]
+        said = chosen_predictor(found.models[name]).predict_file(Path(section["test_path"]))[column]
         demand, level = sales_and_levels(section)
         short = demand - np.maximum(np.asarray(said), 0.0) * level
         paid += float(np.where(short > 0, task["under_cost"] * short, -task["over_cost"] * short).sum())

@@ -38,6 +38,7 @@ from commonroot.server.folder import CoordinatorFolder
 from commonroot.simulations.arms import Arm, parse_arm
 from commonroot.simulations.comparison import save
 from commonroot.simulations.given import scenario_of, without_masks
+from commonroot.simulations.outcome import kept_model
 from commonroot.simulations.pictures import Picture
 from commonroot.simulations.progress import ArmsProgress
 from commonroot.simulations.scenario import Scenario
@@ -244,8 +245,7 @@ class Result:
         if department not in names:
             raise ConfigError(f"no department {department!r}", hint=f"one of {', '.join(names[:20])}")
         digest = next(one["charter"] for one in self.report["arms"] if one["arm"] == chosen.label)
-        kept = (self._root(chosen) / "departments" / str(department) / "predictors").glob(f"{digest[:16]}-version-*")
-        newest = max(kept, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        newest = kept_model(self._root(chosen) / "departments" / str(department), digest)
         if newest is None:
             raise ConfigError(
                 f"{department!r} chose no model under {chosen.label}",

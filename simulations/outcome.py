@@ -51,3 +51,15 @@ def outcome(coordinator: Path, departments: dict[str, Path], *, charter: str | N
         "bytes_per_department_per_round": round(statistics.median(wire)) if wire else 0,
         "history": history,
     }
+
+
+def kept_model(department: Path, charter: str) -> Path | None:
+    """Where the model lies that a department chose under the charter of this hash; None where it chose none."""
+    kept = (department / "predictors").glob(f"{charter[:16]}-version-*")
+    return max(kept, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def kept_models(departments: Path, charter: str) -> dict[str, Path]:
+    """The same of every department below a folder that chose one."""
+    found = {folder.name: kept_model(folder, charter) for folder in sorted(departments.iterdir())}
+    return {name: path for name, path in found.items() if path is not None}

@@ -23,6 +23,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
 from commonroot.simulations.arms import POOLED, Tell
 from commonroot.simulations.datasets import DATASETS, find, get
+from commonroot.simulations.outcome import kept_models
 from commonroot.simulations.provenance import content_digest, kept_result, libraries, rooms, simulated, sources_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
@@ -124,7 +125,8 @@ def _simulated(cell: Cell, work: Path, data: Path | None, tell: Tell) -> Result:
     )
     [report] = found["arms"]
     departments = [_department(row) for row in report["departments"]]
-    folders = None if cell.method == POOLED else next((work / "run" / "arms").iterdir()) / "departments"
+    arm = next((work / "run" / "arms").iterdir())
+    models = None if cell.method == POOLED else kept_models(arm / "departments", report["charter"])
     return {
         "cell": asdict(cell),
         "about": world.about,
@@ -141,7 +143,7 @@ def _simulated(cell: Cell, work: Path, data: Path | None, tell: Tell) -> Result:
         "bytes_per_department_per_round": report["bytes_per_department_per_round"],
         "seconds": report["wall_seconds"],
         "processor_seconds": time.process_time() - began,
-        "figures": figures(cell.dataset, world, scenario, folders, departments),
+        "figures": figures(cell.dataset, world, scenario, models, departments),
     }
 
 

@@ -35,23 +35,22 @@ from commonroot.strategies.als import ALS
 from commonroot.strategies.base import Tensors
 
 Departments = Sequence[Mapping[str, Any]]
+#: Where each department's kept model lies; None for the pooled arm, which keeps none.
+Models = Mapping[str, Path] | None
 #: After which source-only was best where each category in turn played the one without labels; later it learns by heart.
 SOURCE_ONLY_ROUNDS: Final = 8
 
 
 def figures(
-    dataset: str, world: World, scenario: Scenario, folders: Path | None, departments: Departments
+    dataset: str, world: World, scenario: Scenario, models: Models, departments: Departments
 ) -> dict[str, float]:
-    """A dataset's own figures by name; none for most.
-
-    folders  departments' folders; None for the pooled arm, which has none
-    """
+    """A dataset's own figures by name; none for most."""
     found = FIGURES.get(dataset)
-    return {} if found is None or not departments else found(world, scenario, folders, departments)
+    return {} if found is None or not departments else found(world, scenario, models, departments)
 
 
-def _school(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
-    del scenario, folders
+def _school(world: World, scenario: Scenario, models: Models, departments: Departments) -> dict[str, float]:
+    del scenario, models
     targets = [test_targets(world.departments[row["name"]]) for row in departments]
     out = {
         f"explained_{which}": explained([float(row[which]) for row in departments], targets)
@@ -78,18 +77,16 @@ def explained(own: Sequence[float], targets: Sequence[NDArray[np.float64]]) -> f
     return 1.0 - left / float(np.square(everybody - everybody.mean()).sum())
 
 
-def _sales(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+def _sales(world: World, scenario: Scenario, models: Models, departments: Departments) -> dict[str, float]:
     del scenario
-    if folders is None:
+    if models is None:
         return {}
-    return {
-        "wape_chosen": statistics.mean(wape(folders / r["name"], world.departments[r["name"]]) for r in departments)
-    }
+    return {"wape_chosen": statistics.mean(wape(models[r["name"]], world.departments[r["name"]]) for r in departments)}
 
 
-def wape(folder: Path, section: Mapping[str, Any]) -> float:
-    """Σ|sales - forecast| / Σ sales of one store; its model predicts multiples of a level that stands beside."""
-    forecast = chosen_predictor(folder).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
+def wape(model: Path, section: Mapping[str, Any]) -> float:
+    """Σ|sales - forecast| / Σ sales of one store; its ``model`` predicts multiples of a level that stands beside."""
+    forecast = chosen_predictor(model).predict_file(Path(section["test_path"]))["step 1 quantile 0.5"]
     sales, level = sales_and_levels(section)
     return float(np.abs(sales - np.asarray(forecast) * level).sum() / sales.sum())
 
@@ -100,9 +97,9 @@ def sales_and_levels(section: Mapping[str, Any]) -> tuple[NDArray[np.float64], N
     return beside["sales"].to_numpy(), beside["level"].to_numpy()
 
 
-def _sentiment(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+def _sentiment(world: World, scenario: Scenario, models: Models, departments: Departments) -> dict[str, float]:
     """Source-only is FedAvg with a shared head, in which whoever has no labels only receives."""
-    del folders
+    del models
     without = [row for row in departments if world.departments[row["name"]].get("labelled") is False]
     if not without:
         return {}
@@ -126,10 +123,10 @@ def source_only(world: World, scenario: Scenario, name: str) -> float:
     return clear.score(name)
 
 
-def _films(world: World, scenario: Scenario, folders: Path | None, departments: Departments) -> dict[str, float]:
+def _films(world: World, scenario: Scenario, models: Models, departments: Departments) -> dict[str, float]:
     """What ALS would give with everybody's ratings in one place, department by department as they were split."""
     method = build(scenario.draft)
-    if folders is None or not isinstance(method, ALS):
+    if models is None or not isinstance(method, ALS):
         return {}
     draft = scenario.draft
     books = {
@@ -162,6 +159,6 @@ def _together(parts: Sequence[tuple[Ratings, int]]) -> dict[str, NDArray[np.gene
     }
 
 
-FIGURES: Final[Mapping[str, Callable[[World, Scenario, Path | None, Departments], dict[str, float]]]] = (
-    MappingProxyType({"films": _films, "sales": _sales, "school": _school, "sentiment": _sentiment})
+FIGURES: Final[Mapping[str, Callable[[World, Scenario, Models, Departments], dict[str, float]]]] = MappingProxyType(
+    {"films": _films, "sales": _sales, "school": _school, "sentiment": _sentiment}
 )
