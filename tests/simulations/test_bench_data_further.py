@@ -16,6 +16,7 @@ from commonroot.simulations.bench_data_further import (
     worse_off,
 )
 from commonroot.simulations.datasets.world import DATASETS
+from commonroot.simulations.outcome import kept_models
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 
@@ -53,7 +54,8 @@ def test_orders_cost_what_is_short_and_what_is_left_of_them(tmp_path, monkeypatc
     assert cost_of_median_orders(found) == pytest.approx(3 * 10 / 30)  # nobody orders less than nothing
 
 
-def test_federated_factors_differ_from_pooled_ones_by_rounding_alone(tmp_path):
+@pytest.mark.parametrize("how", ["exact", "ring"])
+def test_federated_factors_differ_from_pooled_ones_by_rounding_alone(tmp_path, how):
     """What a film is worth is the same for all, and 30 ratings of 12 films say little of it: others' help is kept"""
     random = np.random.default_rng(3)
     sections = {}
@@ -80,12 +82,12 @@ def test_federated_factors_differ_from_pooled_ones_by_rounding_alone(tmp_path):
     scenario = Scenario.model_validate(
         {"seed": 5, "charter": {"federation": "f", "name": "n", **charter}, "departments": departments}
     )
-    simulate(scenario, folder=tmp_path / "run")
-    folder = next((tmp_path / "run" / "arms").iterdir()) / "departments"
-    folders = {name: folder / name for name in sections}
-    found = Found({}, sections, folders, charter)
+    [report] = simulate(scenario, folder=tmp_path / "run", sum=how)["arms"]
+    models = kept_models(next((tmp_path / "run" / "arms").iterdir()) / "departments", report["charter"])
+    assert set(models) == set(sections)
+    found = Found({}, sections, models, charter)
     assert 0.0 <= apart_from_pooled(found) < 1e-6
-    other = Found({}, sections, folders, {**charter, "training": {"seed": 6}, "rounds": 2})
+    other = Found({}, sections, models, {**charter, "training": {"seed": 6}, "rounds": 2})
     assert apart_from_pooled(other) > 1e-3
 
 
