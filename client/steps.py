@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
+from commonroot.client.perceptron import Perceptron
 from commonroot.client.tasks import Task
 from commonroot.client.unlabelled import Critic
 from commonroot.common.charter import Training
@@ -53,6 +54,24 @@ class Source:
         x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
         y = found if self._itself else self._y.take(at, axis=0)
         return x, torch.from_numpy(y if self._ready else self._task.targets(y))
+
+    def each(self, batches: Iterable[NDArray[Any]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of rows one after the other, taken from where they lie a block at a time."""
+        block: list[NDArray[Any]] = []
+        rows = 0
+        for batch in batches:
+            block.append(batch)
+            rows += len(batch)
+            if rows >= self._block:
+                yield from self._cut(block)
+                block, rows = [], 0
+        if block:
+            yield from self._cut(block)
+
+    def _cut(self, batches: Sequence[NDArray[Any]]) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = self.take(np.concatenate(batches))
+        sizes = [len(batch) for batch in batches]
+        return zip(x.split(sizes), y.split(sizes), strict=True)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, so many at a time that memory stays bounded."""
@@ -101,17 +120,23 @@ class Flat:
             self.adam = Adam(self.vector)
         else:
             self.vector, self.first, self.velocity, self.adam = of.vector, of.first, of.velocity, of.adam
-        at = 0
-        for tensor in self.tensors:
-            tensor.data = self.vector[at : at + tensor.numel()].view(tensor.shape)  # a view: moving one moves both
-            at += tensor.numel()
+        for tensor, view in zip(self.tensors, self._views(self.vector), strict=True):
+            tensor.data = view  # moving one moves both
+        self.gradient = torch.empty_like(self.vector)
+        #: Of the gradient, tensor by tensor.
+        self.slopes = self._views(self.gradient)
+
+    def _views(self, vector: Tensor) -> list[Tensor]:
+        found = vector.split([tensor.numel() for tensor in self.tensors])
+        return [view.view(tensor.shape) for view, tensor in zip(found, self.tensors, strict=True)]
 
     def hold_near(self, arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
         """Let an anchor hold the vector near these instead of near where it began."""
         self.first = torch.from_numpy(np.concatenate([np.asarray(arrays[name]).reshape(-1) for name in names]))
 
-    def move(self, gradient: Tensor, training: Training, rate: float) -> None:
-        """One step against a clipped gradient, which is overwritten."""
+    def move(self, training: Training, rate: float) -> None:
+        """One step against the gradient, which is overwritten."""
+        gradient = self.gradient
         if training.optimizer == "adam":
             self.adam.move(self.vector, gradient, rate=rate, decay=training.weight_decay)
             return
@@ -174,6 +199,7 @@ class Loop:
         self.centre: Tensor | None = torch.zeros(model.spec.outputs) if model.form.centre else None
         self._target = target
         self._critic, self._labelled = critic, labelled
+        self._chain = Perceptron.of(model, task)
         self._confusion = 0.0
         self._moving: list[Flat] = []
         self._anchor = 0.0
@@ -190,6 +216,10 @@ class Loop:
                 tensor.requires_grad_(part in phase.parts)
             if part in phase.parts and flat.tensors:
                 self._moving.append(flat)
+        if self._chain is not None:
+            self._chain.ask(
+                {id(one): slope for flat in self._moving for one, slope in zip(flat.tensors, flat.slopes, strict=True)}
+            )
         self._anchor = phase.anchor
         self._pull = phase.pull
         self._confusion = 0.0 if self._critic is None else phase.confusion
@@ -208,39 +238,69 @@ class Loop:
 
     def epoch(self, source: Source) -> float:
         """One pass; the mean loss over its rows, before each row's step."""
-        total = torch.zeros(())
+        losses, rows = [], []
         if self.centre is not None:
             self.centre.zero_()
-        self.model.train()
-        for batch in self.batches(len(source)):
-            total += self.step(*source.take(batch)) * len(batch)
-        self.model.eval()
+        if self._chain is None:  # a chain behaves as it always does
+            self.model.train()
+        for x, y in source.each(self.batches(len(source))):
+            losses.append(self.step(x, y))
+            rows.append(len(x))
+        if self._chain is None:
+            self.model.eval()
         if self.centre is not None:
             self.centre /= len(source)
+        # one after the other, whatever the number of batches
+        total = np.add.accumulate(torch.stack(losses).numpy() * np.array(rows, dtype=np.float32))[-1]
         return float(total) / len(source)
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step on one batch; its loss, without penalties."""
-        training = self.training
+        if self._chain is None or not self._labelled or self._confusion:
+            loss = self._recorded(x, y)
+        else:
+            loss = self._written_out(self._chain, x, y)
+        if self._moving:
+            self._clip()
+            for flat in self._moving:
+                flat.move(self.training, self._rate)
+        return loss
+
+    def _clip(self) -> None:
+        """Anchors added, and gradients shortened where all together are too long."""
+        limit = self.training.gradient_clip
+        squares = []
+        for flat in self._moving:
+            if self._anchor and flat is self.backbone:
+                flat.gradient.add_(flat.vector - flat.first, alpha=self._anchor)
+            squares.append(torch.dot(flat.gradient, flat.gradient))
+        if sum(map(float, squares)) < 0.999 * limit**2:
+            return
+        length = torch.stack(squares).sum().sqrt()
+        factor = torch.clamp(limit / (length + 1e-12), max=1.0)
+        for flat in self._moving:
+            flat.gradient.mul_(factor)
+
+    def _written_out(self, chain: Perceptron, x: Tensor, y: Tensor) -> Tensor:
+        """The loss; slopes lie in the gradients of what moves."""
+        with torch.no_grad():
+            loss, mean = chain.slopes(x, y, centre=self.centre is not None, target=self._target, pull=self._pull)
+            if self.centre is not None and mean is not None:
+                self.centre.add_(mean, alpha=len(x))
+        return loss
+
+    def _recorded(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same of any network."""
         if not self._labelled or self._confusion:
             loss, cost = self._adapted(x, y)
         elif self.centre is None:
             loss = cost = self.task.loss(self.model(x), y) / self.task.chance
         else:
             loss, cost = self._drawn_together(self.centre, x, y)
-        if not self._moving:
-            return loss.detach()
-        found = iter(torch.autograd.grad(cost, [tensor for flat in self._moving for tensor in flat.tensors]))
-        with torch.no_grad():
-            gradients = [torch.cat([next(found).reshape(-1) for _ in flat.tensors]) for flat in self._moving]
-            squares = torch.zeros(())
-            for flat, gradient in zip(self._moving, gradients, strict=True):
-                if self._anchor and flat is self.backbone:
-                    gradient.add_(flat.vector - flat.first, alpha=self._anchor)
-                squares += torch.dot(gradient, gradient)
-            factor = torch.clamp(training.gradient_clip / (squares.sqrt() + 1e-12), max=1.0)
-            for flat, gradient in zip(self._moving, gradients, strict=True):
-                flat.move(gradient.mul_(factor), training, self._rate)
+        if self._moving:
+            found = iter(torch.autograd.grad(cost, [tensor for flat in self._moving for tensor in flat.tensors]))
+            for flat in self._moving:
+                torch.cat([next(found).reshape(-1) for _ in flat.tensors], out=flat.gradient)
         return loss.detach()
 
     def _adapted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
