@@ -6,7 +6,7 @@ round is the median over rounds after the first, which reads rows; the whole run
 end of its last round, is told apart.
 
     mlp     20 local steps of a small network on digits          10, 100, 1,000 departments
-    cnn     5 local steps of a residual network on 28 × 28       10, 100, 1,000 departments
+    cnn     3 local steps of a residual network on 28 × 28       10, 100, 1,000 departments
     memory  what a department that waits takes                   of the difference between 500 and 2,500
     linear  time of a round up to 10,000 departments, of 2 steps
 """
@@ -36,9 +36,9 @@ from commonroot.simulations.bench_simulation_world import Job
 CASES: Final = ("mlp", "cnn", "memory", "linear")
 OPTIONS: Final = ("most",)
 SIZES: Final = (10, 100, 1000)
-_STEPS: Final = {"mlp": 20, "cnn": 5}
+_STEPS: Final = {"mlp": 20, "cnn": 3}
 _TURNS: Final = {10: 5, 100: 5, 1000: 1}
-_ROUNDS: Final = {10: 6, 100: 6, 1000: 3}
+_ROUNDS: Final = {10: 6, 100: 4, 1000: 3}
 #: Seconds that one run may take; one that would take longer, going by a tenth of its departments, is left out.
 _PATIENCE: Final = 600.0
 #: What runs, and under which name it is told.
