@@ -117,6 +117,6 @@ class EnrolmentDesk:
         _log.warning("enrolment, from %s: %s (%s)%s", address, error, error.code, more)
         self._on_event("refused", {"what": "enrolment", "code": error.code, "from": address})
         try:
-            self._journal.fault("", error.code, f"enrolment, from {address}: {error}{more}")
+            self._journal.faults.note("", error.code, f"enrolment, from {address}: {error}{more}")
         except CommonrootError:
             _log.exception("the refusal could not be noted")

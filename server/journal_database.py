@@ -327,6 +327,11 @@ def outlasting(cls: _C) -> _C:
     return cls
 
 
+def storable(text: str) -> str:
+    """Text as both databases take it: PostgreSQL has no NUL in text, and neither takes half a character."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 # -- opening -------------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,8 @@ from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version
 from commonroot.server.exchange import Exchange
 from commonroot.server.introductions import Introductions
-from commonroot.server.journal import Journal, Round, Run, Version
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Round, Run, Version
 from commonroot.server.offers import take_goodbye
 from commonroot.server.round import UNWILLING, Account, RoundDriver, RoundResult, code_of, expect
 from commonroot.server.waits import pause_after
@@ -247,7 +248,7 @@ class RunDriver:
         self._refused[who] = life
         self._unwilling[who] = self._clock()
         self._refusals[who] = f"refused with {code}"
-        self._journal.answered(self.run.digest, self._names([who])[0], code)
+        self._journal.consent.answered(self.run.digest, self._names([who])[0], code)
 
     def _farewell(self, who: int, reply: Parcel) -> None:
         """A department leaves for good; a forged good-bye is a fault."""
@@ -451,7 +452,7 @@ class RunDriver:
             else:
                 self._ready[who] = new[who]
                 self._refusals.pop(who, None)
-                self._journal.answered(self.run.digest, name, "ready")
+                self._journal.consent.answered(self.run.digest, name, "ready")
                 self._on_event("ready", {"department": self._names([who])[0]})
             return False
 
@@ -475,7 +476,7 @@ class RunDriver:
 
     def without_closing(self) -> set[int]:
         """Departments that have not taken over the final backbone yet."""
-        done, left = self._journal.closed_departments(self.run.run), self._journal.farewells()
+        done, left = self._journal.closed_departments(self.run.run), self._journal.consent.farewells()
         members = enumerate(self._roster.departments)
         return {at for at, member in members if member.name not in done and member.identity not in left}
 
@@ -542,7 +543,7 @@ class RunDriver:
     def _fault(self, who: str, code: str, what: str, number: int | None) -> None:
         if code == Refused.code and any(each in what for each in _GONE_ON):
             self._stale.add(who)
-        self._journal.fault(who, code, what, run=self.run.run, round=number)
+        self._journal.faults.note(who, code, what, run=self.run.run, round=number)
         self._on_event("fault", {"department": who, "code": code, "what": what})
 
     def _exhibit(self, who: str, code: str, reply: Parcel, number: int | None) -> None:
@@ -551,4 +552,4 @@ class RunDriver:
         head = bytes(reply.head)
         if code in TELLING and identity is not None and signed_by(bytes.fromhex(identity), reply.kind, head):
             exhibit = Exhibit(time.time(), reply.kind, code, identity, head, sha256(reply.body), reply.kind, b"")
-            self._journal.keep_exhibit(who, exhibit, run=self.run.run, round=number)
+            self._journal.faults.keep_exhibit(who, exhibit, run=self.run.run, round=number)

@@ -17,7 +17,7 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import RunStopped
 from commonroot.files import atomic_write
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Round, Run
+from commonroot.server.journal_rows import Round, Run
 from commonroot.simulations.arms import Report, fingerprint
 from commonroot.simulations.founding import Federation, found, to_toml
 from commonroot.simulations.outcome import outcome

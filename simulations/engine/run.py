@@ -23,7 +23,8 @@ from commonroot.common.secure_sum.primitives import sha256
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, Run, Version
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run, Version
 from commonroot.simulations.engine.fates import fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder

@@ -317,12 +317,12 @@ def test_a_restored_sequence_goes_on_after_the_rows_that_were_restored(tmp_path,
     federation = small.founded(tmp_path)
     with small.journal_of(federation) as journal:
         journal.queue(federation.charter)
-        journal.fault("ash", "CR21", "first")
+        journal.faults.note("ash", "CR21", "first")
     backup(federation.coordinator, tmp_path / "backup.tar")
     restore(tmp_path / "backup.tar", tmp_path / "elsewhere", database=schema())
     with small._Closing(CoordinatorFolder(tmp_path / "elsewhere").journal()) as journal:
-        journal.fault("ash", "CR21", "second")
-        assert [fault["what"] for fault in journal.faults()] == ["first", "second"]
+        journal.faults.note("ash", "CR21", "second")
+        assert [fault["what"] for fault in journal.faults.all()] == ["first", "second"]
 
 
 def test_a_database_that_holds_a_journal_is_never_restored_over(tmp_path, schema):

@@ -665,7 +665,7 @@ def test_a_charter_that_a_department_did_not_approve_is_refused_there_and_named_
             assert journal.runs()[0].state == "stopped"
             assert "'birch' refused with CR12" in journal.runs()[0].reason
             assert journal.rounds() == []
-            (fault,) = journal.faults()
+            (fault,) = journal.faults.all()
             assert fault["department"] == "birch" and "refused with CR12" in fault["what"]
 
 

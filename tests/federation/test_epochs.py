@@ -209,8 +209,8 @@ def test_a_department_whose_greeting_is_garbage_is_blamed_and_left_out_and_kept_
     with small.running(tmp_path, network=MemoryNetwork(weather=[lie(garbage)]), departments=5) as at_work:
         at_work.run()
         with small.journal_of(at_work.federation) as journal:
-            assert {(f["department"], f["code"]) for f in journal.faults()} == {("birch", "CR54")}
-            ((name, exhibit),) = journal.evidence()
+            assert {(f["department"], f["code"]) for f in journal.faults.all()} == {("birch", "CR54")}
+            ((name, exhibit),) = journal.faults.exhibits()
         assert (name, exhibit.kind, exhibit.describe()["signed"]) == ("birch", parcel.GREETING, True)
         assert all("birch" not in cohort for cohort in cohorts(at_work.federation))
 
@@ -679,7 +679,7 @@ def test_signed_shares_that_were_never_dealt_are_kept_by_the_coordinator(tmp_pat
         at_work.queue()
         at_work.run()
         with small.journal_of(federation) as journal:
-            kept = journal.evidence()
+            kept = journal.faults.exhibits()
         assert {(name, exhibit.code, exhibit.kind) for name, exhibit in kept} == {("ash", "CR30", parcel.SHARES)}
         shown = CliRunner().invoke(coordinator_cli, ["evidence", str(federation.coordinator.root), "--json"])
         assert all(one["signed"] for one in json.loads(shown.stdout)["exhibits"])
