@@ -46,7 +46,8 @@ from commonroot.files import (
     write_secret,
 )
 from commonroot.server import keeping
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.limits import TEMPLATE as LIMITS_TEMPLATE
 from commonroot.server.limits import Limits
 from commonroot.server.monitor.settings import TEMPLATE as MONITOR

@@ -405,8 +405,3 @@ class Journal:
                 at=version.at,
             )
         )
-
-
-def sqlite_url(path: Path) -> str:
-    """The SQLAlchemy URL of an SQLite file."""
-    return f"sqlite:///{path}"

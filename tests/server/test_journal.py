@@ -11,7 +11,8 @@ from federation import small
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull, UsageError
 from commonroot.common.secure_sum.primitives import Identity
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.journal_rows import Version
 
 

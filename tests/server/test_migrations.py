@@ -15,8 +15,9 @@ from commonroot.common.errors import AnotherCoordinator, ForeignState, NewerLayo
 from commonroot.files import take_ownership
 from commonroot.server import audit, journal_tables, migrations
 from commonroot.server.cli import app as coordinator_cli
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
 from commonroot.server.journal_database import Database
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.migrations import NEWEST, m0001, run_steps
 
 #: The journal of a run of three rounds, as version 0.1.0 wrote it.
