@@ -71,6 +71,7 @@ CRYPTOGRAPHY_ELSEWHERE = {
 FLOWER = {
     "commonroot/flower.py": "messages, alike on both sides",
     "client/node.py": "a department's link",
+    "client/node_calls.py": "a department's requests to the hub",
     "server/admission.py": "which node signed a request",
     "server/belongings.py": "what a node may name in a request",
     "server/objects.py": "payloads, to and from nodes",
