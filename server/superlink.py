@@ -61,9 +61,11 @@ from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError
 from commonroot.files import atomic_write, private_file, readable_key
 from commonroot.flower import quiet
 from commonroot.server.admission import Admission
+from commonroot.server.asgi import App
+from commonroot.server.doorbell import Doorbell
 from commonroot.server.doors import Door
 from commonroot.server.enrol_door import Desk, EnrolmentDoor
-from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
+from commonroot.server.gate import MAX_HEADERS, Gate
 from commonroot.server.limits import Limits, Refusals
 from commonroot.server.link_state import Links, Payloads
 from commonroot.server.listener import LAST_ORDERS, PATIENCE, Listener
