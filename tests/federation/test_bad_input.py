@@ -222,6 +222,14 @@ FOLDERS: list[tuple[str, Callable[[Federation, Path, Path], list[str]], str]] = 
         "CR10",
     ),
     ("status: not a coordinator's folder", lambda f, d, c: ["coordinator", "status", str(d)], "CR10"),
+    (
+        "enrol: a token that has expired already",
+        lambda f, d, c: ["coordinator", "enrol", str(c), "oak", "--days", "0"],
+        "CR10",
+    ),
+    ("enrol: a time that is none", lambda f, d, c: ["coordinator", "enrol", str(c), "oak", "--days", "nan"], "CR10"),
+    ("enrol: for ever", lambda f, d, c: ["coordinator", "enrol", str(c), "oak", "--days", "inf"], "CR10"),
+    ("enrol: before now", lambda f, d, c: ["coordinator", "enrol", str(c), "oak", "--days=-1"], "CR10"),
     ("resume: no such run", lambda f, d, c: ["coordinator", "resume", str(c), "7"], "CR10"),
 ]
 
