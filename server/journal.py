@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from commonroot.common.errors import ConfigError, ForeignState
 from commonroot.common.ledger import CHECKPOINT, Entry, Fact, Head, owner_of_audit
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.files import atomic_write, read_bytes
+from commonroot.logs import Tell
 from commonroot.server import audit, states
 from commonroot.server import journal_tables as tables
 from commonroot.server.journal_consent import Consent
@@ -53,7 +53,7 @@ class Journal:
         folder: Path,
         owner: str = "",
         patience: float = PATIENCE,
-        say: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        say: Tell = lambda kind, facts: None,
     ) -> None:
         self._folder = folder
         self.database = Database(url, patience=patience)

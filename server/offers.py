@@ -7,8 +7,7 @@ good-bye at most, says it in reply to whatever it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from commonroot.common import parcel
 from commonroot.common.charter import SignedCharter
@@ -18,6 +17,7 @@ from commonroot.common.messages import Goodbye, Offer
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.primitives import Identity
+from commonroot.logs import Tell
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 from commonroot.server.round import code_of, expect
@@ -35,7 +35,7 @@ class Offers:
         self,
         journal: Journal,
         identity: Identity,
-        on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        on_event: Tell = lambda kind, facts: None,
     ) -> None:
         self._journal = journal
         self._identity = identity

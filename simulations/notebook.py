@@ -82,11 +82,7 @@ def simulate(
     """
     given = {"seed": seed, "sum": sum, "network": network, "events": events, **sections}
     with ExitStack() as undo:
-        if folder is None:
-            root = Path(tempfile.mkdtemp(prefix="commonroot-"))
-            undo.callback(shutil.rmtree, root, ignore_errors=True)
-        else:
-            root = Path(folder).resolve()
+        root = kept_folder(folder, undo)
 
         def tables() -> Path:
             claim(root)
@@ -111,6 +107,15 @@ def simulate(
             undo.pop_all()
             weakref.finalize(result, shutil.rmtree, root, ignore_errors=True)
     return result
+
+
+def kept_folder(folder: str | Path | None, undo: ExitStack) -> Path:
+    """The folder that is asked for; without one a temporary one, which ``undo`` removes."""
+    if folder is not None:
+        return Path(folder).resolve()
+    root = Path(tempfile.mkdtemp(prefix="commonroot-"))
+    undo.callback(shutil.rmtree, root, ignore_errors=True)
+    return root
 
 
 def arms_of(arms: str | Sequence[str], scenario: Scenario) -> list[str]:

@@ -65,7 +65,7 @@ CRYPTOGRAPHY_ROOM = "common/secure_sum/"
 CRYPTOGRAPHY_ELSEWHERE = {
     "server/pki.py": "the federation's certificate authority and TLS certificates are X.509, no part of the sum",
     "client/node_key.py": "Flower knows a node by an OpenSSH P-384 key, no part of the sum",
-    "server/superlink.py": "the same node keys, between the PEM that Flower keeps and the OpenSSH line of a roster",
+    "server/node_keys.py": "the same node keys, between the PEM that Flower keeps and the OpenSSH line of a roster",
 }
 #: Flower's internals change with every minor version, so only these files know them.
 FLOWER = {
