@@ -28,15 +28,9 @@ def test_a_charter_that_a_department_did_not_approve_is_refused_there_and_named_
 
 def test_a_department_whose_data_does_not_fit_is_left_out_and_named(tmp_path):
     """The real learner: birch's table lost a column after the charter was approved."""
-    from commonroot.simulations.federation import SimulatedFederation
-
     federation = small.founded(tmp_path)
     x, y = small.table(1, 83, "binary")
     write_table(federation.departments["birch"].root / "rows.npz", x[:, :5], y)
-    at_work = SimulatedFederation(federation, MemoryNetwork())
-    at_work.start_all()
-    at_work.queue()
-    at_work.run()
-    at_work.close()
+    small.trained(federation)
     with small.journal_of(federation) as journal:
         assert "'birch' refused with CR11" in journal.runs()[0].reason
