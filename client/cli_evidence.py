@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commonroot.cli_sides import shortened
 from commonroot.console import Json, emit, group_of, say
 
 commands = group_of(
@@ -33,7 +34,7 @@ def show(folder: Folder, json: Json = False) -> None:
     def text() -> None:
         for entry in facts["entries"]:
             told = entry["facts"] | {f"({name})": value for name, value in entry.get("private", {}).items()}
-            words = " ".join(f"{key}={_short(value)}" for key, value in told.items() if key != "sealed")
+            words = " ".join(f"{key}={shortened(value)}" for key, value in told.items() if key != "sealed")
             say(f"{entry['sequence']:>6}  {entry['kind']:<10} {words}")
         for kind, row in sorted(facts["parcels"].items()):
             say(f"left: {kind:<12} {row['messages']:>6} parcels {row['bytes']:>12} bytes")
@@ -121,8 +122,3 @@ def _signed(facts: dict[str, Any]) -> str:
     if not facts["signed"]:
         return "no head was signed yet"
     return f"the last signed head is over {facts['signed']} entries; {facts['since']} came later"
-
-
-def _short(value: object) -> str:
-    text = str(value).replace(" ", "")
-    return text if len(text) <= 20 else text[:16] + "…"

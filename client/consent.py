@@ -8,7 +8,6 @@ leaves a charter that is not obeyed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from commonroot.common.ledger import Fact
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import atomic_write, keep_backbone, read_backbone, read_bytes, storage_errors
+from commonroot.logs import Tell
 from commonroot.strategies import build, check_roster, check_sealed
 from commonroot.strategies.warm_start import first_state
 
@@ -49,7 +49,7 @@ class Desk:
         folder: DepartmentFolder,
         store: DepartmentStore,
         roster: Roster,
-        tell: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        tell: Tell = lambda kind, facts: None,
     ) -> None:
         self._folder = folder
         self._store = store

@@ -153,7 +153,8 @@ def _serve_epoch(
     on_losses  told this department's own losses; they go nowhere else
     patient    nobody is watching: wait for a hub that does not let this node in yet
     """
-    from commonroot.client.node import LEFT, FlowerNode
+    from commonroot.client.node import FlowerNode
+    from commonroot.client.node_calls import LEFT
 
     def listen(kind: str, facts: dict[str, Any]) -> None:
         tell(kind, facts)

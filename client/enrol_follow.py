@@ -12,7 +12,6 @@ import os
 import random as dice
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,6 +23,7 @@ from commonroot.common.errors import CommonrootError, TokenRevoked
 from commonroot.common.roster import SignedRoster
 from commonroot.common.secure_sum.primitives import Random
 from commonroot.files import atomic_write
+from commonroot.logs import Tell
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ _LEAST: Final = 1.0
 #: How soon it notices that it should, in seconds.
 _GLANCE: Final = 0.5
 
-OnEvent = Callable[[str, dict[str, Any]], None]
-
 
 class Membership:
     """Follows the rosters of one folder, from ``with`` to the block's end.
@@ -44,7 +42,7 @@ class Membership:
     ``over`` is set when there is a roster to join, or ``stop`` is: whatever serves the present one ends then.
     """
 
-    def __init__(self, root: Path, tell: OnEvent, stop: threading.Event, *, random: Random = os.urandom) -> None:
+    def __init__(self, root: Path, tell: Tell, stop: threading.Event, *, random: Random = os.urandom) -> None:
         self._root = root
         self._tell = tell
         self._stop = stop

@@ -6,19 +6,18 @@ handler and sends back what it returns.  The hub may be down, restarted or slow 
 on trying until it is told to stop.  Only at the very first connection are there errors to raise, because then somebody
 is watching and a wrong certificate or key will not mend itself.
 
-This file holds everything on the department's side that knows Flower's inside (see docs/adr).
+This file and ``node_calls`` hold everything on the department's side that knows Flower's inside (see docs/adr).
 """
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import httpx
 from flwr.app.metadata import Metadata
@@ -41,17 +40,24 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from commonroot import __version__
+from commonroot.client.node_calls import (
+    JOINED,
+    LEFT,
+    REFUSED,
+    Caller,
+    Dropped,
+    Rejected,
+    Stopped,
+    clock_skew,
+)
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
-from commonroot.client.tls import tls_failure, trusting
-from commonroot.common.errors import ClockSkew, CommonrootError, Malformed, NodeRefused, WrongAuthority
+from commonroot.client.tls import trusting
+from commonroot.common.errors import ClockSkew, CommonrootError, Malformed, NodeRefused
 from commonroot.common.parcel import REFUSAL, TO_DEPARTMENT, Parcel
 from commonroot.flower import INLINE_BODY, Counted, Envelope, Sealed, VersionStamp, quiet, reading, unpack
 
 _log = logging.getLogger(__name__)
-_Q = TypeVar("_Q")
-_A = TypeVar("_A")
-
 Handler = Callable[[Parcel], Parcel]
 
 #: Seconds; the smallest the hub accepts.  It forgets a node after twice this without a sign of life.
@@ -62,27 +68,9 @@ _BEAT: Final = 4.0
 _EAGER, _IDLE, _EAGER_FOR = 0.06, 2.0, 15.0
 #: An answer that took this long means that the hub holds the question until there is a message.
 _HELD: Final = 0.5
-#: How far apart the clocks may be: Flower takes 5 s into the future and 305 s into the past.
-_SKEW_AHEAD, _SKEW_BEHIND = 4.0, 300.0
 #: So many refusals in a row must speak of clocks: a busy hub's answers bear an old date now and then.
 _SURE: Final = 3
 _REQUEST_TIMEOUT: Final = 30.0
-#: The longest that the hub may ask us to wait, in seconds.
-_PATIENT: Final = 30
-
-JOINED, UNREACHABLE, REFUSED, LEFT = "joined", "unreachable", "refused", "left"
-
-
-class _Stopped(Exception):
-    """We were told to stop."""
-
-
-class _Rejected(Exception):
-    """The hub does not know us (any more), or not in this role."""
-
-
-class _Dropped(Exception):
-    """This message is withdrawn; there is nobody to answer."""
 
 
 class FlowerNode:
@@ -133,20 +121,20 @@ class FlowerNode:
         """
         quiet()
         with open_session(self._key_path) as session, self._client() as client:
-            call = _Caller(client, stop, self._say, self._give_up)
+            call = Caller(client, stop, self._say, self._give_up)
             try:
                 while True:
                     node_id = self._join(call, session, stop)
                     try:
                         self._attend(call, node_id, session, handle, stop)
-                    except _Rejected:
+                    except Rejected:
                         _log.warning("joining the hub again")
-            except _Stopped:
+            except Stopped:
                 self._say(LEFT)
 
     # -- joining ---------------------------------------------------------------------------------------------------
 
-    def _join(self, call: _Caller, session: Session, stop: threading.Event) -> int:
+    def _join(self, call: Caller, session: Session, stop: threading.Event) -> int:
         """Become active on the hub, however long it takes."""
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_INTERVAL)
         deadline = time.monotonic() + self._patience
@@ -162,9 +150,9 @@ class FlowerNode:
                 self._known = True
                 self._say(JOINED)
                 return node_id
-            except _Rejected as refusal:
+            except Rejected as refusal:
                 self._say(REFUSED)
-                skew = _clock_skew(refusal)
+                skew = clock_skew(refusal)
                 skewed = 0 if skew is None else skewed + 1
                 if skew is not None and skewed == _SURE:
                     if not self._known:
@@ -175,7 +163,7 @@ class FlowerNode:
                         "the hub does not let this node in: its key is not registered, or it is running elsewhere"
                     ) from refusal
             if stop.wait(pause):
-                raise _Stopped
+                raise Stopped
             pause = min(1.5 * pause, 3.0)
 
     def _tell_clock(self, skew: ClockSkew) -> None:
@@ -184,7 +172,7 @@ class FlowerNode:
         if self._on_trouble is not None:
             self._on_trouble(skew)
 
-    def _leave(self, call: _Caller, node_id: int) -> bool:
+    def _leave(self, call: Caller, node_id: int) -> bool:
         """Sign off.  False: the hub did not answer, and will notice by itself after 20 s."""
         try:
             call.client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
@@ -196,7 +184,7 @@ class FlowerNode:
 
     # -- attending -------------------------------------------------------------------------------------------------
 
-    def _attend(self, call: _Caller, node_id: int, session: Session, handle: Handler, stop: threading.Event) -> None:
+    def _attend(self, call: Caller, node_id: int, session: Session, handle: Handler, stop: threading.Event) -> None:
         """Ask for messages and answer them, until we are stopped or the hub no longer knows us."""
         over, rejected, left = threading.Event(), threading.Event(), threading.Event()
         pulse = threading.Thread(
@@ -217,8 +205,8 @@ class FlowerNode:
                         self._answer_safely(call, node_id, answer, handle)
                     last_message = time.monotonic()
                 elif now - asked < _HELD and stop.wait(_pause(now - asked, now - last_message)):
-                    raise _Stopped
-            raise _Rejected
+                    raise Stopped
+            raise Rejected
         finally:
             over.set()
             pulse.join(_REQUEST_TIMEOUT)
@@ -227,7 +215,7 @@ class FlowerNode:
 
     def _beat(
         self,
-        call: _Caller,
+        call: Caller,
         node_id: int,
         stop: threading.Event,
         over: threading.Event,
@@ -257,18 +245,18 @@ class FlowerNode:
             except (httpx.HTTPError, ValueError):
                 continue  # the other thread notices and says so
 
-    def _answer_safely(self, call: _Caller, node_id: int, answer: PullMessagesResponse, handle: Handler) -> None:
+    def _answer_safely(self, call: Caller, node_id: int, answer: PullMessagesResponse, handle: Handler) -> None:
         """Nothing that the hub says about a message ends the daemon: such a message is dropped."""
         try:
             if not answer.message_object_trees:
                 raise Malformed("a message without its tree")
             self._answer(call, node_id, answer.messages_list[0], answer.message_object_trees[0], handle)
-        except (_Stopped, _Rejected):
+        except (Stopped, Rejected):
             raise
         except Exception as error:
             _log.warning("dropped a message from the hub: %s", type(error).__name__)
 
-    def _answer(self, call: _Caller, node_id: int, proto: MessageProto, tree: ObjectTree, handle: Handler) -> None:
+    def _answer(self, call: Caller, node_id: int, proto: MessageProto, tree: ObjectTree, handle: Handler) -> None:
         """Fetch one parcel, have it handled, and send the reply."""
         node = Node(node_id=node_id)
         with reading("metadata that is none of Flower's"):
@@ -295,10 +283,10 @@ class FlowerNode:
                 reply = _handled(handle, parcel)
                 del parcel
             self._reply(call, node, message, reply)
-        except _Dropped:
+        except Dropped:
             _log.info("a message was withdrawn before it was answered")
 
-    def _reply(self, call: _Caller, node: Node, message: Metadata, reply: Parcel) -> None:
+    def _reply(self, call: Caller, node: Node, message: Metadata, reply: Parcel) -> None:
         now = time.time()
         metadata = Metadata(
             run_id=message.run_id,
@@ -354,86 +342,6 @@ class FlowerNode:
             self._on_state(state)
 
 
-class _Caller:
-    """Requests to the hub that outlast its absence: connection errors and 5xx are tried again until we are stopped."""
-
-    def __init__(
-        self, client: FleetHttpClient, stop: threading.Event, say: Callable[[str], None], give_up: float
-    ) -> None:
-        self.client = client
-        self.give_up = give_up
-        self._stop = stop
-        self._say = say
-
-    def __call__(self, call: Callable[[_Q], _A], request: _Q, *, first: bool = False, once: bool = False) -> _A:
-        """One request; with ``once`` it is not repeated where the hub may have answered it.
-
-        Raises  _Stopped; _Rejected: the hub refuses this node, or with ``once``, its answer was lost;
-                _Dropped: it refuses this request; WrongAuthority: only if ``first``
-        """
-        pause = 0.1
-        broken_since: float | None = None
-        while True:
-            if self._stop.is_set():
-                raise _Stopped
-            try:
-                answer = call(request)
-                if pause > 0.1:
-                    self._say(JOINED)
-                return answer
-            except httpx.TransportError as error:
-                failed_tls = tls_failure(error)
-                if first and failed_tls is not None:
-                    raise WrongAuthority(f"the coordinator's certificate: {failed_tls}") from error
-                self._say(UNREACHABLE)
-                if once and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                    raise _Rejected from error
-            except httpx.HTTPStatusError as error:
-                status = error.response.status_code
-                again = status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT)
-                if status == httpx.codes.UNAUTHORIZED or (
-                    request.__class__ is ActivateNodeRequest and status < 500 and not again
-                ):
-                    raise _Rejected from error
-                if status < 500 and not again:
-                    raise _Dropped from error
-                wanted = _retry_after(error.response)
-                if wanted:
-                    # It is there and says when to come back; a message is not given up for that.
-                    self._stop.wait(wanted * random.uniform(1.0, 1.2))
-                    continue
-                # The hub fails over this request and not over others: perhaps it belongs to a run it has lost.
-                broken_since = broken_since or time.monotonic()
-                if time.monotonic() - broken_since > self.give_up and request.__class__ is not PullMessagesRequest:
-                    raise _Dropped from error
-            except ValueError as error:  # an answer that is no protobuf: something else sits at this address
-                _log.debug("an answer that is none of Flower's: %s", type(error).__name__)
-                self._say(UNREACHABLE)
-            self._stop.wait(pause * random.uniform(0.8, 1.2))
-            pause = min(2 * pause, 3.0)
-
-    def fetch(self, request: PullObjectRequest) -> bytes:
-        """One object, waiting while its upload goes on.  Raises _Dropped where it does not come for a long time."""
-        pause, deadline = 0.02, time.monotonic() + self.give_up
-        while True:
-            answer = self(self.client.PullObject, request)
-            if not answer.object_found:
-                raise _Dropped
-            if answer.object_available:
-                return answer.object_content
-            if time.monotonic() > deadline:
-                raise _Dropped
-            if self._stop.wait(pause):
-                raise _Stopped
-            pause = min(2 * pause, 0.25)
-
-
-def _retry_after(answer: httpx.Response) -> float:
-    """For how long the hub asks us to wait, in seconds, at most :data:`_PATIENT`; 0 if it does not ask."""
-    told = answer.headers.get("retry-after", "")
-    return float(min(int(told[:6]), _PATIENT)) if told.isascii() and told.isdigit() else 0.0
-
-
 def _handled(handle: Handler, parcel: Parcel) -> Parcel:
     try:
         return handle(parcel)
@@ -451,25 +359,6 @@ def _pause(took: float, quiet_for: float) -> float:
     """
     wanted = _EAGER if quiet_for < _EAGER_FOR else _IDLE * random.uniform(0.5, 1.5)
     return min(max(wanted, 8 * took), 1.5 * _IDLE)
-
-
-def _clock_skew(refusal: _Rejected) -> ClockSkew | None:
-    """What clocks have to do with the refusal, if they explain it: node authentication signs the time.
-
-    The answer was dated while we waited for it, so only what is off at both ends of that is.
-    """
-    cause = refusal.__cause__
-    if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code != httpx.codes.UNAUTHORIZED:
-        return None
-    try:
-        theirs = email.utils.parsedate_to_datetime(cause.response.headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return None
-    received = time.time() - theirs
-    sent = received - cause.response.elapsed.total_seconds()
-    if sent > _SKEW_AHEAD:
-        return ClockSkew(f"this machine's clock is {sent:.0f} s ahead")
-    return ClockSkew(f"this machine's clock is {-received:.0f} s behind") if received < -_SKEW_BEHIND else None
 
 
 def signed_headers(key_path: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from commonroot.common.errors import CommonrootError, ConfigError, HasLeft
 from commonroot.common.ledger import owner_of_ledger
 from commonroot.common.parcel import Parcel
 from commonroot.files import erase
+from commonroot.logs import Tell
 
 #: Keys of the epoch and of the link; the identity stays, for the ledger is signed with it.
 KEYS_OF_THE_LINK: Final = ("agreement.key", "node.key", "node.key.session", "node.key.next")
@@ -55,7 +56,7 @@ def leave(
     *,
     wait: float,
     daemon: float = 60.0,
-    on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+    on_event: Tell = lambda kind, facts: None,
 ) -> dict[str, Any]:
     """Leave for good; whatever was begun before is finished.
 
@@ -83,7 +84,7 @@ def carry_out(
     store: DepartmentStore,
     *,
     wait: float,
-    on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+    on_event: Tell = lambda kind, facts: None,
 ) -> bool:
     """Steps 2 to 4, from wherever they stand.  ``store`` is the owner's.  Returns whether a good-bye was sent, ever."""
     said = _has_said(store)
@@ -119,9 +120,7 @@ def _has_said(store: DepartmentStore) -> bool:
     return any(e.kind == "sent" and e.facts.get("what") == parcel.GOODBYE for e in store.ledger())
 
 
-def _say_goodbye(
-    folder: DepartmentFolder, store: DepartmentStore, wait: float, on_event: Callable[[str, dict[str, Any]], None]
-) -> bool:
+def _say_goodbye(folder: DepartmentFolder, store: DepartmentStore, wait: float, on_event: Tell) -> bool:
     """Come to the hub anew, be asked something, and answer with the good-bye.  Never raises: it is a courtesy."""
     if _has_said(store):
         return True  # the daemon said it before it ended

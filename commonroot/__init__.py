@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from commonroot.common.errors import CommonrootError, PeerError, RoundLost, UsageError
     from commonroot.common.manifest import Manifest, Term
     from commonroot.common.roster import Roster
-    from commonroot.simulations.notebook import Result, simulate
+    from commonroot.simulations.notebook import simulate
+    from commonroot.simulations.notebook_result import Result
     from commonroot.simulations.sweeps.run import Sweep, sweep
     from commonroot.strategies import STRATEGIES, Strategy, seal
 
@@ -46,7 +47,7 @@ _FACE = {
     "Manifest": "commonroot.common.manifest",
     "PeerError": "commonroot.common.errors",
     "Predictor": "commonroot.client.predictor",
-    "Result": "commonroot.simulations.notebook",
+    "Result": "commonroot.simulations.notebook_result",
     "Roster": "commonroot.common.roster",
     "RoundLost": "commonroot.common.errors",
     "STRATEGIES": "commonroot.strategies",

@@ -1,4 +1,4 @@
-"""What the coordinator's and a department's commands have in common: doctor, services, backups, disks."""
+"""What the coordinator's and a department's commands have in common: doctor, services, backups, disks, logs."""
 
 from __future__ import annotations
 
@@ -85,3 +85,9 @@ def show_disk(facts: Mapping[str, Any], json: bool) -> None:
         say(f"{facts['free']:>16,}  free")
 
     emit(facts, json, text)
+
+
+def shortened(value: object) -> str:
+    """A fact of an entry in a log, on one line with others."""
+    text = str(value).replace(" ", "")
+    return text if len(text) <= 20 else text[:16] + "…"

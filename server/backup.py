@@ -32,9 +32,9 @@ from commonroot.files import BACKBONES, atomic_write, is_sealed, read_text
 from commonroot.server import audit, journal_dump, keeping
 from commonroot.server import journal_tables as tables
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import sqlite_url
 from commonroot.server.journal_database import Database
 from commonroot.server.journal_dump import Dumped
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.migrations import NEWEST
 
 KIND: Final = "coordinator"

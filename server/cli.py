@@ -292,7 +292,7 @@ def evidence(folder: Folder, json: Json = False) -> None:
 
     journal = CoordinatorFolder(folder).journal()
     try:
-        exhibits = [{"department": name} | exhibit.describe() for name, exhibit in journal.evidence()]
+        exhibits = [{"department": name} | exhibit.describe() for name, exhibit in journal.faults.exhibits()]
     finally:
         journal.close()
 

@@ -34,8 +34,8 @@ def offer(
     journal = opened.journal()
     try:
         if not retract:
-            journal.offer(signed)
-        elif not journal.retract(name):
+            journal.consent.offer(signed)
+        elif not journal.consent.retract(name):
             raise ConfigError(f"charter {name[:16]}… is not offered")
     finally:
         journal.close()
@@ -52,9 +52,9 @@ def charters(folder: Folder, json: Json = False) -> None:
     opened = CoordinatorFolder(folder)
     journal = opened.journal()
     try:
-        answers, offered = journal.answers(), {s.charter.digest.hex() for s in journal.offers()}
+        answers, offered = journal.consent.answers(), {s.charter.digest.hex() for s in journal.consent.offers()}
         runs = {run.digest: run.run for run in journal.runs()}
-        left = sorted(journal.farewells().values())
+        left = sorted(journal.consent.farewells().values())
     finally:
         journal.close()
     rows = []

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commonroot.common.errors import ConfigError
 from commonroot.console import Json, emit, group, say, tell_aside
 
 commands = group("Enrolment: tokens, requests, rosters, revoking.")
@@ -25,12 +26,17 @@ KeyFile = Annotated[
 Colluders = Annotated[int | None, typer.Option(help="Departments that may collude with the coordinator (t_c).", min=0)]
 SurvivorsMin = Annotated[int | None, typer.Option(help="Fewest departments in any opened sum.", min=3)]
 
+#: For how long a token may be good, in days: a minute at least, or it has expired before anybody can use it.
+_SHORTEST_DAYS, _LONGEST_DAYS = 1 / 1440, 36_500
+
 
 @commands.command()
 def enrol(
     folder: Folder,
     name: Annotated[str, typer.Argument(help="The new department's name, unique in the federation.", metavar="NAME")],
-    days: Annotated[float, typer.Option(help="Days after which the token is good for nothing.", min=0)] = 7,
+    days: Annotated[
+        float, typer.Option(help="Days after which the token is good for nothing; parts of a day too.")
+    ] = 7,
     address: Annotated[
         str | None,
         typer.Option(help="host:port by which the department reaches this coordinator; else the first name."),
@@ -44,6 +50,11 @@ def enrol(
     from commonroot.server.enrol_roster import issue
     from commonroot.server.folder import CoordinatorFolder
 
+    if not _SHORTEST_DAYS <= days <= _LONGEST_DAYS:
+        raise ConfigError(
+            f"--days: {days:g} is no time for a token to be good for",
+            hint=f"more than 0 and at most {_LONGEST_DAYS:,}, as in --days 7 or --days 0.5",
+        )
     token = issue(CoordinatorFolder(folder), name, days=days, address=address)
     line = token.encode()
     facts = {"name": name, "token": line, "number": token.number.hex(), "expires": token.expires}
@@ -179,7 +190,6 @@ def roster(
     json: Json = False,
 ) -> None:
     """Show the roster, or make the next one of the requests that wait (`coordinator enrolments`)."""
-    from commonroot.common.errors import ConfigError
     from commonroot.server import enrol_roster
     from commonroot.server.folder import CoordinatorFolder
 
@@ -282,7 +292,6 @@ def sign_draft(
 ) -> None:
     """Say in plain words what a roster changes, and sign it.  `coordinator roster --signed` takes the result back."""
     from commonroot.common.enrolment import changes
-    from commonroot.common.errors import ConfigError
     from commonroot.files import atomic_write
     from commonroot.server import enrol_roster
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commonroot.cli_sides import shortened
 from commonroot.console import Json, emit, group_of, say
 
 commands = group_of(
@@ -42,7 +43,7 @@ def show(
 
     def text() -> None:
         for entry in shown:
-            words = " ".join(f"{key}={_short(value)}" for key, value in entry.facts.items() if value is not None)
+            words = " ".join(f"{key}={shortened(value)}" for key, value in entry.facts.items() if value is not None)
             say(f"{entry.sequence:>6}  {entry.kind:<12} {words}")
         say(f"{verified['entries']} entries, chain intact; the last signed head is over {verified['signed']}")
 
@@ -87,8 +88,3 @@ def export(
 
     facts = export_audit(CoordinatorFolder(folder), file)
     emit(facts, json, lambda: say(f"{facts['entries']} entries written to {file}"))
-
-
-def _short(value: object) -> str:
-    text = str(value).replace(" ", "")
-    return text if len(text) <= 20 else text[:16] + "…"

@@ -14,7 +14,8 @@ from commonroot.common.charter import Charter
 from commonroot.common.secure_sum.codec import Opened, SumCodec
 from commonroot.files import read_backbone
 from commonroot.server.backbones import BackboneStore
-from commonroot.server.journal import Journal, Version
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Version
 from commonroot.strategies import build
 from commonroot.strategies.averaging import mean_losses
 from commonroot.strategies.warm_start import first_state

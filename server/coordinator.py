@@ -34,7 +34,8 @@ from commonroot.server.enrol_watch import Doorkeeper
 from commonroot.server.exchange import Exchange, Stopped
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, Run
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run
 from commonroot.server.monitor.board import Board
 from commonroot.server.monitor.facts import Sources
 from commonroot.server.monitor.serving import Monitor

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from commonroot.common.errors import StorageFull
 from commonroot.logs import Tell
 from commonroot.server.exchange import Exchange
-from commonroot.server.journal import Journal, Run
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run
 from commonroot.server.run import RunDriver
 from commonroot.server.waits import Waits
 

@@ -29,7 +29,7 @@ from commonroot.common.errors import (
 from commonroot.common.roster import Member, Roster
 from commonroot.server.journal import Journal
 from commonroot.server.journal_tables import applications, renewals, shut_out, tokens
-from commonroot.server.pki import check_node_key
+from commonroot.server.node_keys import check_node_key
 
 #: So long before a roster expires fresh keys for the next one are wanted, in seconds.
 RENEWED_BEFORE: Final = 30 * 86400

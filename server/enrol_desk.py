@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from commonroot.common.enrolment import SKEW, Answer, Question
 from commonroot.common.errors import (
@@ -23,6 +23,7 @@ from commonroot.common.errors import (
 )
 from commonroot.common.roster import SignedRoster
 from commonroot.files import read_bytes, read_text
+from commonroot.logs import Tell
 from commonroot.server.enrol_book import EnrolmentBook
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
@@ -31,9 +32,6 @@ _log = logging.getLogger(__name__)
 
 #: Refusals that are written down within an hour; a flood of them fills no disk.
 _NOTED_PER_HOUR: Final = 120
-
-#: Called with a word for what happened and its facts.
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 class EnrolmentDesk:
@@ -48,7 +46,7 @@ class EnrolmentDesk:
         journal: Journal,
         book: EnrolmentBook,
         *,
-        on_event: OnEvent = lambda kind, facts: None,
+        on_event: Tell = lambda kind, facts: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
@@ -117,6 +115,6 @@ class EnrolmentDesk:
         _log.warning("enrolment, from %s: %s (%s)%s", address, error, error.code, more)
         self._on_event("refused", {"what": "enrolment", "code": error.code, "from": address})
         try:
-            self._journal.fault("", error.code, f"enrolment, from {address}: {error}{more}")
+            self._journal.faults.note("", error.code, f"enrolment, from {address}: {error}{more}")
         except CommonrootError:
             _log.exception("the refusal could not be noted")

@@ -11,10 +11,11 @@ import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from commonroot.common.errors import CommonrootError
 from commonroot.common.roster import Roster
+from commonroot.logs import Tell
 from commonroot.server.enrol_book import EnrolmentBook
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Doorkeeper:
         hub: Hub,
         book: EnrolmentBook,
         roster: Callable[[], Roster | None],
-        tell: Callable[[str, dict[str, Any]], None],
+        tell: Tell,
     ) -> None:
         self._hub = hub
         self._book = book
@@ -104,9 +105,7 @@ class Doorkeeper:
                 _log.exception("the doorkeeper could not look")
 
 
-def let_in(
-    hub: Hub, roster: Roster, tell: Callable[[str, dict[str, Any]], None], *, out: frozenset[str] = frozenset()
-) -> None:
+def let_in(hub: Hub, roster: Roster, tell: Tell, *, out: frozenset[str] = frozenset()) -> None:
     """A roster's departments may come in, but for those in ``out``.
 
     A node key that was once shut out stays out: a department that returns does so with new keys.

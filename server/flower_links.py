@@ -35,7 +35,8 @@ from commonroot.common.errors import KeyFileError, Malformed, StorageFull
 from commonroot.common.parcel import TO_COORDINATOR, Parcel
 from commonroot.flower import MESSAGE_TYPE, Envelope, Sealed, unpack
 from commonroot.server.links import Fault
-from commonroot.server.superlink import SuperLink, as_line
+from commonroot.server.node_keys import as_line
+from commonroot.server.superlink import SuperLink
 
 _log = logging.getLogger(__name__)
 

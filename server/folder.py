@@ -21,10 +21,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -45,8 +45,10 @@ from commonroot.files import (
     read_text,
     write_secret,
 )
+from commonroot.logs import Tell
 from commonroot.server import keeping
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.limits import TEMPLATE as LIMITS_TEMPLATE
 from commonroot.server.limits import Limits
 from commonroot.server.monitor.settings import TEMPLATE as MONITOR
@@ -316,9 +318,7 @@ class CoordinatorFolder:
             return sqlite_url(self.root / "journal.db")
         return keeping.database_url(self.config.database, self.root / "coordinator.toml")
 
-    def journal(
-        self, *, owner: str = "", say: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None
-    ) -> Journal:
+    def journal(self, *, owner: str = "", say: Tell = lambda kind, facts: None) -> Journal:
         """The coordinator's journal; with ``owner``, that of the one process which carries out runs."""
         patience = self.config.waits.database if owner else min(5.0, self.config.waits.database)
         return Journal(

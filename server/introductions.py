@@ -8,7 +8,6 @@ Everything here can be repeated: a greeting is always the same, and who was intr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 from commonroot.common import parcel
 from commonroot.common.errors import BadGreeting, PeerError
@@ -18,6 +17,7 @@ from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.committee import peers_of
 from commonroot.common.secure_sum.epoch import acquainted, check_letter, countersigners, introduction
 from commonroot.common.secure_sum.primitives import Identity
+from commonroot.logs import Tell
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 from commonroot.server.round import OnExhibit, OnFault, expect
@@ -43,7 +43,7 @@ class Introductions:
         on_reply: Callable[[Parcel], None],
         on_fault: OnFault,
         on_exhibit: OnExhibit,
-        on_event: Callable[[str, dict[str, Any]], None],
+        on_event: Tell,
     ) -> None:
         self._roster = roster
         self._identity = identity

@@ -1,4 +1,4 @@
-"""What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions, faults.
+"""What the coordinator must remember to survive a crash: runs, rounds, survivor sets, versions.
 
 One SQL database (SQLite by default, PostgreSQL by URL; see ``journal_database``), and beside it the masked sum of the
 round that is opened, in a file: a database takes many times as long for so much.  Every change of a round's state is
@@ -11,73 +11,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from commonroot.common import restores
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState
-from commonroot.common.evidence import LARGEST_HEAD, Exhibit
 from commonroot.common.ledger import CHECKPOINT, Entry, Fact, Head, owner_of_audit
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.files import atomic_write, read_bytes
+from commonroot.logs import Tell
 from commonroot.server import audit, states
 from commonroot.server import journal_tables as tables
-from commonroot.server.journal_database import PATIENCE, Database, outlasting
+from commonroot.server.journal_consent import Consent
+from commonroot.server.journal_database import PATIENCE, Database, outlasting, storable
 from commonroot.server.journal_dump import highest, mark
+from commonroot.server.journal_faults import Faults
+from commonroot.server.journal_rows import Round, RoundState, Run, RunState, Version
 from commonroot.server.migrations import migrate
-
-RunState = Literal["queued", "running", "finished", "stopped"]
-RoundState = Literal["open", "fixed", "closed", "lost"]
-
-#: Faulty messages kept per department, the first ones: later ones cannot push them out.
-EXHIBITS_KEPT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of one charter."""
-
-    run: int
-    charter: SignedCharter
-    digest: str
-    state: RunState
-    reason: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One attempt at one sum.  ``opening`` is the signed RoundOpen."""
-
-    round: int
-    run: int
-    version: int
-    state: RoundState
-    opening: bytes
-    opened: bytes | None
-    aggregate: bytes | None
-    report: dict[str, Any]
-    reason: str
-    began: float
-    ended: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of the backbone: version 0 is the seed's, version v the result of the v-th sum of its run."""
-
-    run: int
-    version: int
-    file: str
-    digest: bytes
-    bounds: bytes
-    at: float
 
 
 @outlasting
@@ -99,12 +53,14 @@ class Journal:
         folder: Path,
         owner: str = "",
         patience: float = PATIENCE,
-        say: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        say: Tell = lambda kind, facts: None,
     ) -> None:
         self._folder = folder
         self.database = Database(url, patience=patience)
         self.database.on_link = lambda state: say("database", {"state": state})
         self._federation = federation
+        #: What departments agreed to, and what they did wrong: chapters of the same memory.
+        self.consent, self.faults = Consent(self.database), Faults(self.database)
         try:
             moved = self.database.outlast(
                 lambda: migrate(self.database, federation=federation, folder=folder, owner=owner)
@@ -168,7 +124,7 @@ class Journal:
             if after == state:  # what fails after the end of a run does not change how it ended
                 audit.append(db, "run", {"run": run, "charter": digest, "state": state})
                 db.execute(
-                    tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=_plain(reason))
+                    tables.runs.update().where(tables.runs.c.run == run).values(state=state, reason=storable(reason))
                 )
 
     def resume(self, run: int) -> None:
@@ -190,6 +146,21 @@ class Journal:
         """The run to go on with: the one that was running, else the oldest queued."""
         waiting = [r for r in self.runs() if r.state in ("running", "queued")]
         return min(waiting, key=lambda r: (r.state != "running", r.run), default=None)
+
+    def department_closed(self, run: int, department: str) -> None:
+        """A department has taken over the final backbone of a run."""
+        found = sa.select(tables.closings.c.run).filter_by(run=run, department=department)
+        with self._writing() as db:
+            if db.execute(found).first() is None:
+                db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
+                audit.append(db, "taken-over", {"run": run, "department": department})
+
+    def closed_departments(self, run: int) -> set[str]:
+        """Departments that have taken over the final backbone of a run."""
+        with self.database.reading() as db:
+            return set(
+                db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
+            )
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
@@ -269,7 +240,7 @@ class Journal:
         """The round came to nothing; nothing was learned and nothing changes."""
         with self._writing() as db:
             self._move_round(
-                db, number, states.RoundEvent.LOSE, snapshot=None, reason=_plain(reason), ended=time.time()
+                db, number, states.RoundEvent.LOSE, snapshot=None, reason=storable(reason), ended=time.time()
             )
             audit.append(db, "round-lost", {"round": number})
         self._forget_snapshots()
@@ -359,54 +330,7 @@ class Journal:
                 db, "greeted", {"roster": roster.hex(), "department": department, "greeting": sha256(head).hex()}
             )
 
-    # -- evidence --------------------------------------------------------------------------------------------------
-
-    def fault(self, department: str, code: str, what: str, *, run: int | None = None, round: int | None = None) -> None:
-        """Something a department did, or that happened to it."""
-        told = {"run": run, "round": round, "department": _plain(department), "code": code, "what": _plain(what)}
-        with self._writing() as db:
-            db.execute(tables.faults.insert().values(**told, at=time.time()))
-            audit.append(db, "fault", {"department": told["department"], "code": code, "run": run, "round": round})
-
-    def keep_exhibit(
-        self, department: str, exhibit: Exhibit, *, run: int | None = None, round: int | None = None
-    ) -> None:
-        """Keep a faulty message that a department has signed.
-
-        Of each department the first ``EXHIBITS_KEPT`` are kept, each once, and none larger than ``LARGEST_HEAD``.
-        """
-        e = exhibit
-        with self._writing() as db:
-            theirs = (
-                db.execute(sa.select(tables.evidence.c.head).where(tables.evidence.c.signer == e.signer))
-                .scalars()
-                .all()
-            )
-            if len(theirs) < EXHIBITS_KEPT and len(e.head) <= LARGEST_HEAD and e.head not in theirs:
-                db.execute(
-                    tables.evidence.insert().values(
-                        run=run,
-                        round=round,
-                        department=department,
-                        code=e.code,
-                        kind=e.kind,
-                        signer=e.signer,
-                        head=e.head,
-                        body=e.body,
-                        at=e.at,
-                    )
-                )
-
-    def evidence(self) -> list[tuple[str, Exhibit]]:
-        """Every kept message with the name of the department that signed it, oldest first."""
-        with self.database.reading() as db:
-            rows = db.execute(sa.select(tables.evidence).order_by(tables.evidence.c.id)).all()
-        return [(r.department, Exhibit(r.at, r.kind, r.code, r.signer, r.head, r.body, r.kind, b"")) for r in rows]
-
-    def faults(self) -> list[dict[str, Any]]:
-        """All faults, oldest first."""
-        with self.database.reading() as db:
-            return [dict(r._mapping) for r in db.execute(sa.select(tables.faults).order_by(tables.faults.c.id)).all()]
+    # -- the account --------------------------------------------------------------------------------------------------
 
     def count_received(self, counts: dict[str, tuple[int, int]]) -> None:
         """Add to the account of what the coordinator received: kind → (parcels, bytes)."""
@@ -426,75 +350,6 @@ class Journal:
             return [
                 dict(r._mapping) for r in db.execute(sa.select(tables.received).order_by(tables.received.c.kind)).all()
             ]
-
-    def department_closed(self, run: int, department: str) -> None:
-        """A department has taken over the final backbone of a run."""
-        found = sa.select(tables.closings.c.run).filter_by(run=run, department=department)
-        with self._writing() as db:
-            if db.execute(found).first() is None:
-                db.execute(tables.closings.insert().values(run=run, department=department, at=time.time()))
-                audit.append(db, "taken-over", {"run": run, "department": department})
-
-    def closed_departments(self, run: int) -> set[str]:
-        """Departments that have taken over the final backbone of a run."""
-        with self.database.reading() as db:
-            return set(
-                db.execute(sa.select(tables.closings.c.department).where(tables.closings.c.run == run)).scalars()
-            )
-
-    # -- consent -----------------------------------------------------------------------------------------------------
-
-    def offer(self, charter: SignedCharter) -> None:
-        """Show this charter to departments from now on, whether or not a run of it is queued."""
-        name = charter.charter.digest.hex()
-        with self._writing() as db:
-            if not db.execute(sa.select(tables.offers.c.charter).where(tables.offers.c.charter == name)).first():
-                db.execute(tables.offers.insert().values(charter=name, signed=charter.to_json(), at=time.time()))
-
-    def retract(self, charter: str) -> bool:
-        """Show it no more; False where it was not offered."""
-        with self._writing() as db:
-            return db.execute(tables.offers.delete().where(tables.offers.c.charter == charter)).rowcount == 1
-
-    def offers(self) -> list[SignedCharter]:
-        """Charters that are shown to departments beside runs, oldest first."""
-        with self.database.reading() as db:
-            rows = db.execute(sa.select(tables.offers.c.signed).order_by(tables.offers.c.at)).scalars().all()
-        return [SignedCharter.from_json(signed) for signed in rows]
-
-    def answered(self, charter: str, department: str, answer: str) -> None:
-        """A department's answer to a charter: ``ready``, or the code of its refusal.  A repeated one is not noted."""
-        key = (tables.answers.c.charter == charter) & (tables.answers.c.department == department)
-        with self._writing() as db:
-            before = db.execute(sa.select(tables.answers.c.answer).where(key)).scalar()
-            if before == answer:
-                return
-            db.execute(tables.answers.delete().where(key))
-            row = {"charter": charter, "department": department, "answer": answer}
-            db.execute(tables.answers.insert().values(**row, at=time.time()))
-            audit.append(db, "offered", {"charter": charter, "department": department, "answer": answer})
-
-    def answers(self) -> dict[str, dict[str, str]]:
-        """Charter → department → its newest answer."""
-        found: dict[str, dict[str, str]] = {}
-        with self.database.reading() as db:
-            for row in db.execute(sa.select(tables.answers).order_by(tables.answers.c.department)).all():
-                found.setdefault(row.charter, {})[row.department] = row.answer
-        return found
-
-    def left(self, department: str, identity: str, head: bytes) -> None:
-        """A department has said good-bye, under its signature; once."""
-        with self._writing() as db:
-            known = sa.select(tables.farewells.c.identity).where(tables.farewells.c.identity == identity)
-            if db.execute(known).first() is None:
-                row = {"identity": identity, "department": department, "head": head}
-                db.execute(tables.farewells.insert().values(**row, at=time.time()))
-                audit.append(db, "goodbye", {"department": department, "identity": identity})
-
-    def farewells(self) -> dict[str, str]:
-        """Identity → name of each department that has said good-bye."""
-        with self.database.reading() as db:
-            return {r.identity: r.department for r in db.execute(sa.select(tables.farewells)).all()}
 
     # -- the audit log -----------------------------------------------------------------------------------------------
 
@@ -550,13 +405,3 @@ class Journal:
                 at=version.at,
             )
         )
-
-
-def _plain(text: str) -> str:
-    """Text as both databases take it: PostgreSQL has no NUL in text, and neither takes half a character."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def sqlite_url(path: Path) -> str:
-    """The SQLAlchemy URL of an SQLite file."""
-    return f"sqlite:///{path}"

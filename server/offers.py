@@ -7,8 +7,7 @@ good-bye at most, says it in reply to whatever it is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from commonroot.common import parcel
 from commonroot.common.charter import SignedCharter
@@ -18,6 +17,7 @@ from commonroot.common.messages import Goodbye, Offer
 from commonroot.common.parcel import Parcel
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.primitives import Identity
+from commonroot.logs import Tell
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 from commonroot.server.round import code_of, expect
@@ -35,7 +35,7 @@ class Offers:
         self,
         journal: Journal,
         identity: Identity,
-        on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        on_event: Tell = lambda kind, facts: None,
     ) -> None:
         self._journal = journal
         self._identity = identity
@@ -45,14 +45,14 @@ class Offers:
 
     def look(self, roster: Roster, exchange: Exchange) -> None:
         """Show what is to be shown to whoever is there and was not shown it; returns at once where nobody is."""
-        present, gone = exchange.present(), self._journal.farewells()
+        present, gone = exchange.present(), self._journal.consent.farewells()
         here = {
             who: life for who, life in present.items() if roster.departments[who].identity not in gone
         }  # whoever has left is not asked any more
         if not here:
             return
-        answers = self._journal.answers()
-        offered = self._journal.offers()
+        answers = self._journal.consent.answers()
+        offered = self._journal.consent.offers()
         for signed in offered:
             name = signed.charter.digest.hex()
             agreed = {who for who, said in answers.get(name, {}).items() if said == "ready"}
@@ -75,7 +75,7 @@ class Offers:
                 answer = "ready" if reply.kind == parcel.READY else code_of(reply)
                 if answer:
                     department = roster.departments[who].name
-                    self._journal.answered(name, department, answer)
+                    self._journal.consent.answered(name, department, answer)
                     self._on_event("answered", {"charter": name, "department": department, "answer": answer})
             return False
 
@@ -115,7 +115,7 @@ class Offers:
         try:
             take_goodbye(self._journal, roster, who, reply)
         except PeerError as error:
-            self._journal.fault(member.name, error.code, f"the good-bye: {error}")
+            self._journal.faults.note(member.name, error.code, f"the good-bye: {error}")
         else:
             self._on_event("left", {"department": member.name})
         return True
@@ -131,4 +131,4 @@ def take_goodbye(journal: Journal, roster: Roster, who: int, reply: Parcel) -> N
     said.check(bytes.fromhex(member.identity), who=f"department {member.name!r}")
     if (said.roster, said.sender) != (roster.digest, who):
         raise UnknownRound(f"department {member.name!r} says good-bye to another roster or as another department")
-    journal.left(member.name, member.identity, bytes(reply.head))
+    journal.consent.left(member.name, member.identity, bytes(reply.head))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -104,19 +104,6 @@ def certificate_names(certificate: Path) -> list[str]:
 def pin(pem: bytes) -> bytes:
     """SHA-256 of a certificate in DER: what tokens hold of the federation's CA."""
     return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())
-
-
-def check_node_key(line: str) -> None:
-    """Raise KeyFileError unless this is the line of a key that the hub can register, as the hub itself writes it."""
-    try:
-        key = serialization.load_ssh_public_key(line.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:  # UnicodeEncodeError is a ValueError
-        raise KeyFileError("this is no OpenSSH public key") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise KeyFileError("node authentication takes NIST curves only")
-    written = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
-    if written != line:
-        raise KeyFileError("a node key is one OpenSSH line without a comment")
 
 
 def expires(certificate: Path) -> datetime.datetime:

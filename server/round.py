@@ -43,6 +43,7 @@ from commonroot.common.secure_sum.coordinator import CoordinatorRound, Sums
 from commonroot.common.secure_sum.lanes import Words, Words64
 from commonroot.common.secure_sum.masks import useful_threads
 from commonroot.common.secure_sum.primitives import Identity, sha256
+from commonroot.logs import Tell
 from commonroot.server.exchange import Exchange
 from commonroot.server.journal import Journal
 
@@ -114,7 +115,7 @@ class RoundDriver:
         journal: Journal,
         exchange: Exchange,
         on_fault: OnFault,
-        on_progress: Callable[[str, dict[str, Any]], None],
+        on_progress: Tell,
         on_exhibit: OnExhibit = lambda who, code, reply: None,
     ) -> None:
         self._roster = roster

@@ -18,7 +18,8 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, Run
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run
 from commonroot.strategies import build
 from commonroot.strategies.evaluation import CHOICES, Evaluation, evaluation_of, outcome_of
 from commonroot.strategies.statistics import Statistics

@@ -32,9 +32,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import uvicorn
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from flwr.app import Message
 from flwr.common.constant import (
@@ -61,12 +58,15 @@ from commonroot.common.errors import CommonrootError, ForeignState, KeyFileError
 from commonroot.files import atomic_write, private_file, readable_key
 from commonroot.flower import quiet
 from commonroot.server.admission import Admission
+from commonroot.server.asgi import App
+from commonroot.server.doorbell import Doorbell
 from commonroot.server.doors import Door
 from commonroot.server.enrol_door import Desk, EnrolmentDoor
-from commonroot.server.gate import MAX_HEADERS, App, Doorbell, Gate
+from commonroot.server.gate import MAX_HEADERS, Gate
 from commonroot.server.limits import Limits, Refusals
 from commonroot.server.link_state import Links, Payloads
 from commonroot.server.listener import LAST_ORDERS, PATIENCE, Listener
+from commonroot.server.node_keys import as_line, as_pem
 from commonroot.server.objects import serve_object
 
 _log = logging.getLogger(__name__)
@@ -169,14 +169,14 @@ class SuperLink:
 
         Raises  KeyFileError: not a NIST curve key in OpenSSH form
         """
-        pem = _as_pem(public_key)
+        pem = as_pem(public_key)
         if self.state.get_node_id_by_public_key(pem) is None:
             self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, pem, HEARTBEAT_DEFAULT_INTERVAL, name=name)
             self._know()
 
     def unregister(self, public_key: str) -> None:
         """Shut this node out, at once and for good: its key may not be registered again.  Unknown: nothing happens."""
-        node_id = self.state.get_node_id_by_public_key(_as_pem(public_key))
+        node_id = self.state.get_node_id_by_public_key(as_pem(public_key))
         if node_id is not None:
             self.state.delete_node(NOOP_FLWR_AID, node_id)
             self._know()
@@ -184,7 +184,7 @@ class SuperLink:
 
     def node_id(self, public_key: str) -> int | None:
         """Flower's number for the node with this key (one OpenSSH line), if it is registered."""
-        return self.state.get_node_id_by_public_key(_as_pem(public_key))
+        return self.state.get_node_id_by_public_key(as_pem(public_key))
 
     def registered(self) -> list[str]:
         """The keys that may come in, one OpenSSH line each."""
@@ -375,23 +375,6 @@ def _node_routes(links: LinkState) -> App:
     app.include_router(health.router)
     app.include_router(fleet_router)
     return app
-
-
-def as_line(pem: bytes) -> str:
-    """A public key in PEM as one OpenSSH line without a comment."""
-    key = serialization.load_pem_public_key(pem)
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
-
-
-def _as_pem(line: str) -> bytes:
-    """One OpenSSH line as the hub stores it."""
-    try:
-        key = serialization.load_ssh_public_key(line.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:  # UnicodeEncodeError is a ValueError
-        raise KeyFileError("this is no OpenSSH public key") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise KeyFileError("node authentication takes NIST curves only")
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -19,6 +19,7 @@ from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
+from commonroot.logs import Tell
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
 from commonroot.simulations.behaviour import lies
@@ -36,8 +37,6 @@ from commonroot.strategies import build, build_trained, seal
 #: The arm that no deployed federation can run: everybody's rows in one place.
 POOLED: Final = "pooled"
 
-#: Called with what happened and its facts while an arm runs; progress displays listen.
-Tell = Callable[[str, dict[str, Any]], None]
 Report = dict[str, Any]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from commonroot.common.errors import CommonrootError
-from commonroot.simulations.arms import Tell
+from commonroot.logs import Tell
 
 #: Runs the cell that a request describes; told of what happens in it.
 RunCell = Callable[[dict[str, Any], Tell], object]

@@ -142,7 +142,7 @@ COORDINATOR = _points(
          "nothing of it", "messages in flight", "asks everybody to train; who has trained says so at once"),
         ("ready", "after", "commonroot.common.messages:Ready.check", "", "one department has trained",
          "nothing of it", "who is ready", "asks everybody again"),
-        ("ready", "after", "commonroot.server.run:RunDriver._train", "", "those who are ready are the cohort",
+        ("ready", "after", "commonroot.server.ready_stage:ReadyStage.train", "", "those who are ready are the cohort",
          "nothing of it", "the cohort", "asks everybody again"),
         # -- after the last round
         ("end", "after", f"{_LINKS}.send", "run-close", "one department was sent the final backbone",

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from commonroot.common.errors import ConfigError, RunStopped
 from commonroot.files import atomic_write
-from commonroot.server.journal import Round, Run
+from commonroot.server.journal_rows import Round, Run
 from commonroot.simulations.deployment import follow, start
 from commonroot.simulations.digits import write_departments
 from commonroot.simulations.faults import FaultScript

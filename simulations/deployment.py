@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from commonroot.client.data import DataConfig
 from commonroot.client.setup import approve
 from commonroot.common.charter import Draft
 from commonroot.common.errors import RunStopped
 from commonroot.files import atomic_write
+from commonroot.logs import Tell
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Round, Run
+from commonroot.server.journal_rows import Round, Run
 from commonroot.simulations.arms import Report, fingerprint
 from commonroot.simulations.founding import Federation, found, to_toml
 from commonroot.simulations.outcome import outcome
@@ -26,9 +27,6 @@ from commonroot.simulations.scenario import Scenario
 
 #: A run is given up after this many seconds.
 LIMIT: Final = 1800.0
-
-#: Called with what happened and its facts, as a simulation tells them.
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 def start(running: Processes, federation: Federation) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from commonroot.client.store import DepartmentStore
 from commonroot.common.secure_sum.primitives import sha256
-from commonroot.server.journal import Round
+from commonroot.server.journal_rows import Round
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.processes import Processes
 

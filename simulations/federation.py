@@ -11,6 +11,7 @@ from commonroot.client.daemon import open_session
 from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
 from commonroot.common.secure_sum.primitives import Random
+from commonroot.logs import Tell
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
 from commonroot.server.run import RunDriver
@@ -19,7 +20,6 @@ from commonroot.simulations.behaviour.misbehaving import Act
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import Handler, MemoryNetwork
 
-OnEvent = Callable[[str, dict[str, Any]], None]
 #: The same from inside a department: its name first.
 OnDepartment = Callable[[str, str, dict[str, Any]], None]
 
@@ -116,7 +116,7 @@ class SimulatedFederation:
         finally:
             journal.close()
 
-    def run(self, on_event: OnEvent = lambda kind, facts: None) -> None:
+    def run(self, on_event: Tell = lambda kind, facts: None) -> None:
         """Carry out the next queued or interrupted run, to its end or to an exception from ``on_event``."""
         coordinator = self.federation.coordinator
         journal = coordinator.journal()

@@ -81,13 +81,13 @@ def struck(orders: Path) -> int:
 
 
 def _lose_replies(orders: Orders) -> None:
-    from commonroot.client import node
+    from commonroot.client import node, node_calls
 
     sending = node.FlowerNode._reply
 
     def reply(self: Any, call: Any, to: Any, message: Any, parcel: Parcel) -> None:
         if orders.loses(parcel.kind):
-            raise node._Dropped
+            raise node_calls.Dropped
         sending(self, call, to, message, parcel)
 
     setattr(node.FlowerNode, "_reply", reply)  # noqa: B010 - the class says otherwise to type checkers

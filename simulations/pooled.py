@@ -26,7 +26,8 @@ from commonroot.common.charter import Charter, Draft, Method
 from commonroot.common.errors import ConfigError, TrainingDiverged
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text, storage_errors
-from commonroot.simulations.arms import Arm, Report, Tell
+from commonroot.logs import Tell
+from commonroot.simulations.arms import Arm, Report
 from commonroot.simulations.founding import training_secret
 from commonroot.strategies import build_trained, seal
 from commonroot.strategies.statistics import Statistics

@@ -25,11 +25,11 @@ LIBRARIES: Final = ("numpy", "polars", "scikit-learn", "torch")
 #: Parts of the rooms that no result depends on.
 IDLE: Final = frozenset(
     {
-        "client/cli.py", "client/checking.py", "client/daemon.py", "client/node.py", "client/node_key.py",
-        "client/node_session.py", "client/notebook.py", "client/own_page.py", "client/own_report.py",
-        "client/predicting.py",
-        "server/cli.py", "server/flower_links.py", "server/gate.py", "server/superlink.py", "server/announcements.py",
-        "server/link_state.py", "server/listener.py",
+        "client/cli.py", "client/checking.py", "client/daemon.py", "client/node.py", "client/node_calls.py",
+        "client/node_key.py", "client/node_session.py", "client/notebook.py", "client/own_page.py",
+        "client/own_report.py", "client/predicting.py",
+        "server/cli.py", "server/doorbell.py", "server/flower_links.py", "server/gate.py", "server/superlink.py",
+        "server/announcements.py", "server/link_state.py", "server/listener.py",
     }
 )  # fmt: skip
 _IDLE_FOLDERS: Final = ("client/drawing/", "client/out/")

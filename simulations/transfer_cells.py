@@ -21,7 +21,8 @@ from typing import Any, Final
 import commonroot.simulations
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
-from commonroot.simulations.arms import POOLED, Tell
+from commonroot.logs import Tell
+from commonroot.simulations.arms import POOLED
 from commonroot.simulations.datasets import DATASETS, find, get
 from commonroot.simulations.outcome import kept_models
 from commonroot.simulations.provenance import content_digest, kept_result, libraries, rooms, simulated, sources_digest

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from commonroot.simulations.arms import Tell
+from commonroot.logs import Tell
 from commonroot.simulations.cell_worker import RunCell, serve
 from commonroot.simulations.transfer_cells import Cell, run_cell
 

@@ -23,7 +23,8 @@ from commonroot.common.errors import CommonrootError, RunStopped
 from commonroot.common.ledger import Entry, verify
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, Round
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Round
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, reopen, write_table
 from commonroot.simulations.network import MemoryNetwork, Weather

@@ -65,12 +65,13 @@ CRYPTOGRAPHY_ROOM = "common/secure_sum/"
 CRYPTOGRAPHY_ELSEWHERE = {
     "server/pki.py": "the federation's certificate authority and TLS certificates are X.509, no part of the sum",
     "client/node_key.py": "Flower knows a node by an OpenSSH P-384 key, no part of the sum",
-    "server/superlink.py": "the same node keys, between the PEM that Flower keeps and the OpenSSH line of a roster",
+    "server/node_keys.py": "the same node keys, between the PEM that Flower keeps and the OpenSSH line of a roster",
 }
 #: Flower's internals change with every minor version, so only these files know them.
 FLOWER = {
     "commonroot/flower.py": "messages, alike on both sides",
     "client/node.py": "a department's link",
+    "client/node_calls.py": "a department's requests to the hub",
     "server/admission.py": "which node signed a request",
     "server/belongings.py": "what a node may name in a request",
     "server/objects.py": "payloads, to and from nodes",

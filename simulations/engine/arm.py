@@ -15,8 +15,9 @@ from typing import Any, Final
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
 from commonroot.files import atomic_write
+from commonroot.logs import Tell
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.simulations.arms import Arm, Paused, Report, Tell, report_of
+from commonroot.simulations.arms import Arm, Paused, Report, report_of
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.run import Unsigned, drive
 from commonroot.simulations.engine.workers import Hire, hire

@@ -8,7 +8,7 @@ the journal holds, and ends with the same one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +20,18 @@ from commonroot.common.errors import DataError, NotEnoughUploads, RoundLost
 from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
 from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
+from commonroot.logs import Tell
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, Run, Version
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run, Version
 from commonroot.simulations.engine.fates import fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.engine.workers import Hire, Workers, hire
 from commonroot.simulations.scenario import Scenario
 from commonroot.strategies.whole_roster import fewest_summed
-
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 def drive(
@@ -43,7 +43,7 @@ def drive(
     finish: bool,
     memory: int,
     engine: Hire = hire,
-    on_event: OnEvent = lambda kind, facts: None,
+    on_event: Tell = lambda kind, facts: None,
 ) -> None:
     """Carry out the next queued or interrupted run to its end.
 
@@ -71,7 +71,7 @@ class _Rounds:
         scenario: Scenario,
         run: Run,
         journal: Journal,
-        on_event: OnEvent,
+        on_event: Tell,
     ) -> None:
         self._plan, self._scenario, self._run, self._journal, self._on_event = plan, scenario, run, journal, on_event
         self._charter: Charter = plan.charter

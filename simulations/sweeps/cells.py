@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
-from commonroot.simulations.arms import Tell, parse_arm
+from commonroot.logs import Tell
+from commonroot.simulations.arms import parse_arm
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
 from commonroot.simulations.provenance import content_digest, kept_result, libraries, program_digest

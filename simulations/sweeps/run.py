@@ -11,7 +11,6 @@ ranks by the very sum that ``search`` opens.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -27,7 +26,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.files import storage_errors
 from commonroot.simulations.cell_pool import Work, run_missing
 from commonroot.simulations.given import scenario_of
-from commonroot.simulations.notebook import TABLES, seen_console
+from commonroot.simulations.notebook import TABLES, kept_folder, seen_console
 from commonroot.simulations.pictures import Picture
 from commonroot.simulations.sweeps.axes import SEED
 from commonroot.simulations.sweeps.cells import Cell, kept, request_of
@@ -69,11 +68,7 @@ def sweep(
     Raises ConfigError that lists every wrong axis, field and setting, before anything runs.
     """
     with ExitStack() as undo:
-        if folder is None:
-            root = Path(tempfile.mkdtemp(prefix="commonroot-"))
-            undo.callback(shutil.rmtree, root, ignore_errors=True)
-        else:
-            root = Path(folder).resolve()
+        root = kept_folder(folder, undo)
         if axes is None:
             plan = _from_file(base, departments, common, draws, quick, sections)
         else:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backbone_tasks import CASES, THREE, rows, texts
+from one_thread import one_thread
 
 from commonroot.client import alone
 from commonroot.client.alone_memory import Basis
@@ -30,10 +31,8 @@ ADAPTED = MlpSpec(inputs=5, widths=(16, 8), adapter=True)
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def draft_of(spec=ADAPTED, **training):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from backbone_tasks import CASES, THREE, texts
+from one_thread import one_thread
 
 from commonroot.client.backbones import build
 from commonroot.client.model import DepartmentModel, evaluate, initial_head
@@ -26,11 +27,8 @@ BOTH = frozenset({"backbone", "head"})
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    """As daemons have it: networks are small, and more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def draft_of(spec, **training):

@@ -18,8 +18,6 @@ from commonroot.client.daemon import serve
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.common.roster import SignedRoster
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.simulations.federation import SimulatedFederation
-from commonroot.simulations.network import MemoryNetwork
 from commonroot.simulations.processes import free_port
 
 
@@ -69,13 +67,7 @@ def test_three_departments_are_set_up_by_commands_alone(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A federation after a whole run of one round with real training."""
-    federation = small.founded(tmp_path_factory.mktemp("finished"), rounds=1)
-    at_work = SimulatedFederation(federation, MemoryNetwork())
-    at_work.start_all()
-    at_work.queue()
-    at_work.run()
-    at_work.close()
-    return federation
+    return small.trained(small.founded(tmp_path_factory.mktemp("finished"), rounds=1))
 
 
 def test_the_report_says_what_was_gained_and_why(finished):

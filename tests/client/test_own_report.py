@@ -16,20 +16,12 @@ from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.errors import ConfigError, Malformed
 from commonroot.common.ledger import append
-from commonroot.simulations.federation import SimulatedFederation
-from commonroot.simulations.network import MemoryNetwork
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A federation after a whole run of two rounds with real training."""
-    federation = small.founded(tmp_path_factory.mktemp("reported"), rounds=2)
-    at_work = SimulatedFederation(federation, MemoryNetwork())
-    at_work.start_all()
-    at_work.queue()
-    at_work.run()
-    at_work.close()
-    return federation
+    return small.trained(small.founded(tmp_path_factory.mktemp("reported"), rounds=2))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,13 @@
-"""Folders in memory: these tests make thousands of durable writes, and none of them asks whether the disk kept them."""
+"""Folders in memory: these tests make thousands of durable writes, and none of them asks whether the disk kept them.
+
+And signal handlers as they were, where a test runs a daemon in this process.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,3 +40,11 @@ def module_path() -> Iterator[Path]:
     """The same for a whole module."""
     with _folder() as made:
         yield made
+
+
+@pytest.fixture
+def keep_signals() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)

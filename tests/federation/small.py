@@ -210,6 +210,18 @@ def running(root: Path, *, network: MemoryNetwork | None = None, **shape: Any) -
     return at_work
 
 
+def trained(federation: Federation) -> Federation:
+    """The same federation after a whole run with the real learner, calm weather and all departments up."""
+    from commonroot.simulations.federation import SimulatedFederation
+
+    at_work = SimulatedFederation(federation, MemoryNetwork())
+    at_work.start_all()
+    at_work.queue()
+    at_work.run()
+    at_work.close()
+    return federation
+
+
 def introduce(at_work: ToyFederation) -> None:
     """Have everybody who is up meet everybody else, as a run does before its first round."""
     coordinator = at_work.federation.coordinator

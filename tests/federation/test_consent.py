@@ -114,7 +114,7 @@ def test_a_person_who_approves_while_a_run_waits_is_asked_again_without_a_restar
         work.run(approve_late)
         with small.journal_of(fresh) as journal:
             assert journal.runs()[0].state == "finished"
-            assert set(journal.answers()[fresh.charter.charter.digest.hex()].values()) == {"ready"}
+            assert set(journal.consent.answers()[fresh.charter.charter.digest.hex()].values()) == {"ready"}
 
 
 def test_a_charter_within_the_policy_approves_itself_and_the_ledger_says_by_which_policy(fresh):
@@ -149,8 +149,8 @@ def test_a_charter_outside_the_policy_is_refused_with_every_rule_named_here_and_
         assert refused == {("charter", "CR110"), ("run-close", "CR12")}
     with small.journal_of(fresh) as journal:
         assert journal.runs()[0].state == "finished", "the other three go on"
-        assert journal.answers()[name]["ash"] == "CR110"
-        said = " ".join(str(fault["what"]) for fault in journal.faults())
+        assert journal.consent.answers()[name]["ash"] == "CR110"
+        said = " ".join(str(fault["what"]) for fault in journal.faults.all())
     assert "rounds" not in said and "fedavg" not in said
     (row,) = listed(folder)
     assert (row["state"], row["rules"]) == ("refused", ["methods", "rounds"])
@@ -201,12 +201,12 @@ def test_an_idle_coordinator_shows_offered_charters_to_whoever_comes(fresh):
     roster = fresh.coordinator.roster()
     with closing(Deciding(fresh, MemoryNetwork())) as work, small.journal_of(fresh) as journal:
         work.start_all()
-        journal.offer(fresh.charter)
+        journal.consent.offer(fresh.charter)
         exchange = Exchange(work.network, roster, work.network.clock, absence=5)
         offers = Offers(journal, fresh.coordinator.identity())
         offers.look(roster, exchange)
         name = fresh.charter.charter.digest.hex()
-        assert journal.answers()[name] == dict.fromkeys(fresh.departments, "CR12")
+        assert journal.consent.answers()[name] == dict.fromkeys(fresh.departments, "CR12")
         asked = len(work.told("refused"))
         offers.look(roster, exchange)
         assert len(work.told("refused")) == asked, "nobody is asked twice in one incarnation"
@@ -214,7 +214,7 @@ def test_an_idle_coordinator_shows_offered_charters_to_whoever_comes(fresh):
         work.kill("ash")
         work.start("ash")
         offers.look(roster, exchange)
-        assert journal.answers()[name]["ash"] == "ready"
+        assert journal.consent.answers()[name]["ash"] == "ready"
 
 
 # -- a person's decisions ----------------------------------------------------------------------------------------------
@@ -381,10 +381,10 @@ def test_whoever_leaves_says_goodbye_and_is_not_waited_for_again(tmp_path):
         work._stores["ash"].set_standing(LEAVING)
         work.run()
         with small.journal_of(work.federation) as journal:
-            assert list(journal.farewells().values()) == ["ash"]
+            assert list(journal.consent.farewells().values()) == ["ash"]
             assert journal.runs()[0].state == "finished"
             assert "goodbye" in [entry.kind for entry in journal.audit()]
-            assert [fault["code"] for fault in journal.faults()] == []
+            assert [fault["code"] for fault in journal.faults.all()] == []
         assert work.learners["ash"].contributed == {}
         assert told(work.federation).count("leaving") == 1
         assert standing_of(folder) == "leaving"
@@ -461,5 +461,5 @@ def test_a_forged_goodbye_is_a_fault_and_nobody_has_left(tmp_path):
         work.start("ash")
         work.run()
         with small.journal_of(work.federation) as journal:
-            assert journal.farewells() == {}
-            assert "CR21" in {fault["code"] for fault in journal.faults()}
+            assert journal.consent.farewells() == {}
+            assert "CR21" in {fault["code"] for fault in journal.faults.all()}

@@ -27,7 +27,8 @@ from commonroot.common import parcel
 from commonroot.common.parcel import Parcel
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
-from commonroot.server.journal import Journal, Round
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Round
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import Crossing, MemoryNetwork

@@ -68,9 +68,9 @@ def test_goodbyes_are_said_over_the_link_by_daemon_or_command_and_leaving_goes_o
 
     roster = federation.coordinator.roster()
     with small.journal_of(federation) as journal:
-        assert sorted(journal.farewells().values()) == ["ash", "birch"]
+        assert sorted(journal.consent.farewells().values()) == ["ash", "birch"]
         assert [e.facts["department"] for e in journal.audit() if e.kind == "goodbye"] == ["ash", "birch"]
-        assert journal.faults() == []
+        assert journal.faults.all() == []
         with journal.reading() as db:
             kept = {row.department: row.head for row in db.execute(tables.farewells.select()).all()}
     for name, head in kept.items():

@@ -7,7 +7,7 @@ from federation import small
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.coordinator import LateClosings
 from commonroot.server.exchange import Exchange
-from commonroot.server.journal import Run
+from commonroot.server.journal_rows import Run
 from commonroot.server.run import RunDriver
 
 

@@ -94,7 +94,7 @@ def run(at_work: small.ToyFederation) -> tuple[str, list[str]]:
 
 def faults(at_work: small.ToyFederation) -> list[tuple[str, str]]:
     with small.journal_of(at_work.federation) as journal:
-        return [(fault["department"], fault["code"]) for fault in journal.faults()]
+        return [(fault["department"], fault["code"]) for fault in journal.faults.all()]
 
 
 # -- a network that is merely bad ------------------------------------------------------------------------------------

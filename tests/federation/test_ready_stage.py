@@ -139,7 +139,7 @@ def test_a_readiness_that_is_forged_or_of_another_counts_for_nothing(running):
     assert run.state == "finished"
     assert rounds[0] == ("closed", tuple(at for at in range(34) if at not in (2, 3)))
     with small.journal_of(at_work.federation) as journal:
-        assert {(fault["department"], fault["code"]) for fault in journal.faults()} >= {
+        assert {(fault["department"], fault["code"]) for fault in journal.faults.all()} >= {
             ("site-02", "CR21"),
             ("site-03", "CR21"),
         }
@@ -173,7 +173,7 @@ def test_a_department_that_forgets_what_it_trained_unseen_is_left_out_of_that_ro
     assert at_work.learners["site-07"].trained == 2
     assert len(at_work.learners["site-07"].contributed) == 2
     with small.journal_of(at_work.federation) as journal:
-        assert {f["code"] for f in journal.faults() if f["department"] == "site-07"} == {"CR37"}
+        assert {f["code"] for f in journal.faults.all() if f["department"] == "site-07"} == {"CR37"}
 
 
 def test_a_department_that_restarts_after_training_gets_the_broadcast_again_and_is_in_the_round(running):
@@ -201,7 +201,7 @@ def test_a_department_that_restarts_after_training_gets_the_broadcast_again_and_
     assert rounds == [("closed", tuple(range(34)))] * 2
     assert at_work.learners["site-07"].trained == 3  # ahead, again after the restart, and for the second round
     with small.journal_of(at_work.federation) as journal:
-        assert journal.faults() == []
+        assert journal.faults.all() == []
     small.check_books(at_work.federation)
 
 

@@ -33,7 +33,8 @@ from commonroot.flower import VersionStamp
 from commonroot.server import listener
 from commonroot.server.admission import Admission
 from commonroot.server.belongings import Belongings
-from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES, SIGNED_WITH, Doorbell, Gate
+from commonroot.server.doorbell import Doorbell
+from commonroot.server.gate import MAX_REQUEST, OPEN_ROUTES, SIGNED_WITH, Gate
 from commonroot.server.limits import Limits
 
 

@@ -191,7 +191,7 @@ def test_a_kind_of_a_departments_making_never_reaches_the_journal(tmp_path: Path
         at_work.run()
         with small.journal_of(at_work.federation) as journal:
             assert {row["kind"] for row in journal.received()} <= TO_COORDINATOR
-            assert all("\x1b" not in fault["what"] and len(fault["what"]) < 200 for fault in journal.faults())
+            assert all("\x1b" not in fault["what"] and len(fault["what"]) < 200 for fault in journal.faults.all())
 
 
 # -- over real sockets ---------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_department_that_answers_garbage_is_recorded_and_the_coordinator_goes_
 
     def faults() -> list[dict[str, Any]]:
         with small.journal_of(federation) as journal:
-            return journal.faults()
+            return journal.faults.all()
 
     try:
         until(lambda: bool(ended) or bool(faults()), 20)

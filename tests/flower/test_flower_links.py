@@ -23,7 +23,7 @@ import pytest
 from flower_house import Department, House, Place, ask, until
 from flwr.supercore.date import now as flower_now
 
-from commonroot.client import node as node_module
+from commonroot.client import node_calls
 from commonroot.common.errors import ClockSkew, KeyFileError, NodeRefused, WrongAuthority
 from commonroot.common.parcel import MASKED, REFUSAL, Parcel
 from commonroot.server import pki
@@ -170,7 +170,7 @@ def test_a_clock_that_is_ahead_is_named(house: House, monkeypatch: pytest.Monkey
     monkeypatch.setattr(flower_signs, "now", lambda: flower_now() + datetime.timedelta(seconds=60))
     # Only the node's clock: the hub runs in this process too, and tells its own time in the answers.
     ahead = SimpleNamespace(**{**vars(time), "time": lambda: real() + 60})
-    monkeypatch.setattr(node_module, "time", ahead)
+    monkeypatch.setattr(node_calls, "time", ahead)
     with Department(house.place, house.hub.public_port, "a") as a:
         error = a.ended()
     assert isinstance(error, ClockSkew)
@@ -183,9 +183,9 @@ def test_an_answer_that_was_long_on_its_way_says_nothing_about_clocks() -> None:
     def refused(took: float, dated: float) -> Any:
         response = httpx.Response(401, headers={"date": email.utils.formatdate(time.time() - dated, usegmt=True)})
         response.elapsed = datetime.timedelta(seconds=took)
-        refusal = node_module._Rejected()
+        refusal = node_calls.Rejected()
         refusal.__cause__ = httpx.HTTPStatusError("", request=httpx.Request("POST", "https://hub"), response=response)
-        return node_module._clock_skew(refusal)
+        return node_calls.clock_skew(refusal)
 
     assert refused(took=7, dated=6) is None
     assert "ahead" in str(refused(took=0.1, dated=6))
@@ -202,7 +202,7 @@ def test_a_clock_that_is_set_while_a_node_runs_is_named_once_and_the_node_is_bac
         with monkeypatch.context() as wrong:
             wrong.setattr(flower_signs, "now", lambda: flower_now() + datetime.timedelta(seconds=60))
             ahead = SimpleNamespace(**{**vars(time), "time": lambda: real() + 60})
-            wrong.setattr(node_module, "time", ahead)
+            wrong.setattr(node_calls, "time", ahead)
             until(lambda: "refused" in a.states, 30)
             until(lambda: bool(a.troubles), 10)
         until(lambda: a.states[-1] == "joined", 30)

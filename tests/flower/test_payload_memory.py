@@ -199,7 +199,7 @@ def test_processes_keep_the_bounds_of_the_bench_at_a_smaller_size() -> None:
 def test_a_node_waits_as_long_as_the_hub_asks_and_no_longer_than_half_a_minute() -> None:
     import httpx
 
-    from commonroot.client.node import _retry_after
+    from commonroot.client.node_calls import _retry_after
 
     def told(value: bytes) -> float:
         return _retry_after(httpx.Response(429, headers=[(b"retry-after", value)] if value else []))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from federation import small
-from federation.test_backups import Interrupted, stop_at
+from federation.interrupted import Interrupted, stop_at
 from proofs.stage import Stage, playing
 from proofs.test_compare import exported, proven, signed_log
 from typer.testing import CliRunner

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commonroot.server.journal import sqlite_url
+from commonroot.server.journal_engine import sqlite_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

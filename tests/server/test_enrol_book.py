@@ -489,7 +489,7 @@ def test_a_refusal_travels_as_a_code_and_its_reason_stays_in_the_journal(founded
     question = Question(ask="enrol", application=MEMBER_LIES["another member's signature"][0](office, depts))
     assert desk.answer(question.to_json(), "192.0.2.7") == (403, b'{"refused":"CR56"}')
     assert desk.answer(b"\xff", "192.0.2.7") == (403, b'{"refused":"CR20"}')
-    said = [fault["what"] for fault in office.journal.faults()]
+    said = [fault["what"] for fault in office.journal.faults.all()]
     assert "192.0.2.7" in said[0]
     assert "not under the signature of the identity of 'ash'" in said[0]
 
@@ -498,7 +498,7 @@ def test_a_flood_of_refusals_fills_no_journal(office):
     desk = desk_of(office)
     for _ in range(300):
         desk.answer(b"", "192.0.2.7")
-    assert len(office.journal.faults()) == 120
+    assert len(office.journal.faults.all()) == 120
 
 
 def test_an_address_has_an_allowance_that_comes_back_with_time():

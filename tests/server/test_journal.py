@@ -11,7 +11,9 @@ from federation import small
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.errors import ConfigError, ForeignState, StorageFull, UsageError
 from commonroot.common.secure_sum.primitives import Identity
-from commonroot.server.journal import Journal, Version, sqlite_url
+from commonroot.server.journal import Journal
+from commonroot.server.journal_engine import sqlite_url
+from commonroot.server.journal_rows import Version
 
 
 @pytest.fixture(scope="module")
@@ -218,15 +220,15 @@ def test_a_department_closes_a_run_once_however_often_it_says_so(journal, charte
 
 
 def test_faults_keep_their_order_and_where_they_belong(journal):
-    journal.fault("ash", "CR21", "first", run=1, round=2)
-    journal.fault("", "CR30", "second")
-    told = [(f["department"], f["code"], f["what"], f["run"], f["round"]) for f in journal.faults()]
+    journal.faults.note("ash", "CR21", "first", run=1, round=2)
+    journal.faults.note("", "CR30", "second")
+    told = [(f["department"], f["code"], f["what"], f["run"], f["round"]) for f in journal.faults.all()]
     assert told == [("ash", "CR21", "first", 1, 2), ("", "CR30", "second", None, None)]
 
 
 def test_whatever_a_text_holds_is_kept_in_a_form_that_both_databases_take(journal):
-    journal.fault("ash", "CR21", "nul \0, half a character \udc80, snow ☃")
-    assert journal.faults()[0]["what"] == "nul \\0, half a character \\udc80, snow ☃"
+    journal.faults.note("ash", "CR21", "nul \0, half a character \udc80, snow ☃")
+    assert journal.faults.all()[0]["what"] == "nul \\0, half a character \\udc80, snow ☃"
 
 
 def test_another_federations_journal_is_refused_and_stays_usable(opened):

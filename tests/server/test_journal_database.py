@@ -26,7 +26,8 @@ from commonroot.server import journal_database as module
 from commonroot.server.cli import app as coordinator_cli
 from commonroot.server.coordinator import serve
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.run import RunDriver
 from commonroot.simulations.processes import free_port
 

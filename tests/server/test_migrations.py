@@ -15,8 +15,9 @@ from commonroot.common.errors import AnotherCoordinator, ForeignState, NewerLayo
 from commonroot.files import take_ownership
 from commonroot.server import audit, journal_tables, migrations
 from commonroot.server.cli import app as coordinator_cli
-from commonroot.server.journal import Journal, sqlite_url
+from commonroot.server.journal import Journal
 from commonroot.server.journal_database import Database
+from commonroot.server.journal_engine import sqlite_url
 from commonroot.server.migrations import NEWEST, m0001, run_steps
 
 #: The journal of a run of three rounds, as version 0.1.0 wrote it.
@@ -79,7 +80,7 @@ def test_a_journal_of_the_first_layout_is_brought_up_to_date_with_all_that_it_ho
         assert [(r.round, r.state) for r in journal.rounds()] == [(1, "closed"), (2, "closed"), (3, "closed")]
         assert [v.digest.hex()[:8] for v in journal.versions(1)] == ["ecfebf4e", "9a7adf41", "52382034", "a7f337ae"]
         assert journal.closed_departments(1) == {"ash", "birch", "cedar"}
-        journal.fault("ash", "CR21", "later")
+        journal.faults.note("ash", "CR21", "later")
     assert said == [("migrated", {"from": 1, "to": NEWEST})]
     copy = field.with_name("journal.db.layout-1")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -135,7 +136,7 @@ def test_in_postgresql_too_the_coordinator_that_brings_a_journal_up_to_date_then
     options = {"federation": "grove", "folder": tmp_path}
     with closing(Journal(url, **options, owner="me", say=lambda *told: said.append(told))) as journal:
         assert said == [("migrated", {"from": 1, "to": NEWEST})]
-        journal.fault("ash", "CR21", "first")
+        journal.faults.note("ash", "CR21", "first")
         with pytest.raises(AnotherCoordinator):
             Journal(url, **options, owner="other")
     Journal(url, **options, owner="other").close()

@@ -16,7 +16,7 @@ from commonroot.server import journal_tables as tables
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.cli import app as coordinator_cli
 from commonroot.server.folder import CoordinatorFolder
-from commonroot.server.journal import Version
+from commonroot.server.journal_rows import Version
 from commonroot.server.retention import Keeper, disk_use, prune
 
 DAY = 86400
@@ -131,7 +131,7 @@ def test_old_requests_of_rounds_go_and_who_took_part_with_what_result_stays(aske
 def test_old_faults_go_and_what_departments_have_signed_stays(asked):
     folder = asked(faults_days=30)
     with closing(folder.journal()) as journal:
-        journal.fault("ash", "CR21", "old")
+        journal.faults.note("ash", "CR21", "old")
         with journal._writing() as db:
             db.execute(
                 tables.evidence.insert().values(
@@ -140,12 +140,12 @@ def test_old_faults_go_and_what_departments_have_signed_stays(asked):
             )
     aged(folder, 31)
     with closing(folder.journal()) as journal:
-        journal.fault("ash", "CR21", "new")
+        journal.faults.note("ash", "CR21", "new")
     assert prune(folder, dry_run=True)["faults"] == 1
     assert prune(folder)["faults"] == 1
     with closing(folder.journal()) as journal:
-        assert [fault["what"] for fault in journal.faults()] == ["new"]
-        assert len(journal.evidence()) == 1
+        assert [fault["what"] for fault in journal.faults.all()] == ["new"]
+        assert len(journal.faults.exhibits()) == 1
 
 
 def test_litter_of_a_crash_goes_once_nobody_can_be_writing_it_and_what_a_charter_starts_from_stays(asked, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from one_thread import one_thread
 
 from commonroot.client.baselines import GRID
 
@@ -27,15 +27,19 @@ STORM = '[network]\ndrop = 0.2\nrepeat = 0.3\ndelay = 3.0\nparcels = ["round-ope
 
 
 @contextmanager
-def quick_last_steps(recipes: int) -> Iterator[None]:
-    """One thread, as daemons have, and only so many models to be tried alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def few_recipes(recipes: int) -> Iterator[None]:
+    """Of what departments try alone and at the end, which is tested elsewhere, only the first and quickest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("commonroot.client.alone.GRID", GRID[:recipes])
         patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
         yield
-    torch.set_num_threads(threads)
+
+
+@contextmanager
+def quick_last_steps(recipes: int) -> Iterator[None]:
+    """The same, on one thread."""
+    with one_thread(), few_recipes(recipes):
+        yield
 
 
 def scenario(folder: Path, *, rounds: int = 4, seed: int = 1, more: str = "") -> Path:

@@ -18,7 +18,7 @@ from commonroot.simulations import bench_transfer, transfer_cells
 from commonroot.simulations.bench import Row, run_benchmark
 from commonroot.simulations.bench_transfer import CASES, Case, acceptance, installed, losing, small
 from commonroot.simulations.cell_worker import work
-from commonroot.simulations.cli import _place_and_names
+from commonroot.simulations.cli_bench import _place_and_names
 from commonroot.simulations.datasets import get
 from commonroot.simulations.datasets.tables import section, write_npz
 from commonroot.simulations.datasets.world import Dataset, World

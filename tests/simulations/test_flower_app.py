@@ -21,12 +21,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import torch
 from flower_grid import GridHere
 from flwr.supercore.task_identity import TaskIdentity
-from small_world import NAMES, STORM, scenario
+from small_world import NAMES, STORM, quick_last_steps, scenario
 
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError, DataError, ProcessDied
 from commonroot.simulations.flower_app import client
 from commonroot.simulations.flower_app.crews import hire_on
@@ -54,16 +52,11 @@ parcels = ["round-open", "masked"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with quick_last_steps(2), pytest.MonkeyPatch.context() as patch:
         for name in ("_run_id", "_node_id", "_task_id"):  # whose message it is, which Flower's runtimes set
             patch.setattr(TaskIdentity, name, 1)
-        patch.setattr("commonroot.client.alone.GRID", GRID[:2])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
         yield
     client._home.clear()
-    torch.set_num_threads(threads)
 
 
 def arm(path: Path, **options):

@@ -16,11 +16,10 @@ import polars as pl
 import pytest
 import torch
 from rich.console import Console
-from small_world import NAMES, scenario
+from small_world import NAMES, few_recipes, scenario
 
 import commonroot
 from commonroot import simulate
-from commonroot.client.baselines import GRID
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
@@ -40,9 +39,7 @@ CHARTER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with few_recipes(1):
         yield
 
 

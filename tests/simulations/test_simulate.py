@@ -8,12 +8,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import typer
-from small_world import CHARTER, NAMES, STORM, scenario
+from small_world import CHARTER, NAMES, STORM, quick_last_steps, scenario
 from typer.testing import CliRunner
 
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.console import group
@@ -27,15 +25,8 @@ from commonroot.strategies import seal
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """One thread, as the command takes; and of what departments try alone and at the end, which is tested elsewhere,
-    only the quickest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:2])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with quick_last_steps(2):
         yield
-    torch.set_num_threads(threads)
 
 
 class Killed(BaseException):

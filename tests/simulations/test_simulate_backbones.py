@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from backbone_tasks import CASES, rows
+from small_world import quick_last_steps
 
-from commonroot.client.baselines import GRID
 from commonroot.simulations.simulate import simulate
 
 NAMES = ("north", "east", "south")
@@ -28,14 +27,8 @@ method = {{ name = "fedper", options = {{ backbone_epochs = 2, fine_tune_head_ep
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """One thread, as the command takes; of what departments try alone and at the end only the quickest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with quick_last_steps(1):
         yield
-    torch.set_num_threads(threads)
 
 
 def scenario(folder: Path, spec, make, *, rounds: int = 3, columns: dict[str, int] | None = None) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from one_thread import one_thread
 from safetensors.numpy import load_file
 
 from commonroot.client import finish
@@ -40,11 +40,9 @@ SECRET = f"{ONE},backbones=secret,departments=6,common_rounds=2"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Of what departments try alone, which is tested elsewhere, only the quickest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.setattr("commonroot.client.alone.GRID", GRID[:1])
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def scenario(folder: Path) -> Path:

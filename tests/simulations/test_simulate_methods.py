@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save
+from small_world import quick_last_steps
 
-from commonroot.client.baselines import GRID
 from commonroot.client.setup import approve
 from commonroot.common.errors import BackboneMismatch, BackboneMissing, TooFewDepartments
 from commonroot.simulations.federation import SimulatedFederation
@@ -33,15 +32,10 @@ training = { batch = 8 }
 """
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Of what departments try alone and at the end, which is tested elsewhere, only the quickest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("commonroot.client.alone.GRID", GRID[:1])
-    monkeypatch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with quick_last_steps(1):
+        yield
 
 
 def scenario(folder: Path, *, families: str = "", more: str = "", names: tuple[str, ...] = NAMES) -> Path:

@@ -16,11 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 import typer
-from small_world import NAMES, scenario
+from small_world import NAMES, few_recipes, scenario
 from typer.testing import CliRunner
 
 from commonroot import sweep
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError
 from commonroot.console import group
 from commonroot.simulations.cli import add_commands
@@ -35,9 +34,7 @@ from commonroot.simulations.sweeps.shown import frame_of_rows, page_of, save, wi
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with few_recipes(1):
         yield
 
 

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Mapping
 
 import pytest
-from small_world import scenario
+from small_world import few_recipes, scenario
 
 from commonroot import simulate
-from commonroot.client.baselines import GRID
 from commonroot.common.errors import ConfigError
 from commonroot.simulations import tracking
 from commonroot.simulations.scenario import read_scenario
@@ -21,9 +20,7 @@ from commonroot.simulations.sweeps.run import run_plan
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("commonroot.client.alone.GRID", GRID[:1])
-        patch.setattr("commonroot.client.shared_models.STRENGTHS", (1.0,))
+    with few_recipes(1):
         yield
 
 

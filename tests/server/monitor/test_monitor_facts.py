@@ -30,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[small.T
     with small.running(tmp_path_factory.mktemp("finished")) as at_work:
         at_work.run()
         with small.journal_of(at_work.federation) as journal:
-            journal.fault("ash", "link", "the department is not online", run=1)
+            journal.faults.note("ash", "link", "the department is not online", run=1)
             yield at_work, journal
 
 
@@ -123,7 +123,7 @@ def test_only_the_newest_faults_are_shown_but_all_are_counted(tmp_path):
     federation = small.founded(tmp_path)
     with small.journal_of(federation) as journal:
         for number in range(5):
-            journal.fault("ash", "link" if number % 2 else "CR20", f"number {number}")
+            journal.faults.note("ash", "link" if number % 2 else "CR20", f"number {number}")
         found = Books(journal).read(newest_faults=2)
         assert [one["what"] for one in found["faults"]] == ["number 3", "number 4"]
         assert found["fault_counts"] == {"CR20": 3, "link": 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
+from one_thread import one_thread
 from typer.testing import CliRunner
 
 from commonroot.cli import app
@@ -44,10 +44,8 @@ alpha = 2.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def scenario(folder: Path, world: str) -> Path:
