@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
-from commonroot.client.tables.coded import Once, is_coded
-from commonroot.client.tables.part import Arrays, Filler, Picked, filled, once_of
+from commonroot.client.tables.coded import is_coded
+from commonroot.client.tables.part import Arrays, Columns, Filler, Stretch, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
@@ -26,6 +26,8 @@ RARE: Final = 4096
 _COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
 #: That few columns are copied from a table faster than ones are set among zeros.
 _NARROW: Final = 32
+#: That few values are looked up one by one faster than the library begins to.
+_FEW: Final = 256
 #: Counting stops telling values apart beyond this many.
 DISTINCT: Final = 1_000_000
 
@@ -62,12 +64,12 @@ class Category:
         return {self.column: "category"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        return filled(self.filler(frame, folder), len(frame), len(self.names))
+        return filled(self.filler(Columns(frame), folder), len(frame), len(self.names))
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        series, width = frame[self.column], len(self.names)
+    def filler(self, table: Columns, folder: Path) -> Filler:
+        series, width = table[self.column], len(self.names)
         gap = width - 1 if self.gaps else -1
-        once = Once.of(series) if is_coded(series.dtype) else None
+        once = table.once(self.column) if is_coded(series.dtype) else None
         if once is None:
             places = self._places_of(series)
             if series.null_count():
@@ -91,6 +93,9 @@ class Category:
         unseen = len(self.values) if self.others else -1
         if not known or not len(texts):
             return np.full(len(texts), unseen, dtype=np.intp)
+        if len(texts) <= _FEW:
+            place_of = dict(zip(known, places, strict=True))
+            return np.array([place_of.get(text, unseen) for text in texts.to_list()], dtype=np.intp)
         return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32).to_numpy().astype(np.intp)
 
     def to_json(self) -> dict[str, Any]:
@@ -127,7 +132,7 @@ class CategoryFitter:
         self._counts: Counter[str] = Counter()
         self._rows = self._gaps = 0
 
-    def add(self, frame: pl.DataFrame | Picked) -> None:
+    def add(self, frame: pl.DataFrame | Stretch) -> None:
         self._rows += len(frame)
         once = once_of(frame, self._column)
         counted: Iterable[tuple[str, int]]

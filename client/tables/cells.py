@@ -18,13 +18,11 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from commonroot.client.tables.coded import Codes, Once, is_coded
+from commonroot.client.tables.coded import LONGEST, Codes
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Beyond this, squares of values are no longer numbers.
 LARGEST: Final = 1e100
-#: A text cell longer than this is a quoting mistake.
-LONGEST: Final = 1_000_000
 
 _TEXTUAL = (pl.String, pl.Categorical, pl.Enum)
 #: What float() would read, blanks around it included.
@@ -180,12 +178,11 @@ def _check(
             fix = "leave the column out or give it another `kind`"
             found = f"type {schema[name]}"[:60]
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
-        elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
-            once = Once.of(cleaned[name]) if is_coded(after[name]) else None
-            texts = cleaned[name].cast(pl.String) if once is None else once.every
-            longest = texts.str.len_bytes().max()
+        elif kind in ("text", "category") and isinstance(after[name], pl.String):  # values that are coded are short
+            lengths = cleaned[name].str.len_bytes()
+            longest = lengths.max()
             if isinstance(longest, int) and longest > LONGEST:
-                at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())
+                at = np.flatnonzero((lengths.fill_null(0) > LONGEST).to_numpy())
                 place.report(
                     at,
                     name,
@@ -234,6 +231,8 @@ def _check_labels(raw: pl.Series, cleaned: pl.Series, place: _Place) -> None:
         fix = "store one label per row, as text or whole numbers"
         found = "a list" if raw.dtype.is_nested() else "bytes"
         place.report(np.arange(min(1, len(raw))), raw.name, lambda _: found, "a label", fix)
+        return
+    if not cleaned.null_count():
         return
     gaps = np.setdiff1d(np.flatnonzero(cleaned.is_null().to_numpy()), fractions)
     place.report(gaps, raw.name, lambda _: "an empty cell", "a label", "drop the row")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,10 @@ from commonroot.client.tables.encode import Side, assembled
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.job import Job
 from commonroot.client.tables.leaks import FIRST, SAMPLE, could_be_labels, find_leaks
-from commonroot.client.tables.part import Fitter, Picked
+from commonroot.client.tables.part import Columns, Fitter, Stretch
 from commonroot.client.tables.plan import Plan, fitters
-from commonroot.client.tables.source import columns_in
+from commonroot.client.tables.problems import Problems
+from commonroot.client.tables.source import BATCH, columns_in
 from commonroot.client.tables.split import TRAIN
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
@@ -35,15 +37,13 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     sample: list[pl.DataFrame] = []
     sampled: list[NDArray[np.int64]] = []
     told = None if main.table.held else job.problems
-    for start, frame in main.table.batches(columns, problems=told):
-        at = np.flatnonzero(main.where[start : start + len(frame)] == TRAIN)
-        rows = Picked(frame, at)
+    for at, rows in _training(main, plan, columns, told):
         for one in fitting:
             one.add(rows)
         if job.targets.comparable:
-            sampled.append(start + at[::step])
-            if not main.table.held:
-                sample.append(frame[at[::step]])
+            sampled.append(at[::step])
+            if not main.parts:
+                sample.append(rows.every(step))
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
             pass  # told now, before anything is written
@@ -55,6 +55,23 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     _check_shape(job, main, features)
     job.problems.refuse()
     return features
+
+
+def _training(
+    main: Side, plan: Plan, columns: list[str], told: Problems | None
+) -> Iterator[tuple[NDArray[np.int64], Stretch]]:
+    """(positions, rows) for training of one batch after the other."""
+    if not main.table.held or plan.window is not None or not main.rows:
+        for start, frame in main.table.batches(columns, problems=told):
+            chosen = main.where[start : start + len(frame)] == TRAIN
+            rows = Columns(frame.filter(pl.Series(chosen)))
+            yield start + np.flatnonzero(chosen), rows.stretch(slice(0, len(rows)))
+        return
+    main.part([one.column for one in plan.chosen])
+    at, rows = main.at(TRAIN), main.parts[TRAIN]
+    ends = np.searchsorted(at, np.arange(0, main.rows + BATCH, BATCH)).tolist()
+    for begin, end in pairwise(ends):
+        yield at[begin:end], rows.stretch(slice(begin, end))
 
 
 def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
@@ -70,7 +87,7 @@ def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
 def _check_leaks(
     job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], sampled: list[NDArray[np.int64]]
 ) -> None:
-    """``sampled``: positions of some training rows; ``sample``: these rows, where the table is not held."""
+    """``sampled``: positions of some training rows; ``sample``: these rows, where they are not held apart."""
     if job.problems or not job.targets.comparable or not sampled:
         return
     names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
@@ -78,8 +95,8 @@ def _check_leaks(
         return
     at = np.concatenate(sampled)
     y, labels = main.y[at], job.targets.labels
-    if main.table.held:
-        rows = columns_in(main.table.whole(job.problems), names)
+    if main.parts:
+        rows, at = columns_in(main.parts[TRAIN].frame, names), np.searchsorted(main.at(TRAIN), at)
         if labels:  # a few rows tell of most columns that they are none
             names = could_be_labels(rows[at[:FIRST]], names, y)
         frame = columns_in(rows, names)[at] if names else rows[at[:0]]

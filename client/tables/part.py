@@ -60,46 +60,71 @@ class Part(Protocol):
 class Filling(Protocol):
     """A feature whose rows are vectors and that can be encoded where it belongs, a stretch of rows at a time."""
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+    def filler(self, table: Columns, folder: Path) -> Filler:
         """What gives the same numbers as ``encode``."""
 
 
-class Picked:
-    """Some rows of a table; a column of them is made when somebody asks for it."""
+class Columns:
+    """A table whose columns are brought once into the form that is asked for, however many stretches are looked at."""
 
-    def __init__(self, frame: pl.DataFrame, at: NDArray[np.int64]) -> None:
-        """``at``: positions, ascending, each once."""
-        self._frame, self._at = frame, at
-        self._all = len(at) == len(frame)
-
-    @cached_property
-    def _mask(self) -> pl.Series:
-        mask = np.zeros(len(self._frame), dtype=np.bool_)
-        mask[self._at] = True
-        return pl.Series(mask)
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+        self._once: dict[str, Once | None] = {}
+        self._pieces: dict[str, Pieces] = {}
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self.frame)
 
     def __getitem__(self, name: str) -> pl.Series:
-        column = self._frame[name]
-        return column if self._all else column.filter(self._mask)
+        return self.frame[name]
 
     def once(self, name: str) -> Once | None:
         """A column by its different values, as of ``Once.of``."""
-        once = Once.of(self._frame[name])
-        return once if once is None or self._all else once.picked(self._at)
+        if name not in self._once:
+            self._once[name] = Once.of(self.frame[name])
+        return self._once[name]
+
+    def numbers(self, name: str) -> Pieces:
+        """A column of float64, NaN for a gap."""
+        if name not in self._pieces:
+            self._pieces[name] = Pieces(self.frame[name])
+        return self._pieces[name]
+
+    def stretch(self, rows: slice) -> Stretch:
+        """Some rows that lie together; both ends are given."""
+        return Stretch(self, rows)
+
+
+class Stretch:
+    """Rows of a table that lie together; a column of them is made when somebody asks for it."""
+
+    def __init__(self, columns: Columns, rows: slice) -> None:
+        self._columns, self._rows = columns, rows
+
+    def __len__(self) -> int:
+        return int(self._rows.stop - self._rows.start)
+
+    def __getitem__(self, name: str) -> pl.Series:
+        return self._columns[name].slice(self._rows.start, len(self))
+
+    def every(self, step: int) -> pl.DataFrame:
+        """The first row and every so many."""
+        return self._columns.frame.slice(self._rows.start, len(self)).gather_every(step)
+
+    def once(self, name: str) -> Once | None:
+        """A column by its different values, as of ``Once.of``."""
+        once = self._columns.once(name)
+        return None if once is None else once.stretch(self._rows)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(n,) float64 of a column, NaN for a gap."""
-        column = number_column(self._frame[name])
-        return column if self._all else column.take(self._at)
+        return self._columns.numbers(name)[self._rows]
 
 
 class Fitter(Protocol):
     """Sees the training rows once, in batches."""
 
-    def add(self, frame: pl.DataFrame | Picked) -> None:
+    def add(self, frame: pl.DataFrame | Stretch) -> None:
         """A batch of cleaned training rows."""
 
     def faults(self) -> list[tuple[str, str, str, str]]:
@@ -125,7 +150,7 @@ class Pieces:
         self._pieces = [number_column(chunk) for chunk in series.get_chunks()]
         self._ends = np.cumsum([len(piece) for piece in self._pieces]).tolist()
 
-    @property
+    @cached_property
     def sound(self) -> bool:
         """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
         return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
@@ -142,14 +167,14 @@ class Pieces:
         return found
 
 
-def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:
+def once_of(frame: pl.DataFrame | Stretch, name: str) -> Once | None:
     """A column by its different values, as of ``Once.of``."""
-    return frame.once(name) if isinstance(frame, Picked) else Once.of(frame[name])
+    return frame.once(name) if isinstance(frame, Stretch) else Once.of(frame[name])
 
 
-def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
+def columns_of(frame: pl.DataFrame | Stretch, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
     """(n,) float64 of each column, one after the other."""
-    return (frame.numbers(name) if isinstance(frame, Picked) else number_column(frame[name]) for name in names)
+    return (frame.numbers(name) if isinstance(frame, Stretch) else number_column(frame[name]) for name in names)
 
 
 def block_rows(width: int) -> int:
@@ -157,11 +182,11 @@ def block_rows(width: int) -> int:
     return max(256, min(32_768, _BLOCK // (4 * max(1, width))))
 
 
-def filler_of(part: Part, frame: pl.DataFrame, folder: Path) -> Filler:
+def filler_of(part: Part, table: Columns, folder: Path) -> Filler:
     """Of any feature whose rows are vectors."""
     if isinstance(part, Filling):
-        return part.filler(frame, folder)
-    block = part.encode(frame, folder)
+        return part.filler(table, folder)
+    block = part.encode(table.frame, folder)
 
     def fill(rows: slice, out: NDArray[np.float32]) -> None:
         out[...] = block[rows]
