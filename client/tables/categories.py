@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.coded import is_coded
-from commonroot.client.tables.part import Arrays, Columns, Filler, Stretch, filled, once_of
+from commonroot.client.tables.lookup import Chosen, taken
+from commonroot.client.tables.part import Arrays, Columns, Filler, Picked, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
@@ -79,9 +80,9 @@ class Category:
         else:
             return once.filler(_one_hot(self._places_of(once.every), width), _one_hot(np.array([gap]), width)[0])
 
-        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+        def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
             out[...] = 0.0
-            at = places[rows]
+            at = taken(places, rows)
             known = np.flatnonzero(at >= 0)
             out[known, at[known]] = 1.0
 
@@ -132,7 +133,7 @@ class CategoryFitter:
         self._counts: Counter[str] = Counter()
         self._rows = self._gaps = 0
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         self._rows += len(frame)
         once = once_of(frame, self._column)
         counted: Iterable[tuple[str, int]]

@@ -180,12 +180,12 @@ class Once:
             return self._codes  # each code stands for itself
         return table.take(self._codes, axis=0)
 
-    def stretch(self, rows: slice) -> Once:
+    def picked(self, at: NDArray[np.int64]) -> Once:
         """Some rows of the column."""
-        return Once(self._codes[rows], self.every)
+        return Once(self._codes.take(at), self.every)
 
     def filler(self, found: NDArray[np.float32], gap: NDArray[np.float32]) -> Lookup:
-        """What writes, for a stretch of rows, the row of numbers that was found for each one's value.
+        """What writes, for some rows, the row of numbers that was found for each one's value.
 
         found  (codes, width) for ``every`` code
         gap    (width,) for a gap

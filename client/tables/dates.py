@@ -12,8 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
+from commonroot.client.tables.lookup import taken
 from commonroot.client.tables.numbers import Moments
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Stretch, filled, once_of
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, filled, once_of
 
 #: Ways of writing a date, the least ambiguous first.
 FORMATS: Final = (
@@ -127,7 +128,7 @@ class Date:
         once = table.once(self.column)
         if once is None:
             at = _seconds(table[self.column], self.form)
-            return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
+            return lambda rows, out: np.copyto(out, self._encoded(taken(at, rows)))
         return once.filler(self._encoded(_seconds(once.every, self.form)), self._encoded(np.array([np.nan]))[0])
 
     def _encoded(self, at: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -172,7 +173,7 @@ class DateFitter:
         self._times = self._days = False
         self._found: tuple[pl.Series, NDArray[np.float64]] | None = None
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         once = once_of(frame, self._column)
         if once is None:
             at = different = _seconds(frame[self._column], self._form)

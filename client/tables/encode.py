@@ -16,6 +16,7 @@ from commonroot.client.tables.features import Features
 from commonroot.client.tables.part import Columns, Filling, Part, block_rows
 from commonroot.client.tables.parting import Keys
 from commonroot.client.tables.plan import Plan
+from commonroot.client.tables.problems import Problems
 from commonroot.client.tables.sequences import Sequence
 from commonroot.client.tables.source import BATCH, Reading, Source, Table
 from commonroot.client.tables.store import PARTS, Shelf
@@ -38,7 +39,6 @@ class Side:
     once    the one target column by its different values, where it holds labels and no gap
     y       (rows, …) encoded target
     where   (rows,) part of each row
-    parts   the rows of each part, of a table that is held and no longer needed as a whole
     """
 
     source: Source
@@ -50,7 +50,7 @@ class Side:
     once: Once | None = None
     y: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     where: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
-    parts: list[Columns] = field(default_factory=list)
+    _whole: Columns | None = None
 
     @property
     def rows(self) -> int:
@@ -61,34 +61,26 @@ class Side:
         """Positions of the rows of a part, ascending."""
         return np.flatnonzero(self.where == place)
 
-    def part(self, columns: Listed[str]) -> None:
-        """Part the rows of a table that is held, which is let go: a column at a time, so that none is there twice."""
-        masks = [pl.Series(self.where == place) for place in range(len(PARTS))]
-        parts: list[list[pl.Series]] = [[] for _ in PARTS]
-        left = self.table.let_go(columns)
-        while left:
-            column = left.pop()
-            for found, mask in zip(parts, masks, strict=True):
-                found.append(column.filter(mask))
-        self.parts = [Columns(pl.DataFrame(found[::-1])) for found in parts]
+    def parted(self, start: int, rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(part, which of these rows belong to it) for each that has some."""
+        where = self.where[start : start + rows]
+        for place in range(len(PARTS)):
+            at = np.flatnonzero(where == place)
+            if len(at):
+                yield place, at
 
-    def apart(self, columns: Listed[str], size: int) -> Iterator[tuple[int, Columns]]:
-        """(part, some of its rows), in the order of the source; about ``size`` rows are read at a time."""
-        if self.table.held and not self.parts:
-            self.part(columns)
-        if self.parts:
-            for place, part in enumerate(self.parts):
-                if len(part) <= size:
-                    yield place, part  # with what is known of its columns already
-                else:
-                    yield from ((place, Columns(some)) for some in part.frame.iter_slices(size))
+    def columns(
+        self, names: Listed[str], *, problems: Problems | None = None, size: int = BATCH
+    ) -> Iterator[tuple[int, Columns]]:
+        """(position of its first row, these columns of a batch), as of ``Table.batches``; of a table that is held, all
+        rows are one batch."""
+        if self.table.held and self._whole is None:
+            self._whole = Columns(self.table.whole(problems if problems is not None else Problems()))
+        if self._whole is not None:
+            yield 0, self._whole
             return
-        for start, frame in self.table.batches(columns, size=size):
-            where = self.where[start : start + len(frame)]
-            for place in range(len(PARTS)):
-                some = frame.filter(pl.Series(where == place))
-                if len(some):
-                    yield place, Columns(some)
+        for start, frame in self.table.batches(names, problems=problems, size=size):
+            yield start, Columns(frame)
 
 
 def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features:
@@ -136,16 +128,19 @@ def _batch(features: Features) -> int:
 def _rows(features: Features, side: Side, room: Room) -> None:
     """Rows of vectors are written where they belong, in blocks that are small enough to stay at hand."""
     step = block_rows(len(features.names))
-    ready = features.vectors and all(isinstance(part, Filling) for part in features.parts)
-    size = (side.rows if side.table.held else BATCH) if ready else _batch(features)
-    for place, table in side.apart(features.columns, max(1, size)):
-        out = room(place, len(table))
-        if features.vectors:
-            fill = features.filler(table, side.source.folder)
-            for at in range(0, len(table), step):
-                fill(slice(at, at + step), out[at : at + step])
-        else:
-            out[...] = features.encode_rows(table.frame, side.source.folder)
+    folder = side.source.folder
+    if not (features.vectors and all(isinstance(part, Filling) for part in features.parts)):
+        for start, frame in side.table.batches(features.columns, size=_batch(features)):
+            rows = features.encode_rows(frame, folder)
+            for place, at in side.parted(start, len(rows)):
+                rows.take(at, axis=0, out=room(place, len(at)), mode="clip")  # checked modes copy twice
+        return
+    for start, table in side.columns(features.columns):
+        fill = features.filler(table, folder)
+        for place, at in side.parted(start, len(table)):
+            out = room(place, len(at))
+            for begin in range(0, len(at), step):
+                fill(at[begin : begin + step], out[begin : begin + step])
 
 
 def _windows(features: Features, side: Side, shelf: Shelf, name: str, room: Room) -> None:
@@ -164,9 +159,6 @@ def _windows(features: Features, side: Side, shelf: Shelf, name: str, room: Room
     for start in range(0, side.rows, size):
         at = place[start : start + size]
         seen = order[np.maximum(at[:, None] - back, begins[at][:, None])]
-        encoded, where = rows[seen], side.where[start : start + size]
-        for one in range(len(PARTS)):
-            chosen = np.flatnonzero(where == one)
-            if len(chosen):
-                encoded.take(chosen, axis=0, out=room(one, len(chosen)), mode="clip")  # checked modes copy twice
+        for one, chosen in side.parted(start, len(seen)):
+            rows.take(seen.take(chosen, axis=0), axis=0, out=room(one, len(chosen)), mode="clip")
     shelf.drop(name)

@@ -13,7 +13,7 @@ from commonroot.client.tables.encode import Side, assembled
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.job import Job
 from commonroot.client.tables.leaks import FIRST, SAMPLE, could_be_labels, find_leaks
-from commonroot.client.tables.part import Columns, Fitter, Stretch
+from commonroot.client.tables.part import Fitter, Picked
 from commonroot.client.tables.plan import Plan, fitters
 from commonroot.client.tables.problems import Problems
 from commonroot.client.tables.source import BATCH, columns_in
@@ -37,12 +37,12 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     sample: list[pl.DataFrame] = []
     sampled: list[NDArray[np.int64]] = []
     told = None if main.table.held else job.problems
-    for at, rows in _training(main, plan, columns, told):
+    for at, rows in _training(main, columns, told):
         for one in fitting:
             one.add(rows)
         if job.targets.comparable:
             sampled.append(at[::step])
-            if not main.parts:
+            if not main.table.held:
                 sample.append(rows.every(step))
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
@@ -57,21 +57,14 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     return features
 
 
-def _training(
-    main: Side, plan: Plan, columns: list[str], told: Problems | None
-) -> Iterator[tuple[NDArray[np.int64], Stretch]]:
-    """(positions, rows) for training of one batch after the other."""
-    if not main.table.held or plan.window is not None or not main.rows:
-        for start, frame in main.table.batches(columns, problems=told):
-            chosen = main.where[start : start + len(frame)] == TRAIN
-            rows = Columns(frame.filter(pl.Series(chosen)))
-            yield start + np.flatnonzero(chosen), rows.stretch(slice(0, len(rows)))
-        return
-    main.part([one.column for one in plan.chosen])
-    at, rows = main.at(TRAIN), main.parts[TRAIN]
-    ends = np.searchsorted(at, np.arange(0, main.rows + BATCH, BATCH)).tolist()
-    for begin, end in pairwise(ends):
-        yield at[begin:end], rows.stretch(slice(begin, end))
+def _training(main: Side, columns: list[str], told: Problems | None) -> Iterator[tuple[NDArray[np.int64], Picked]]:
+    """(positions, rows) for training of one batch after the other; none of a batch that has none."""
+    for start, table in main.columns(columns, problems=told):
+        at = np.flatnonzero(main.where[start : start + len(table)] == TRAIN)
+        ends = np.searchsorted(at, np.arange(0, len(table) + BATCH, BATCH)).tolist()
+        for begin, end in pairwise(ends):
+            if begin < end:
+                yield start + at[begin:end], Picked(table, at[begin:end])
 
 
 def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
@@ -87,7 +80,7 @@ def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:
 def _check_leaks(
     job: Job, main: Side, plan: Plan, sample: list[pl.DataFrame], sampled: list[NDArray[np.int64]]
 ) -> None:
-    """``sampled``: positions of some training rows; ``sample``: these rows, where they are not held apart."""
+    """``sampled``: positions of some training rows; ``sample``: these rows, where the table is not held."""
     if job.problems or not job.targets.comparable or not sampled:
         return
     names = [one.column for one in plan.chosen if one.column not in job.config.trusted]
@@ -95,8 +88,8 @@ def _check_leaks(
         return
     at = np.concatenate(sampled)
     y, labels = main.y[at], job.targets.labels
-    if main.parts:
-        rows, at = columns_in(main.parts[TRAIN].frame, names), np.searchsorted(main.at(TRAIN), at)
+    if main.table.held:
+        rows = columns_in(main.table.whole(job.problems), names)
         if labels:  # a few rows tell of most columns that they are none
             names = could_be_labels(rows[at[:FIRST]], names, y)
         frame = columns_in(rows, names)[at] if names else rows[at[:0]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 from PIL import UnidentifiedImageError
 
-from commonroot.client.tables.part import Arrays, Stretch
+from commonroot.client.tables.part import Arrays, Picked
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Pixels of a file beyond which it is refused instead of unpacked.
@@ -137,7 +137,7 @@ class ImageFitter:
         self._files = False
         self._faults: list[tuple[str, str, str, str]] = []
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         series = frame[self._shape.column]
         if not series.dtype.is_nested():
             self._files = True

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Pieces, Stretch, columns_of, filled
+from commonroot.client.tables.lookup import Chosen
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, Pieces, columns_of, filled
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
 _SURELY: Final = 1e90
@@ -188,7 +189,7 @@ class Numbers:
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
         room = np.empty((0, 0))
 
-        def fill(rows: slice, out: NDArray[np.float32]) -> None:
+        def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
             nonlocal room
             if room.shape[1] != len(out):
                 room = np.zeros((len(columns) + len(told), len(out)))  # columns as rows: each lies together
@@ -239,7 +240,7 @@ class NumbersFitter:
         self._moments = Moments(len(columns))
         self._rows = 0
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         self._rows += len(frame)
         self._moments.add_columns(columns_of(frame, self._columns))
 

@@ -13,10 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
+from commonroot.client.tables.lookup import Chosen, taken
 
 Arrays = Mapping[str, NDArray[Any]]
-#: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
-Filler = Callable[[slice, NDArray[np.float32]], None]
+#: (rows of a table, (rows, width) to fill): encodes some rows of a table to where they belong.
+Filler = Callable[[Chosen, NDArray[np.float32]], None]
 #: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
 _BLOCK: Final = 1 << 20
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
@@ -65,7 +66,7 @@ class Filling(Protocol):
 
 
 class Columns:
-    """A table whose columns are brought once into the form that is asked for, however many stretches are looked at."""
+    """A table whose columns are brought once into the form that is asked for, however many of its rows are picked."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self.frame = frame
@@ -90,41 +91,46 @@ class Columns:
             self._pieces[name] = Pieces(self.frame[name])
         return self._pieces[name]
 
-    def stretch(self, rows: slice) -> Stretch:
-        """Some rows that lie together; both ends are given."""
-        return Stretch(self, rows)
 
+class Picked:
+    """Some rows of a table; a column of them is made when somebody asks for it."""
 
-class Stretch:
-    """Rows of a table that lie together; a column of them is made when somebody asks for it."""
+    def __init__(self, table: Columns, at: NDArray[np.int64]) -> None:
+        """``at``: positions, ascending, each once."""
+        self._table, self._at = table, at
 
-    def __init__(self, columns: Columns, rows: slice) -> None:
-        self._columns, self._rows = columns, rows
+    @cached_property
+    def _mask(self) -> pl.Series:
+        """Of the stretch of the table in which the rows lie."""
+        mask = np.zeros(self._at[-1] + 1 - self._at[0] if len(self._at) else 0, dtype=np.bool_)
+        mask[self._at - self._at[:1]] = True
+        return pl.Series(mask)
 
     def __len__(self) -> int:
-        return int(self._rows.stop - self._rows.start)
+        return len(self._at)
 
     def __getitem__(self, name: str) -> pl.Series:
-        return self._columns[name].slice(self._rows.start, len(self))
+        column = self._table[name].slice(int(self._at[0]) if len(self._at) else 0, len(self._mask))
+        return column if len(column) == len(self._at) else column.filter(self._mask)
 
     def every(self, step: int) -> pl.DataFrame:
-        """The first row and every so many."""
-        return self._columns.frame.slice(self._rows.start, len(self)).gather_every(step)
+        """The first row and every so many after it."""
+        return self._table.frame[self._at[::step]]
 
     def once(self, name: str) -> Once | None:
         """A column by its different values, as of ``Once.of``."""
-        once = self._columns.once(name)
-        return None if once is None else once.stretch(self._rows)
+        once = self._table.once(name)
+        return None if once is None else once.picked(self._at)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(n,) float64 of a column, NaN for a gap."""
-        return self._columns.numbers(name)[self._rows]
+        return self._table.numbers(name)[self._at]
 
 
 class Fitter(Protocol):
     """Sees the training rows once, in batches."""
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         """A batch of cleaned training rows."""
 
     def faults(self) -> list[tuple[str, str, str, str]]:
@@ -148,33 +154,50 @@ class Pieces:
 
     def __init__(self, series: pl.Series) -> None:
         self._pieces = [number_column(chunk) for chunk in series.get_chunks()]
-        self._ends = np.cumsum([len(piece) for piece in self._pieces]).tolist()
+        self._ends: list[int] = np.cumsum([len(piece) for piece in self._pieces]).tolist()
 
     @cached_property
     def sound(self) -> bool:
         """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
         return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
 
-    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
-        at = bisect_right(self._ends, rows.start)
-        begin = self._ends[at - 1] if at else 0
-        stop = min(rows.stop, self._ends[-1])
-        found = self._pieces[at][rows.start - begin : stop - begin]
-        while len(found) < stop - rows.start:
-            at += 1
-            begin = self._ends[at - 1]
-            found = np.concatenate([found, self._pieces[at][: stop - begin]])
-        return found
+    def __getitem__(self, rows: Chosen) -> NDArray[np.float64]:
+        if isinstance(rows, slice):
+            rows = slice(rows.start, min(rows.stop, self._ends[-1] if self._ends else 0))
+        found = [taken(self._pieces[at], some) for at, some in self._cut(rows)]
+        return found[0] if len(found) == 1 else np.concatenate([np.empty(0), *found])
+
+    def _cut(self, rows: Chosen) -> Iterator[tuple[int, Chosen]]:
+        """(piece, which of its rows) wherever some of the rows lie."""
+        first, end = bounds(rows)
+        at = bisect_right(self._ends, first)
+        while first < end:
+            begin, stop = self._ends[at - 1] if at else 0, min(self._ends[at], end)
+            if isinstance(rows, slice):
+                yield at, slice(first - begin, stop - begin)
+            else:
+                here = len(rows) if stop == end else int(np.searchsorted(rows, stop))
+                if here:
+                    yield at, rows[:here] - begin if begin else rows[:here]
+                rows = rows[here:]
+            first, at = stop, at + 1
 
 
-def once_of(frame: pl.DataFrame | Stretch, name: str) -> Once | None:
+def bounds(rows: Chosen) -> tuple[int, int]:
+    """(the first of some rows, the place after the last)."""
+    if isinstance(rows, slice):
+        return rows.start, rows.stop
+    return (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+
+
+def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:
     """A column by its different values, as of ``Once.of``."""
-    return frame.once(name) if isinstance(frame, Stretch) else Once.of(frame[name])
+    return frame.once(name) if isinstance(frame, Picked) else Once.of(frame[name])
 
 
-def columns_of(frame: pl.DataFrame | Stretch, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
+def columns_of(frame: pl.DataFrame | Picked, names: Sequence[str]) -> Iterator[NDArray[np.float64]]:
     """(n,) float64 of each column, one after the other."""
-    return (frame.numbers(name) if isinstance(frame, Stretch) else number_column(frame[name]) for name in names)
+    return (frame.numbers(name) if isinstance(frame, Picked) else number_column(frame[name]) for name in names)
 
 
 def block_rows(width: int) -> int:
@@ -188,8 +211,8 @@ def filler_of(part: Part, table: Columns, folder: Path) -> Filler:
         return part.filler(table, folder)
     block = part.encode(table.frame, folder)
 
-    def fill(rows: slice, out: NDArray[np.float32]) -> None:
-        out[...] = block[rows]
+    def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
+        out[...] = taken(block, rows)
 
     return fill
 

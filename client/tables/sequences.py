@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.tables.dates import seconds
 from commonroot.client.tables.numbers import Moments, Scaler
-from commonroot.client.tables.part import Arrays, Stretch
+from commonroot.client.tables.part import Arrays, Picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class SequenceFitter:
         self._longest = 0
         self._fault: tuple[str, str, str, str] | None = None
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         try:
             _, _, values, lengths = unfold(frame[self._column], self._channels)
             self._moments.add(values)

@@ -135,12 +135,6 @@ class Table:
             self._frame = self._cleaned(raw, self.wanted, 0, problems)
         return self._frame
 
-    def let_go(self, columns: Sequence[str]) -> list[pl.Series]:
-        """Some columns of a table that is held, whose rows are with whoever asks from now on."""
-        frame = columns_in(self.whole(Problems()), columns)
-        self._frame = None
-        return frame.get_columns()
-
     def batches(
         self,
         columns: Sequence[str] | None = None,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
-from commonroot.client.tables.part import Arrays, Stretch
+from commonroot.client.tables.part import Arrays, Picked
 
 #: Width of a hashed vector where nothing else decides it.
 WIDTH: Final = 1024
@@ -148,7 +148,7 @@ class TextFitter:
         self._frequencies = np.zeros(width, dtype=np.int64)
         self._rows = 0
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         series, width = frame[self._column], len(self._frequencies)
         self._rows += len(series)
         counted = _counted(series, width=width, ngrams=self._ngrams, chars=self._chars)
@@ -243,7 +243,7 @@ class TokensFitter:
         self._tokens = tokens
         self._some = False
 
-    def add(self, frame: pl.DataFrame | Stretch) -> None:
+    def add(self, frame: pl.DataFrame | Picked) -> None:
         series = frame[self._tokens.column]
         self._some |= bool(series.null_count() < len(series))
 
