@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.coded import is_coded
-from commonroot.client.tables.lookup import Chosen, taken
 from commonroot.client.tables.part import Arrays, Columns, Filler, Picked, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
@@ -80,9 +79,9 @@ class Category:
         else:
             return once.filler(_one_hot(self._places_of(once.every), width), _one_hot(np.array([gap]), width)[0])
 
-        def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
             out[...] = 0.0
-            at = taken(places, rows)
+            at = places[rows]
             known = np.flatnonzero(at >= 0)
             out[known, at[known]] = 1.0
 

@@ -185,7 +185,7 @@ class Once:
         return Once(self._codes.take(at), self.every)
 
     def filler(self, found: NDArray[np.float32], gap: NDArray[np.float32]) -> Lookup:
-        """What writes, for some rows, the row of numbers that was found for each one's value.
+        """What writes, for a stretch of rows, the row of numbers that was found for each one's value.
 
         found  (codes, width) for ``every`` code
         gap    (width,) for a gap

@@ -12,7 +12,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
-from commonroot.client.tables.lookup import taken
 from commonroot.client.tables.numbers import Moments
 from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, filled, once_of
 
@@ -128,7 +127,7 @@ class Date:
         once = table.once(self.column)
         if once is None:
             at = _seconds(table[self.column], self.form)
-            return lambda rows, out: np.copyto(out, self._encoded(taken(at, rows)))
+            return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
         return once.filler(self._encoded(_seconds(once.every, self.form)), self._encoded(np.array([np.nan]))[0])
 
     def _encoded(self, at: NDArray[np.float64]) -> NDArray[np.float32]:

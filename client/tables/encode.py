@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -24,8 +24,6 @@ from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
 #: An encoded batch takes about this many bytes at most.
 ENCODED: Final = 16 << 20
-#: (part, rows): where the next rows of a part are written.
-Room = Callable[[int, int], NDArray[Any]]
 
 
 @dataclass(slots=True)
@@ -61,22 +59,14 @@ class Side:
         """Positions of the rows of a part, ascending."""
         return np.flatnonzero(self.where == place)
 
-    def parted(self, start: int, rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(part, which of these rows belong to it) for each that has some."""
-        where = self.where[start : start + rows]
-        for place in range(len(PARTS)):
-            at = np.flatnonzero(where == place)
-            if len(at):
-                yield place, at
-
     def columns(
         self, names: Listed[str], *, problems: Problems | None = None, size: int = BATCH
     ) -> Iterator[tuple[int, Columns]]:
-        """(position of its first row, these columns of a batch), as of ``Table.batches``; of a table that is held, all
-        rows are one batch."""
-        if self.table.held and self._whole is None:
-            self._whole = Columns(self.table.whole(problems if problems is not None else Problems()))
-        if self._whole is not None:
+        """(position of its first row, batch) as of ``Table.batches``; a table that is held is one batch, the same one
+        whenever it is asked for."""
+        if self.table.held:
+            if self._whole is None:
+                self._whole = Columns(self.table.whole(problems if problems is not None else Problems()))
             yield 0, self._whole
             return
         for start, frame in self.table.batches(names, problems=problems, size=size):
@@ -106,17 +96,22 @@ def encode_sides(features: Features, sides: Listed[Side], shelf: Shelf) -> list[
     arrays = [shelf.empty(f"{name}-x", (n, *shape), dtype) for name, n in zip(PARTS, counts, strict=True)]
     filled = [0] * len(PARTS)
 
-    def room(place: int, rows: int) -> NDArray[Any]:
-        """Where the next rows of a part belong."""
-        begin = filled[place]
-        filled[place] = begin + rows
-        return arrays[place][begin : begin + rows]
+    def put(rows: NDArray[Any], where: NDArray[np.uint8]) -> None:
+        for place, array in enumerate(arrays):
+            chosen = np.flatnonzero(where == place)
+            if len(chosen):
+                end = filled[place] + len(chosen)
+                rows.take(chosen, axis=0, out=array[filled[place] : end], mode="clip")  # checked modes copy twice
+                filled[place] = end
 
     for at, side in enumerate(sides):
-        if features.window is None:
-            _rows(features, side, room)
+        if features.window is None and features.vectors:
+            _vectors(features, side, put)
+        elif features.window is None:
+            for start, frame in side.table.batches(features.columns, size=_batch(features)):
+                put(features.encode_rows(frame, side.source.folder), side.where[start : start + len(frame)])
         else:
-            _windows(features, side, shelf, f"rows-{at}", room)
+            _windows(features, side, shelf, f"rows-{at}", put)
     return arrays
 
 
@@ -125,25 +120,23 @@ def _batch(features: Features) -> int:
     return max(256, min(BATCH, ENCODED // max(1, row)))
 
 
-def _rows(features: Features, side: Side, room: Room) -> None:
-    """Rows of vectors are written where they belong, in blocks that are small enough to stay at hand."""
-    step = block_rows(len(features.names))
-    folder = side.source.folder
-    if not (features.vectors and all(isinstance(part, Filling) for part in features.parts)):
-        for start, frame in side.table.batches(features.columns, size=_batch(features)):
-            rows = features.encode_rows(frame, folder)
-            for place, at in side.parted(start, len(rows)):
-                rows.take(at, axis=0, out=room(place, len(at)), mode="clip")  # checked modes copy twice
-        return
-    for start, table in side.columns(features.columns):
-        fill = features.filler(table, folder)
-        for place, at in side.parted(start, len(table)):
-            out = room(place, len(at))
-            for begin in range(0, len(at), step):
-                fill(at[begin : begin + step], out[begin : begin + step])
+def _vectors(features: Features, side: Side, put: Any) -> None:
+    """Block by block, each small enough to stay at hand until its rows are where they belong."""
+    width = len(features.names)
+    step = block_rows(width)
+    block = np.empty((step, width), dtype=np.float32)
+    ready = all(isinstance(part, Filling) for part in features.parts)
+    batches = side.table.batches(features.columns, size=_batch(features))
+    tables = side.columns(features.columns) if ready else ((start, Columns(frame)) for start, frame in batches)
+    for start, table in tables:
+        fill = features.filler(table, side.source.folder)
+        for at in range(0, len(table), step):
+            rows = block[: min(step, len(table) - at)]
+            fill(slice(at, at + step), rows)
+            put(rows, side.where[start + at : start + at + len(rows)])
 
 
-def _windows(features: Features, side: Side, shelf: Shelf, name: str, room: Room) -> None:
+def _windows(features: Features, side: Side, shelf: Shelf, name: str, put: Any) -> None:
     """Rows first, each once; then the window of each."""
     window = features.window
     if window is None:
@@ -159,6 +152,5 @@ def _windows(features: Features, side: Side, shelf: Shelf, name: str, room: Room
     for start in range(0, side.rows, size):
         at = place[start : start + size]
         seen = order[np.maximum(at[:, None] - back, begins[at][:, None])]
-        for one, chosen in side.parted(start, len(seen)):
-            rows.take(seen.take(chosen, axis=0), axis=0, out=room(one, len(chosen)), mode="clip")
+        put(rows[seen], side.where[start : start + size])
     shelf.drop(name)

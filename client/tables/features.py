@@ -17,7 +17,7 @@ from commonroot.client.tables.categories import Category
 from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.dates import Date
 from commonroot.client.tables.images import Image
-from commonroot.client.tables.lookup import Chosen, Lookup, joined
+from commonroot.client.tables.lookup import Lookup, joined
 from commonroot.client.tables.numbers import Numbers, Scaler
 from commonroot.client.tables.part import Arrays, Columns, Filler, Filling, Part, filled, filler_of
 from commonroot.client.tables.sequences import Sequence, Window
@@ -112,7 +112,7 @@ class Features:
                 fillers.append((slice(begin, end), filler))
         first, others = joined(lookups, end)
 
-        def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
             if first is not None:
                 first(rows, out)  # whole rows, so before the columns of others
             for columns, filler in (*fillers, *others):

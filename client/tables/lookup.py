@@ -13,24 +13,17 @@ from numpy.typing import NDArray
 _JOINED: Final = 1 << 17
 #: A whole row is looked up where at least this share of it is found there.
 _SHARE: Final = 0.25
-#: Rows that lie together, or positions of some, ascending.
-Chosen = slice | NDArray[np.int64]
-
-
-def taken(array: NDArray[Any], rows: Chosen) -> NDArray[Any]:
-    """Some rows of an array; its own memory where they lie together."""
-    return array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)
 
 
 class Lookup:
-    """What writes, for some rows, the row of numbers that belongs to each one's code."""
+    """What writes, for a stretch of rows, the row of numbers that belongs to each one's code."""
 
     def __init__(self, codes: NDArray[Any], table: NDArray[np.float32]) -> None:
         """``codes``: (n,) whole numbers, rows of ``table`` (codes, width)."""
         self.codes, self.table = codes, table
 
-    def __call__(self, rows: Chosen, out: NDArray[np.float32]) -> None:
-        at = taken(self.codes, rows).astype(np.intp, copy=False)
+    def __call__(self, rows: slice, out: NDArray[np.float32]) -> None:
+        at = self.codes[rows].astype(np.intp, copy=False)
         if out.flags.c_contiguous:
             self.table.take(at, axis=0, out=out, mode="clip")  # checked modes copy twice
             return

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.lookup import Chosen
 from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, Pieces, columns_of, filled
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
@@ -189,7 +188,7 @@ class Numbers:
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
         room = np.empty((0, 0))
 
-        def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
+        def fill(rows: slice, out: NDArray[np.float32]) -> None:
             nonlocal room
             if room.shape[1] != len(out):
                 room = np.zeros((len(columns) + len(told), len(out)))  # columns as rows: each lies together

@@ -13,11 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
-from commonroot.client.tables.lookup import Chosen, taken
 
 Arrays = Mapping[str, NDArray[Any]]
-#: (rows of a table, (rows, width) to fill): encodes some rows of a table to where they belong.
-Filler = Callable[[Chosen, NDArray[np.float32]], None]
+#: (rows of a table, (rows, width) to fill): encodes a stretch of a table to where it belongs.
+Filler = Callable[[slice, NDArray[np.float32]], None]
 #: Rows of a block that is encoded at a time take about this many bytes, which a core keeps at hand.
 _BLOCK: Final = 1 << 20
 #: Standardised values are clipped to ±this, so that a column that hardly varied in training cannot explode later.
@@ -96,22 +95,28 @@ class Picked:
     """Some rows of a table; a column of them is made when somebody asks for it."""
 
     def __init__(self, table: Columns, at: NDArray[np.int64]) -> None:
-        """``at``: positions, ascending, each once."""
+        """``at``: positions, ascending, each once; one at least."""
         self._table, self._at = table, at
+        self._within = slice(int(at[0]), int(at[-1]) + 1)
+        self._all = len(at) == self._within.stop - self._within.start
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Positions in the stretch of the table in which the rows lie."""
+        return self._at - self._within.start
 
     @cached_property
     def _mask(self) -> pl.Series:
-        """Of the stretch of the table in which the rows lie."""
-        mask = np.zeros(self._at[-1] + 1 - self._at[0] if len(self._at) else 0, dtype=np.bool_)
-        mask[self._at - self._at[:1]] = True
+        mask = np.zeros(self._within.stop - self._within.start, dtype=np.bool_)
+        mask[self._places] = True
         return pl.Series(mask)
 
     def __len__(self) -> int:
         return len(self._at)
 
     def __getitem__(self, name: str) -> pl.Series:
-        column = self._table[name].slice(int(self._at[0]) if len(self._at) else 0, len(self._mask))
-        return column if len(column) == len(self._at) else column.filter(self._mask)
+        column = self._table.frame[name][self._within]
+        return column if self._all else column.filter(self._mask)
 
     def every(self, step: int) -> pl.DataFrame:
         """The first row and every so many after it."""
@@ -124,7 +129,8 @@ class Picked:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(n,) float64 of a column, NaN for a gap."""
-        return self._table.numbers(name)[self._at]
+        column = self._table.numbers(name)[self._within]
+        return column if self._all else column.take(self._places)
 
 
 class Fitter(Protocol):
@@ -161,33 +167,16 @@ class Pieces:
         """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
         return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
 
-    def __getitem__(self, rows: Chosen) -> NDArray[np.float64]:
-        if isinstance(rows, slice):
-            rows = slice(rows.start, min(rows.stop, self._ends[-1] if self._ends else 0))
-        found = [taken(self._pieces[at], some) for at, some in self._cut(rows)]
-        return found[0] if len(found) == 1 else np.concatenate([np.empty(0), *found])
-
-    def _cut(self, rows: Chosen) -> Iterator[tuple[int, Chosen]]:
-        """(piece, which of its rows) wherever some of the rows lie."""
-        first, end = bounds(rows)
-        at = bisect_right(self._ends, first)
-        while first < end:
-            begin, stop = self._ends[at - 1] if at else 0, min(self._ends[at], end)
-            if isinstance(rows, slice):
-                yield at, slice(first - begin, stop - begin)
-            else:
-                here = len(rows) if stop == end else int(np.searchsorted(rows, stop))
-                if here:
-                    yield at, rows[:here] - begin if begin else rows[:here]
-                rows = rows[here:]
-            first, at = stop, at + 1
-
-
-def bounds(rows: Chosen) -> tuple[int, int]:
-    """(the first of some rows, the place after the last)."""
-    if isinstance(rows, slice):
-        return rows.start, rows.stop
-    return (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
+        at = bisect_right(self._ends, rows.start)
+        begin = self._ends[at - 1] if at else 0
+        stop = min(rows.stop, self._ends[-1])
+        found = self._pieces[at][rows.start - begin : stop - begin]
+        while len(found) < stop - rows.start:
+            at += 1
+            begin = self._ends[at - 1]
+            found = np.concatenate([found, self._pieces[at][: stop - begin]])
+        return found
 
 
 def once_of(frame: pl.DataFrame | Picked, name: str) -> Once | None:
@@ -211,8 +200,8 @@ def filler_of(part: Part, table: Columns, folder: Path) -> Filler:
         return part.filler(table, folder)
     block = part.encode(table.frame, folder)
 
-    def fill(rows: Chosen, out: NDArray[np.float32]) -> None:
-        out[...] = taken(block, rows)
+    def fill(rows: slice, out: NDArray[np.float32]) -> None:
+        out[...] = block[rows]
 
     return fill
 
