@@ -5,7 +5,6 @@ A value that training never saw is none of them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,12 +17,11 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.coded import is_coded
+from commonroot.client.tables.decimals import is_written_with_comma
 from commonroot.client.tables.part import Arrays, Columns, Filler, Picked, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
-#: A number as much of Europe writes it: 1.234,5.
-_COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
 #: That few columns are copied from a table faster than ones are set among zeros.
 _NARROW: Final = 32
 #: That few values are looked up one by one faster than the library begins to.
@@ -157,8 +155,9 @@ class CategoryFitter:
         if len(self._counts) == 1:
             out.append(f"constant in the training rows: {self._column!r}")
         if len(self._counts) > self._rows // 2 > 20:
-            commas = sum(bool(_COMMA.fullmatch(value)) for value in self._counts) > len(self._counts) / 2
-            asked = "are these numbers with decimal commas? write points" if commas else "is it an identifier, or text?"
+            commas = sum(map(is_written_with_comma, self._counts)) > len(self._counts) / 2
+            numbers = 'are these numbers with decimal commas? say `decimal = ","`, or write points'
+            asked = numbers if commas else "is it an identifier, or text?"
             out.append(f"hardly any value of {self._column!r} comes twice: {asked}")
         return out
 

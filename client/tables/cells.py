@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from commonroot.client.tables.coded import LONGEST, Codes
+from commonroot.client.tables.decimals import is_written_with_comma
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Beyond this, squares of values are no longer numbers.
@@ -214,10 +215,11 @@ def _check_narrowed(raw: pl.Series, cleaned: pl.Series, missing: tuple[str, ...]
     text = raw.cast(pl.String).str.strip_chars()
     wrong = (text.is_not_null() & cleaned.is_null() & ~text.is_in(["", *missing])).fill_null(False)
     if wrong.any():
+        at = np.flatnonzero(wrong.to_numpy())
         fix = 'fill the cell, drop the row, or give the column another `kind`, such as "category"'
-        place.report(
-            np.flatnonzero(wrong.to_numpy()), raw.name, lambda at: kind_of(str(text[at])), "a finite number", fix
-        )
+        if is_written_with_comma(str(text[int(at[0])])):
+            fix = 'say `decimal = ","` for a CSV whose numbers are written with decimal commas, or write points'
+        place.report(at, raw.name, lambda at: kind_of(str(text[at])), "a finite number", fix)
 
 
 def _check_labels(raw: pl.Series, cleaned: pl.Series, place: _Place) -> None:

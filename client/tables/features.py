@@ -123,6 +123,7 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """All that is no array: plain JSON."""
         reading = self.reading
+        decimal = {} if reading.decimal == "." else {"decimal": reading.decimal}
         return {
             "input": _INPUT.dump_python(self.input, mode="json"),
             "parts": [{"kind": part.kind} | part.to_json() for part in self.parts],
@@ -131,6 +132,7 @@ class Features:
                 "separator": reading.separator,
                 "encoding": reading.encoding,
                 "missing": list(reading.missing),
+                **decimal,
             },
         }
 
@@ -146,7 +148,8 @@ class Features:
         )
         window = None if record["window"] is None else Window.from_json(record["window"])
         read = record["reading"]
-        reading = Reading(str(read["separator"]), str(read["encoding"]), tuple(map(str, read["missing"])))
+        missing = tuple(map(str, read["missing"]))
+        reading = Reading(str(read["separator"]), str(read["encoding"]), missing, str(read.get("decimal", ".")))
         return cls(_INPUT.validate_python(record["input"]), parts, window, reading)
 
 
