@@ -84,16 +84,17 @@ def _listed(cells: pl.Series, different: pl.Series) -> pl.Series | None:
     values = different.drop_nulls().sort()
     if not 0 < len(values) <= _LISTED:
         return None
+    kind = pl.Enum(values)
     if len(values) > _HANDFUL:
         try:
-            return cells.cast(pl.Enum(values))
+            return cells.cast(kind)
         except pl.exceptions.InvalidOperationError:  # there are others
             return None
     cell, chain = pl.col(cells.name), pl  # comparing with a handful is faster than looking up
-    for at, value in enumerate(values.to_list()):
-        chain = chain.when(cell == pl.lit(value)).then(pl.lit(at, dtype=pl.UInt8))  # type: ignore[assignment]
-    codes = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
-    return codes.cat.to(pl.Enum(values)) if codes.null_count() == cells.null_count() else None
+    for value in values.to_list():
+        chain = chain.when(cell == pl.lit(value)).then(pl.lit(value, dtype=kind))  # type: ignore[assignment]
+    coded = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
+    return coded if coded.null_count() == cells.null_count() else None
 
 
 def counts_of(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
