@@ -111,11 +111,12 @@ class Features:
             else:
                 fillers.append((slice(begin, end), filler))
         first, others = joined(lookups, end)
+        fillers += others
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
             if first is not None:
                 first(rows, out)  # whole rows, so before the columns of others
-            for columns, filler in (*fillers, *others):
+            for columns, filler in fillers:
                 filler(rows, out[:, columns])
 
         return fill

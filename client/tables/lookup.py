@@ -69,4 +69,5 @@ def _paired(one: Lookup, other: Lookup) -> NDArray[Any]:
     wide = np.min_scalar_type(len(one.table) * len(other.table))
     codes = one.codes.astype(wide)
     codes *= wide.type(len(other.table))
-    return np.add(codes, other.codes, out=codes, casting="unsafe")
+    np.add(codes, other.codes, out=codes, casting="unsafe")
+    return codes
