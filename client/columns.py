@@ -35,7 +35,8 @@ def read_columns(config: DataConfig, folder: Path, charter: Charter) -> dict[str
     problems = Problems()
     names = [column.name for column in charter.columns]
     source = open_data(config, folder, problems, columns=names)
-    read = None if source is None else read_cells(source, names, Reading.of(config), problems)
+    numbers = [column.name for column in charter.columns if isinstance(column, NumberColumn)]
+    read = None if source is None else read_cells(source, names, Reading.of(config), problems, numbers=numbers)
     problems.refuse()
     if source is None or read is None:
         raise ValueError("a table without problems was read")

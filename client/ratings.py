@@ -191,7 +191,7 @@ def _read(
     empty: bool = False,
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """(text of the columns, number of the first row); a problem for every empty cell unless they may be ``empty``."""
-    read = read_cells(source, columns, Reading.of(config), problems)
+    read = read_cells(source, columns, Reading.of(config), problems, numbers=config.targets)
     if read is None:
         return {}, 1
     cells, first = read

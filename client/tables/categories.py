@@ -5,7 +5,6 @@ A value that training never saw is none of them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,15 +16,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
-from commonroot.client.tables.coded import Once, is_coded
-from commonroot.client.tables.part import Arrays, Filler, Picked, filled, once_of
+from commonroot.client.tables.coded import is_coded
+from commonroot.client.tables.decimals import is_written_with_comma
+from commonroot.client.tables.part import Arrays, Columns, Filler, Picked, filled, once_of
 
 #: That many rare values are known as such; rarer ones are as good as unseen.
 RARE: Final = 4096
-#: A number as much of Europe writes it: 1.234,5.
-_COMMA: Final = re.compile(r"[-+]?\d{1,3}(\.?\d{3})*,\d+")
 #: That few columns are copied from a table faster than ones are set among zeros.
 _NARROW: Final = 32
+#: That few values are looked up one by one faster than the library begins to.
+_FEW: Final = 256
 #: Counting stops telling values apart beyond this many.
 DISTINCT: Final = 1_000_000
 
@@ -62,12 +62,12 @@ class Category:
         return {self.column: "category"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        return filled(self.filler(frame, folder), len(frame), len(self.names))
+        return filled(self.filler(Columns(frame), folder), len(frame), len(self.names))
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        series, width = frame[self.column], len(self.names)
+    def filler(self, table: Columns, folder: Path) -> Filler:
+        series, width = table[self.column], len(self.names)
         gap = width - 1 if self.gaps else -1
-        once = Once.of(series) if is_coded(series.dtype) else None
+        once = table.once(self.column) if is_coded(series.dtype) else None
         if once is None:
             places = self._places_of(series)
             if series.null_count():
@@ -91,6 +91,9 @@ class Category:
         unseen = len(self.values) if self.others else -1
         if not known or not len(texts):
             return np.full(len(texts), unseen, dtype=np.intp)
+        if len(texts) <= _FEW:
+            place_of = dict(zip(known, places, strict=True))
+            return np.array([place_of.get(text, unseen) for text in texts.to_list()], dtype=np.intp)
         return texts.replace_strict(known, places, default=unseen, return_dtype=pl.Int32).to_numpy().astype(np.intp)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,8 +155,9 @@ class CategoryFitter:
         if len(self._counts) == 1:
             out.append(f"constant in the training rows: {self._column!r}")
         if len(self._counts) > self._rows // 2 > 20:
-            commas = sum(bool(_COMMA.fullmatch(value)) for value in self._counts) > len(self._counts) / 2
-            asked = "are these numbers with decimal commas? write points" if commas else "is it an identifier, or text?"
+            commas = sum(map(is_written_with_comma, self._counts)) > len(self._counts) / 2
+            numbers = 'are these numbers with decimal commas? say `decimal = ","`, or write points'
+            asked = numbers if commas else "is it an identifier, or text?"
             out.append(f"hardly any value of {self._column!r} comes twice: {asked}")
         return out
 

@@ -18,13 +18,12 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from commonroot.client.tables.coded import Codes, Once, is_coded
+from commonroot.client.tables.coded import LONGEST, Codes
+from commonroot.client.tables.decimals import is_written_with_comma
 from commonroot.client.tables.problems import Problem, Problems
 
 #: Beyond this, squares of values are no longer numbers.
 LARGEST: Final = 1e100
-#: A text cell longer than this is a quoting mistake.
-LONGEST: Final = 1_000_000
 
 _TEXTUAL = (pl.String, pl.Categorical, pl.Enum)
 #: What float() would read, blanks around it included.
@@ -180,12 +179,11 @@ def _check(
             fix = "leave the column out or give it another `kind`"
             found = f"type {schema[name]}"[:60]
             place.report(np.arange(min(1, len(frame))), name, lambda _, f=found: f, "plain values", fix)  # type: ignore[misc]
-        elif kind in ("text", "category") and (isinstance(after[name], pl.String) or is_coded(after[name])):
-            once = Once.of(cleaned[name]) if is_coded(after[name]) else None
-            texts = cleaned[name].cast(pl.String) if once is None else once.every
-            longest = texts.str.len_bytes().max()
+        elif kind in ("text", "category") and isinstance(after[name], pl.String):  # values that are coded are short
+            lengths = cleaned[name].str.len_bytes()
+            longest = lengths.max()
             if isinstance(longest, int) and longest > LONGEST:
-                at = np.flatnonzero((cleaned[name].cast(pl.String).str.len_bytes().fill_null(0) > LONGEST).to_numpy())
+                at = np.flatnonzero((lengths.fill_null(0) > LONGEST).to_numpy())
                 place.report(
                     at,
                     name,
@@ -217,10 +215,11 @@ def _check_narrowed(raw: pl.Series, cleaned: pl.Series, missing: tuple[str, ...]
     text = raw.cast(pl.String).str.strip_chars()
     wrong = (text.is_not_null() & cleaned.is_null() & ~text.is_in(["", *missing])).fill_null(False)
     if wrong.any():
+        at = np.flatnonzero(wrong.to_numpy())
         fix = 'fill the cell, drop the row, or give the column another `kind`, such as "category"'
-        place.report(
-            np.flatnonzero(wrong.to_numpy()), raw.name, lambda at: kind_of(str(text[at])), "a finite number", fix
-        )
+        if is_written_with_comma(str(text[int(at[0])])):
+            fix = 'say `decimal = ","` for a CSV whose numbers are written with decimal commas, or write points'
+        place.report(at, raw.name, lambda at: kind_of(str(text[at])), "a finite number", fix)
 
 
 def _check_labels(raw: pl.Series, cleaned: pl.Series, place: _Place) -> None:
@@ -234,6 +233,8 @@ def _check_labels(raw: pl.Series, cleaned: pl.Series, place: _Place) -> None:
         fix = "store one label per row, as text or whole numbers"
         found = "a list" if raw.dtype.is_nested() else "bytes"
         place.report(np.arange(min(1, len(raw))), raw.name, lambda _: found, "a label", fix)
+        return
+    if not cleaned.null_count():
         return
     gaps = np.setdiff1d(np.flatnonzero(cleaned.is_null().to_numpy()), fractions)
     place.report(gaps, raw.name, lambda _: "an empty cell", "a label", "drop the row")

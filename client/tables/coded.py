@@ -5,13 +5,15 @@ A coded column of text is an ordinary polars Categorical, so rows are cut, filte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from commonroot.client.tables.lookup import Lookup
 
 #: A column of more different values than this is not worth a table of them.
 FEW: Final = 16_384
@@ -21,6 +23,10 @@ _LARGE: Final = 1 << 62
 _TRIED: Final = 4_096
 #: That many values are few enough to compare every cell with each.
 _HANDFUL: Final = 8
+#: That few values among those that were tried are likely all there are.
+_LISTED: Final = 64
+#: A text cell longer than this is a quoting mistake.
+LONGEST: Final = 1_000_000
 
 
 class Codes:
@@ -32,7 +38,7 @@ class Codes:
         self._known: dict[str, pl.Categories] = {}
 
     def coded(self, cells: pl.Series, *, bare: bool = True) -> pl.Series | None:
-        """The column as codes; None where it is no text or whole numbers, or has too many different values.
+        """The column as codes; None where it is no text or whole numbers, or has too many or too long values.
 
         bare  only where no cell is empty or has blanks around it
         """
@@ -45,6 +51,9 @@ class Codes:
             self._open.discard(name)
             return None
         texts = once.every if self._whole else once.values
+        longest = texts.str.len_bytes().max()
+        if isinstance(longest, int) and longest > LONGEST:
+            return None
         return found if not bare or ((texts == texts.str.strip_chars()) & (texts != "")).all() else None
 
     def _cast(self, cells: pl.Series) -> pl.Series | None:
@@ -63,23 +72,29 @@ class Codes:
             different = tried.unique()
             if len(tried) >= _TRIED and len(different) > _TRIED * 3 // 4:
                 return None
-            found = _compared(cells, different) if self._whole else None
+            found = _listed(cells, different) if self._whole else None
             if found is not None:
                 return found
             self._known[cells.name] = pl.Categories.random()
         return cells.cast(pl.Categorical(self._known[cells.name]))
 
 
-def _compared(cells: pl.Series, different: pl.Series) -> pl.Series | None:
-    """Codes of a column that holds these values and no others: comparing with a handful is faster than looking up."""
+def _listed(cells: pl.Series, different: pl.Series) -> pl.Series | None:
+    """Codes of one byte of a column that holds these few values and no others."""
     values = different.drop_nulls().sort()
-    if not 0 < len(values) <= _HANDFUL:
+    if not 0 < len(values) <= _LISTED:
         return None
-    cell, chain = pl.col(cells.name), pl
-    for at, value in enumerate(values.to_list()):
-        chain = chain.when(cell == pl.lit(value)).then(pl.lit(at, dtype=pl.UInt8))  # type: ignore[assignment]
-    codes = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
-    return codes.cat.to(pl.Enum(values)) if codes.null_count() == cells.null_count() else None
+    kind = pl.Enum(values)
+    if len(values) > _HANDFUL:
+        try:
+            return cells.cast(kind)
+        except pl.exceptions.InvalidOperationError:  # there are others
+            return None
+    cell, chain = pl.col(cells.name), pl  # comparing with a handful is faster than looking up
+    for value in values.to_list():
+        chain = chain.when(cell == pl.lit(value)).then(pl.lit(value, dtype=kind))  # type: ignore[assignment]
+    coded = cells.to_frame().select(chain.alias(cells.name)).to_series()  # type: ignore[attr-defined]
+    return coded if coded.null_count() == cells.null_count() else None
 
 
 def counts_of(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
@@ -104,9 +119,9 @@ _UNCOUNTED: Final = (pl.UInt64, pl.Int128, pl.UInt128)
 class Once:
     """A column by its different values."""
 
-    def __init__(self, name: str, dtype: pl.DataType, codes: NDArray[Any], low: int, size: int) -> None:
-        """``codes``: (n,) in 0 … size - 1, ``size`` for a gap; what code 0 stands for is ``low`` as it is stored."""
-        self._name, self._dtype, self._codes, self._low, self._size = name, dtype, codes, low, size
+    def __init__(self, codes: NDArray[Any], every: pl.Series) -> None:
+        """``codes``: (n,) positions in ``every``, the place after its last for a gap."""
+        self._codes, self.every, self._size = codes, every, len(every)
 
     @classmethod
     def of(cls, column: pl.Series) -> Once | None:
@@ -130,7 +145,8 @@ class Once:
             stored = stored - low
         elif high < _BYTE and stored.dtype != pl.UInt8:
             stored = stored.cast(pl.UInt8)
-        return cls(column.name, dtype, stored.fill_null(high - low + 1).to_numpy(), low, high - low + 1)
+        codes = stored.fill_null(high - low + 1).to_numpy()
+        return cls(codes, _valued(column, np.arange(low, high + 1)))
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -138,29 +154,19 @@ class Once:
         return counts_of(self._codes, self._size + 1)
 
     @cached_property
-    def _at(self) -> NDArray[np.int64]:
+    def at(self) -> NDArray[np.int64]:
+        """(k,) positions in ``every`` of those values that are there."""
         return np.flatnonzero(self._counts[:-1])
 
     @cached_property
     def values(self) -> pl.Series:
         """(k,) those that are there, in no order; text where the column is coded."""
-        return self._valued(self._at)
-
-    @cached_property
-    def every(self) -> pl.Series:
-        """(codes,) what each code stands for, there or not."""
-        return self._valued(np.arange(self._size))
-
-    def _valued(self, codes: NDArray[np.int64]) -> pl.Series:
-        stored = pl.Series(self._name, codes + self._low)
-        if is_coded(self._dtype):
-            return stored.cast(pl.UInt32).cat.to(self._dtype).cast(pl.String)
-        return stored.cast(pl.Int32).cast(self._dtype) if isinstance(self._dtype, pl.Date) else stored.cast(self._dtype)
+        return self.every if len(self.at) == self._size else self.every.gather(self.at)
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """(k,) rows of each value."""
-        return self._counts[self._at]
+        return self._counts[self.at]
 
     @property
     def gaps(self) -> int:
@@ -170,34 +176,27 @@ class Once:
     def spread(self, found: NDArray[Any], *, gap: Any) -> NDArray[Any]:
         """(n, …) at every row what was found for its value, (k, …); ``gap`` where there is none."""
         table = np.empty((self._size + 1, *found.shape[1:]), dtype=found.dtype)
-        table[self._at], table[self._size] = found, gap
+        table[self.at], table[self._size] = found, gap
         if table.dtype == self._codes.dtype and np.array_equal(table[:-1], np.arange(self._size)) and not self.gaps:
             return self._codes  # each code stands for itself
         return table.take(self._codes, axis=0)
 
     def picked(self, at: NDArray[np.int64]) -> Once:
         """Some rows of the column."""
-        return Once(self._name, self._dtype, self._codes.take(at), self._low, self._size)
+        return Once(self._codes.take(at), self.every)
 
-    def filler(
-        self, found: NDArray[np.float32], gap: NDArray[np.float32]
-    ) -> Callable[[slice, NDArray[np.float32]], None]:
+    def filler(self, found: NDArray[np.float32], gap: NDArray[np.float32]) -> Lookup:
         """What writes, for a stretch of rows, the row of numbers that was found for each one's value.
 
         found  (codes, width) for ``every`` code
         gap    (width,) for a gap
         """
-        table, codes = np.concatenate([found, gap[None]]), self._codes
-        whole = table.shape[1] // 4 * 4
-        # as many numbers at a time as can be moved as one
-        fours = [np.ascontiguousarray(table[:, at : at + 4]).view(np.complex128)[:, 0] for at in range(0, whole, 4)]
-        ones = [np.ascontiguousarray(table[:, at]) for at in range(whole, table.shape[1])]
+        return Lookup(self._codes, np.concatenate([found, gap[None]]))
 
-        def fill(rows: slice, out: NDArray[np.float32]) -> None:
-            at = codes[rows].astype(np.intp, copy=False)
-            for place, column in enumerate(fours):
-                out[:, 4 * place : 4 * place + 4].view(np.complex128)[:, 0] = column.take(at)
-            for place, narrow in enumerate(ones, start=whole):
-                out[:, place] = narrow.take(at)
 
-        return fill
+def _valued(column: pl.Series, stored: NDArray[np.int64]) -> pl.Series:
+    """What numbers stand for, as which a column's values are stored; text where it is coded."""
+    dtype, values = column.dtype, pl.Series(column.name, stored)
+    if is_coded(dtype):
+        return values.cast(pl.UInt32).cat.to(dtype).cast(pl.String)
+    return values.cast(pl.Int32).cast(dtype) if isinstance(dtype, pl.Date) else values.cast(dtype)

@@ -116,6 +116,7 @@ class DataConfig(_Section):
     balance     repeat training rows of rare labels until every label is as frequent as the most frequent one
     missing     what stands in an empty number cell of a CSV, besides nothing
     separator   between the cells of a CSV
+    decimal     ``","`` where the numbers of a CSV are written with a decimal comma, and points group their thousands
     encoding    of a CSV
     trusted     columns that may equal the target all the same
     seed        of the split; private
@@ -147,6 +148,7 @@ class DataConfig(_Section):
     balance: bool = False
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    decimal: Literal[".", ","] = "."
     encoding: Column = "utf-8"
     trusted: tuple[Column, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0

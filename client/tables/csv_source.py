@@ -17,6 +17,7 @@ from typing import Final
 
 import polars as pl
 
+from commonroot.client.tables.decimals import are_written_with_commas, with_points
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import LOOK, UNNAMED, UNREADABLE, CellsNotTyped, Reading, check_header, file_digest
 
@@ -94,6 +95,8 @@ class CsvSource:
             if again or not found[self._names[-1]].null_count():
                 break
             self._inspect(suspicious=True)  # perhaps a short row: better told now than as a gap
+        if self._reading.decimal == ",":
+            return found.with_columns(with_points(name) for name in self._names if are_written_with_commas(found[name]))
         return found
 
     def _first(self) -> pl.DataFrame:
@@ -143,6 +146,7 @@ class CsvSource:
 
     def _scan(self, columns: Mapping[str, str], *, typed: bool, of: bytes | None = None) -> pl.LazyFrame:
         """The whole file, or some of its rows without the header."""
+        typed &= self._reading.decimal == "."  # where it is a comma, the library takes a point for one too
         numbers = {name for name, kind in columns.items() if typed and kind in ("number", "value")}
         schema = {name: pl.Float64() if name in numbers else pl.String() for name in self._names}
         source, above = (self._path, 1) if of is None else (io.BytesIO(of), 0)

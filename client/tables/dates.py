@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
 from commonroot.client.tables.numbers import Moments
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, filled, once_of
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, filled, once_of
 
 #: Ways of writing a date, the least ambiguous first.
 FORMATS: Final = (
@@ -121,13 +121,12 @@ class Date:
         return {self.column: "datetime"}
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        return filled(self.filler(frame, folder), len(frame), len(self.names))
+        return filled(self.filler(Columns(frame), folder), len(frame), len(self.names))
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        series = frame[self.column]
-        once = Once.of(series)
+    def filler(self, table: Columns, folder: Path) -> Filler:
+        once = table.once(self.column)
         if once is None:
-            at = seconds(series, self.form)
+            at = _seconds(table[self.column], self.form)
             return lambda rows, out: np.copyto(out, self._encoded(at[rows]))
         return once.filler(self._encoded(_seconds(once.every, self.form)), self._encoded(np.array([np.nan]))[0])
 
@@ -171,17 +170,27 @@ class DateFitter:
         self._moments = Moments(1)
         self._rows = 0
         self._times = self._days = False
+        self._found: tuple[pl.Series, NDArray[np.float64]] | None = None
 
     def add(self, frame: pl.DataFrame | Picked) -> None:
         once = once_of(frame, self._column)
-        different = _seconds(frame[self._column] if once is None else once.values, self._form)
-        at = different if once is None else once.spread(different, gap=np.nan)
+        if once is None:
+            at = different = _seconds(frame[self._column], self._form)
+        else:
+            different = self._every(once.every)[once.at]
+            at = once.spread(different, gap=np.nan)
         self._rows += len(at)
         self._moments.add_columns([at])
         known = different[~np.isnan(different)]
         self._times |= bool((np.mod(known, _DAY) != 0).any())
         if len(known) and not self._days:
             self._days = len(np.unique(np.mod(np.floor(known / _DAY), 7))) > 1
+
+    def _every(self, dates: pl.Series) -> NDArray[np.float64]:
+        """Of the different dates of a table, found once however many stretches of it are looked at."""
+        if self._found is None or self._found[0] is not dates:
+            self._found = dates, _seconds(dates, self._form)
+        return self._found[1]
 
     def faults(self) -> list[tuple[str, str, str, str]]:
         if self._moments.count[0]:

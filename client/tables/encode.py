@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from commonroot.client.tables.coded import Once
 from commonroot.client.tables.features import Features
-from commonroot.client.tables.part import Filling, Part, block_rows
+from commonroot.client.tables.part import Columns, Filling, Part, block_rows
 from commonroot.client.tables.parting import Keys
 from commonroot.client.tables.plan import Plan
-from commonroot.client.tables.sequences import Sequence as ListColumn
+from commonroot.client.tables.problems import Problems
+from commonroot.client.tables.sequences import Sequence
 from commonroot.client.tables.source import BATCH, Reading, Source, Table
 from commonroot.client.tables.store import PARTS, Shelf
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
@@ -46,6 +48,7 @@ class Side:
     once: Once | None = None
     y: NDArray[Any] = field(default_factory=lambda: np.empty(0))
     where: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    _whole: Columns | None = None
 
     @property
     def rows(self) -> int:
@@ -56,10 +59,23 @@ class Side:
         """Positions of the rows of a part, ascending."""
         return np.flatnonzero(self.where == place)
 
+    def columns(
+        self, names: Listed[str], *, problems: Problems | None = None, size: int = BATCH
+    ) -> Iterator[tuple[int, Columns]]:
+        """(position of its first row, batch) as of ``Table.batches``; a table that is held is one batch, the same one
+        whenever it is asked for."""
+        if self.table.held:
+            if self._whole is None:
+                self._whole = Columns(self.table.whole(problems if problems is not None else Problems()))
+            yield 0, self._whole
+            return
+        for start, frame in self.table.batches(names, problems=problems, size=size):
+            yield start, Columns(frame)
+
 
 def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features:
     """Fitted parts as features, whose form now has its sizes."""
-    lists = [part for part in parts if isinstance(part, ListColumn)]
+    lists = [part for part in parts if isinstance(part, Sequence)]
     if lists and plan.window is None:
         steps = max(part.steps for part in lists)
         parts = tuple(replace(part, steps=steps) for part in lists)
@@ -73,7 +89,7 @@ def assembled(plan: Plan, parts: tuple[Part, ...], reading: Reading) -> Features
     return Features(plan.goal, parts, plan.window, reading)
 
 
-def encode_sides(features: Features, sides: Sequence[Side], shelf: Shelf) -> list[NDArray[Any]]:
+def encode_sides(features: Features, sides: Listed[Side], shelf: Shelf) -> list[NDArray[Any]]:
     """x of training, validation and test rows, in the order of their sources."""
     shape, dtype = features.input.shape, np.dtype(features.input.dtype)
     counts = [sum(int(np.count_nonzero(side.where == place)) for side in sides) for place in range(len(PARTS))]
@@ -110,11 +126,12 @@ def _vectors(features: Features, side: Side, put: Any) -> None:
     step = block_rows(width)
     block = np.empty((step, width), dtype=np.float32)
     ready = all(isinstance(part, Filling) for part in features.parts)
-    size = (side.rows if side.table.held else BATCH) if ready else _batch(features)
-    for start, frame in side.table.batches(features.columns, size=max(1, size)):
-        fill = features.filler(frame, side.source.folder)
-        for at in range(0, len(frame), step):
-            rows = block[: min(step, len(frame) - at)]
+    batches = side.table.batches(features.columns, size=_batch(features))
+    tables = side.columns(features.columns) if ready else ((start, Columns(frame)) for start, frame in batches)
+    for start, table in tables:
+        fill = features.filler(table, side.source.folder)
+        for at in range(0, len(table), step):
+            rows = block[: min(step, len(table) - at)]
             fill(slice(at, at + step), rows)
             put(rows, side.where[start + at : start + at + len(rows)])
 

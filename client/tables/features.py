@@ -17,8 +17,9 @@ from commonroot.client.tables.categories import Category
 from commonroot.client.tables.checkpoint_tokens import CheckpointTokens
 from commonroot.client.tables.dates import Date
 from commonroot.client.tables.images import Image
+from commonroot.client.tables.lookup import Lookup, joined
 from commonroot.client.tables.numbers import Numbers, Scaler
-from commonroot.client.tables.part import Arrays, Filler, Filling, Part, filled, filler_of
+from commonroot.client.tables.part import Arrays, Columns, Filler, Filling, Part, filled, filler_of
 from commonroot.client.tables.sequences import Sequence, Window
 from commonroot.client.tables.source import Reading
 from commonroot.client.tables.text import Text, Tokens
@@ -87,7 +88,7 @@ class Features:
     def encode_rows(self, frame: pl.DataFrame, folder: Path = Path()) -> NDArray[Any]:
         """What ``encode`` does before rows are seen in windows."""
         if self.vectors:
-            return filled(self.filler(frame, folder), len(frame), len(self.names))
+            return filled(self.filler(Columns(frame), folder), len(frame), len(self.names))
         blocks = [part.encode(frame, folder) for part in self.parts]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
 
@@ -97,14 +98,24 @@ class Features:
         rows = isinstance(self.input, RowInput) or self.window is not None
         return rows and any(isinstance(part, Filling) for part in self.parts)
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+    def filler(self, table: Columns, folder: Path) -> Filler:
         """The same a stretch of rows at a time, where rows are ``vectors``."""
-        fillers, end = [], 0
+        fillers: list[tuple[slice, Filler]] = []
+        lookups: list[tuple[slice, Lookup]] = []
+        end = 0
         for part in self.parts:
             begin, end = end, end + len(part.names)
-            fillers.append((slice(begin, end), filler_of(part, frame, folder)))
+            filler = filler_of(part, table, folder)
+            if isinstance(filler, Lookup):
+                lookups.append((slice(begin, end), filler))
+            else:
+                fillers.append((slice(begin, end), filler))
+        first, others = joined(lookups, end)
+        fillers += others
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
+            if first is not None:
+                first(rows, out)  # whole rows, so before the columns of others
             for columns, filler in fillers:
                 filler(rows, out[:, columns])
 
@@ -113,6 +124,7 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """All that is no array: plain JSON."""
         reading = self.reading
+        decimal = {} if reading.decimal == "." else {"decimal": reading.decimal}
         return {
             "input": _INPUT.dump_python(self.input, mode="json"),
             "parts": [{"kind": part.kind} | part.to_json() for part in self.parts],
@@ -121,6 +133,7 @@ class Features:
                 "separator": reading.separator,
                 "encoding": reading.encoding,
                 "missing": list(reading.missing),
+                **decimal,
             },
         }
 
@@ -136,7 +149,8 @@ class Features:
         )
         window = None if record["window"] is None else Window.from_json(record["window"])
         read = record["reading"]
-        reading = Reading(str(read["separator"]), str(read["encoding"]), tuple(map(str, read["missing"])))
+        missing = tuple(map(str, read["missing"]))
+        reading = Reading(str(read["separator"]), str(read["encoding"]), missing, str(read.get("decimal", ".")))
         return cls(_INPUT.validate_python(record["input"]), parts, window, reading)
 
 

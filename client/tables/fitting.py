@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,8 @@ from commonroot.client.tables.job import Job
 from commonroot.client.tables.leaks import FIRST, SAMPLE, could_be_labels, find_leaks
 from commonroot.client.tables.part import Fitter, Picked
 from commonroot.client.tables.plan import Plan, fitters
-from commonroot.client.tables.source import columns_in
+from commonroot.client.tables.problems import Problems
+from commonroot.client.tables.source import BATCH, columns_in
 from commonroot.client.tables.split import TRAIN
 from commonroot.common.backbone.inputs import RowInput, SequenceInput
 
@@ -35,15 +37,13 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     sample: list[pl.DataFrame] = []
     sampled: list[NDArray[np.int64]] = []
     told = None if main.table.held else job.problems
-    for start, frame in main.table.batches(columns, problems=told):
-        at = np.flatnonzero(main.where[start : start + len(frame)] == TRAIN)
-        rows = Picked(frame, at)
+    for at, rows in _training(main, columns, told):
         for one in fitting:
             one.add(rows)
         if job.targets.comparable:
-            sampled.append(start + at[::step])
+            sampled.append(at[::step])
             if not main.table.held:
-                sample.append(frame[at[::step]])
+                sample.append(rows.every(step))
     if tested is not None and not tested.table.held:
         for _ in tested.table.batches(columns, problems=job.problems):
             pass  # told now, before anything is written
@@ -55,6 +55,16 @@ def fit(job: Job, main: Side, plan: Plan, tested: Side | None) -> Features:
     _check_shape(job, main, features)
     job.problems.refuse()
     return features
+
+
+def _training(main: Side, columns: list[str], told: Problems | None) -> Iterator[tuple[NDArray[np.int64], Picked]]:
+    """(positions, rows) for training of one batch after the other; none of a batch that has none."""
+    for start, table in main.columns(columns, problems=told):
+        at = np.flatnonzero(main.where[start : start + len(table)] == TRAIN)
+        ends = np.searchsorted(at, np.arange(0, len(table) + BATCH, BATCH)).tolist()
+        for begin, end in pairwise(ends):
+            if begin < end:
+                yield start + at[begin:end], Picked(table, at[begin:end])
 
 
 def _told(job: Job, main: Side, fitting: Sequence[Fitter]) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import polars as pl
 
 from commonroot.client.tables.config import DataConfig
+from commonroot.client.tables.decimals import are_written_with_commas, with_points
 from commonroot.client.tables.kinds import kind_of_column
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import Reading, Source, open_source
@@ -40,6 +41,7 @@ class Look:
     task       named, or guessed
     separator  of a CSV
     encoding   of a CSV, guessed where it is not UTF-8
+    decimal    what the numbers of a CSV have before their fractions
     """
 
     rows: int
@@ -48,6 +50,7 @@ class Look:
     task: str
     separator: str
     encoding: str = "utf-8"
+    decimal: str = "."
 
 
 def look_at(
@@ -56,7 +59,7 @@ def look_at(
     """Look at a file, a folder of images or a query.  Raises DataError where there is nothing to look at."""
     missing = DataConfig.model_fields["missing"].get_default()
     problems = Problems()
-    separator, encoding = ",", "utf-8"
+    separator, encoding, decimal = ",", "utf-8", "."
     source: Source | None
     if path is None:
         source = open_query(url, query, Path.cwd(), problems)
@@ -70,6 +73,8 @@ def look_at(
     if source is None:
         raise ValueError("a source without problems was opened")
     frame = source.look()
+    if separator != "," and (commas := [one.name for one in frame if _comma(one)]):
+        decimal, frame = ",", frame.with_columns(map(with_points, commas))
     chosen = target or _guess_target(list(source.schema))
     if chosen not in source.schema:
         fix = "name one of the table's columns with --target"
@@ -82,7 +87,7 @@ def look_at(
         distinct = 0 if series.dtype.is_nested() else series.n_unique()
         columns[name] = (str(kind_of_column(series, missing=missing)), gaps, distinct)
     task = task or _guess_task(frame[chosen], columns[chosen][0])
-    return Look(len(frame), columns, chosen, task, separator, encoding)
+    return Look(len(frame), columns, chosen, task, separator, encoding, decimal)
 
 
 def section(path: Path | None, look: Look, *, url: str = "", query: str = "", seed: int | None = None) -> str:
@@ -95,6 +100,8 @@ def section(path: Path | None, look: Look, *, url: str = "", query: str = "", se
         lines += [f"url = {json.dumps(url)}", f"query = {json.dumps(query, ensure_ascii=False)}"]
     if look.separator != ",":
         lines.append(f"separator = {json.dumps(look.separator)}")
+    if look.decimal != ".":
+        lines.append(f"decimal = {json.dumps(look.decimal)}    # 1.234,5 is a number")
     if look.encoding != "utf-8":
         lines.append(f"encoding = {json.dumps(look.encoding)}    # it is not UTF-8, and this is a guess")
     lines += [
@@ -167,6 +174,10 @@ def _separator(path: Path, encoding: str) -> str:
         header = file.read(1 << 16).decode(encoding, errors="replace").partition("\n")[0]
     found = [one for one in _SEPARATORS if one in header]
     return found[0] if "," not in header and found else ","
+
+
+def _comma(series: pl.Series) -> bool:
+    return isinstance(series.dtype, pl.String) and are_written_with_commas(series)
 
 
 def _guess_target(names: list[str]) -> str:

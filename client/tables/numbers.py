@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from commonroot.client.shared_statistics import SharedStatistics
 from commonroot.client.tables.cells import LARGEST
-from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Filler, Picked, Pieces, columns_of, filled
+from commonroot.client.tables.part import STANDARD_LIMIT, Arrays, Columns, Filler, Picked, Pieces, columns_of, filled
 
 #: No value is beyond LARGEST where neither the mean nor the sum of squared deviations is beyond this.
 _SURELY: Final = 1e90
@@ -172,38 +172,37 @@ class Numbers:
         return dict.fromkeys(self.columns, "number")
 
     def encode(self, frame: pl.DataFrame, folder: Path) -> NDArray[np.float32]:
-        return filled(self.filler(frame, folder), len(frame), len(self.names))
+        return filled(self.filler(Columns(frame), folder), len(frame), len(self.names))
 
     def encode_matrix(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """(n, columns) float64 to (n, names) float32."""
         return filled(self._filler([Pieces(pl.Series(column)) for column in raw.T]), len(raw), len(self.names))
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
-        return self._filler([Pieces(frame[name]) for name in self.columns])
+    def filler(self, table: Columns, folder: Path) -> Filler:
+        return self._filler([table.numbers(name) for name in self.columns])
 
     def _filler(self, columns: Sequence[Pieces]) -> Filler:
-        centre, scale = self.scaler.centre.tolist(), self.scaler.scale.tolist()
+        centre, scale = self.scaler.centre.tolist(), self.scaler.scale[:, None]
         # infinity over a scale of infinity is no number either
-        some = {at for at, column in enumerate(columns) if not column.sound}
+        some = [at for at, column in enumerate(columns) if not column.sound]
         told = {at: len(columns) + place for place, at in enumerate(self.gaps)}
-        room = np.empty(0)
+        room = np.empty((0, 0))
 
         def fill(rows: slice, out: NDArray[np.float32]) -> None:
             nonlocal room
-            if len(room) != len(out):
-                room = np.empty(len(out))
+            if room.shape[1] != len(out):
+                room = np.zeros((len(columns) + len(told), len(out)))  # columns as rows: each lies together
+            values = room[: len(columns)]
             with np.errstate(over="ignore", invalid="ignore"):  # what is too large is clipped
                 for at, column in enumerate(columns):
-                    np.subtract(column[rows], centre[at], out=room)
-                    np.divide(room, scale[at], out=room)
-                    if at in some:
-                        gaps = np.isnan(room)
-                        np.copyto(room, 0.0, where=gaps)
-                        if at in told:
-                            out[:, told[at]] = gaps
-                    out[:, at] = np.clip(room, -STANDARD_LIMIT, STANDARD_LIMIT, out=room)
-            for at in told.keys() - some:
-                out[:, told[at]] = 0.0
+                    np.subtract(column[rows], centre[at], out=room[at])
+                values /= scale
+            for at in some:
+                gaps = np.isnan(room[at])
+                np.copyto(room[at], 0.0, where=gaps)
+                if at in told:
+                    room[told[at]] = gaps
+            out[...] = np.clip(room, -STANDARD_LIMIT, STANDARD_LIMIT, out=room).T
 
         return fill
 

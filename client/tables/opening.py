@@ -132,7 +132,9 @@ def _side(job: Job, source: Source, plan: Plan, *, labelled: bool | None = None)
         names.append(tagged)
     names = names or list(wanted)[:1]  # something to count rows by
     codes = Codes((name for name in wanted if name not in plan.keys), whole=source.bytes <= job.memory)
-    table = Table(source, wanted, missing=job.config.missing, memory=job.memory, codes=codes)
+    table = Table(
+        source, wanted, missing=job.config.missing, memory=job.memory, decimal=job.config.decimal, codes=codes
+    )
     if job.slow:
         table.slower()
     if table.held:

@@ -60,40 +60,77 @@ class Part(Protocol):
 class Filling(Protocol):
     """A feature whose rows are vectors and that can be encoded where it belongs, a stretch of rows at a time."""
 
-    def filler(self, frame: pl.DataFrame, folder: Path) -> Filler:
+    def filler(self, table: Columns, folder: Path) -> Filler:
         """What gives the same numbers as ``encode``."""
+
+
+class Columns:
+    """A table whose columns are brought once into the form that is asked for, however many of its rows are picked."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+        self._once: dict[str, Once | None] = {}
+        self._pieces: dict[str, Pieces] = {}
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, name: str) -> pl.Series:
+        return self.frame[name]
+
+    def once(self, name: str) -> Once | None:
+        """A column by its different values, as of ``Once.of``."""
+        if name not in self._once:
+            self._once[name] = Once.of(self.frame[name])
+        return self._once[name]
+
+    def numbers(self, name: str) -> Pieces:
+        """A column of float64, NaN for a gap."""
+        if name not in self._pieces:
+            self._pieces[name] = Pieces(self.frame[name])
+        return self._pieces[name]
 
 
 class Picked:
     """Some rows of a table; a column of them is made when somebody asks for it."""
 
-    def __init__(self, frame: pl.DataFrame, at: NDArray[np.int64]) -> None:
-        """``at``: positions, ascending, each once."""
-        self._frame, self._at = frame, at
-        self._all = len(at) == len(frame)
+    def __init__(self, table: Columns, at: NDArray[np.int64]) -> None:
+        """``at``: positions, ascending, each once; one at least."""
+        self._table, self._at = table, at
+        self._within = slice(int(at[0]), int(at[-1]) + 1)
+        self._all = len(at) == self._within.stop - self._within.start
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Positions in the stretch of the table in which the rows lie."""
+        return self._at - self._within.start
 
     @cached_property
     def _mask(self) -> pl.Series:
-        mask = np.zeros(len(self._frame), dtype=np.bool_)
-        mask[self._at] = True
+        mask = np.zeros(self._within.stop - self._within.start, dtype=np.bool_)
+        mask[self._places] = True
         return pl.Series(mask)
 
     def __len__(self) -> int:
         return len(self._at)
 
     def __getitem__(self, name: str) -> pl.Series:
-        column = self._frame[name]
+        column = self._table.frame[name][self._within]
         return column if self._all else column.filter(self._mask)
+
+    def every(self, step: int) -> pl.DataFrame:
+        """The first row and every so many after it."""
+        return self._table.frame[self._at[::step]]
 
     def once(self, name: str) -> Once | None:
         """A column by its different values, as of ``Once.of``."""
-        once = Once.of(self._frame[name])
-        return once if once is None or self._all else once.picked(self._at)
+        once = self._table.once(name)
+        return None if once is None else once.picked(self._at)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """(n,) float64 of a column, NaN for a gap."""
-        column = number_column(self._frame[name])
-        return column if self._all else column.take(self._at)
+        column = self._table.numbers(name)[self._within]
+        return column if self._all else column.take(self._places)
 
 
 class Fitter(Protocol):
@@ -123,9 +160,9 @@ class Pieces:
 
     def __init__(self, series: pl.Series) -> None:
         self._pieces = [number_column(chunk) for chunk in series.get_chunks()]
-        self._ends = np.cumsum([len(piece) for piece in self._pieces]).tolist()
+        self._ends: list[int] = np.cumsum([len(piece) for piece in self._pieces]).tolist()
 
-    @property
+    @cached_property
     def sound(self) -> bool:
         """Is every value finite?  A sum that is no number has one among its terms, or infinity."""
         return all(bool(np.isfinite(piece.sum())) for piece in self._pieces)
@@ -157,11 +194,11 @@ def block_rows(width: int) -> int:
     return max(256, min(32_768, _BLOCK // (4 * max(1, width))))
 
 
-def filler_of(part: Part, frame: pl.DataFrame, folder: Path) -> Filler:
+def filler_of(part: Part, table: Columns, folder: Path) -> Filler:
     """Of any feature whose rows are vectors."""
     if isinstance(part, Filling):
-        return part.filler(frame, folder)
-    block = part.encode(frame, folder)
+        return part.filler(table, folder)
+    block = part.encode(table.frame, folder)
 
     def fill(rows: slice, out: NDArray[np.float32]) -> None:
         out[...] = block[rows]

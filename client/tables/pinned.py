@@ -49,6 +49,8 @@ def config_digest(config: DataConfig) -> str:
     plain = config.model_dump(mode="json", include=set(_DECIDES))
     if not config.labelled:
         plain["labelled"] = False
+    if config.decimal != ".":
+        plain["decimal"] = config.decimal
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

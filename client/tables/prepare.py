@@ -167,7 +167,7 @@ def _shelved(job: Job, prints: str) -> Path | None:
     shared = "" if job.shared is None else job.shared.fingerprint
     tokens = "" if job.checkpoint is None else job.checkpoint.model_dump_json()
     facts = (
-        job.config.model_dump_json(),
+        job.config.model_dump_json(exclude={"decimal"} if job.config.decimal == "." else None),
         prints,
         repr(job.goal),
         str(job.adapter),

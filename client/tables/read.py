@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from commonroot.client.tables.config import DataConfig
+from commonroot.client.tables.decimals import pointed
 from commonroot.client.tables.features import Features
 from commonroot.client.tables.problems import Problem, Problems
 from commonroot.client.tables.source import (
@@ -67,7 +68,9 @@ def read_batches(
                 Problem(file=source.name, column=name, found="no such column", expected="it in row 1", fix=fix)
             )
     problems.refuse()
-    table = Table(source, kinds, missing=features.reading.missing, memory=memory, keep=keep)
+    table = Table(
+        source, kinds, missing=features.reading.missing, memory=memory, decimal=features.reading.decimal, keep=keep
+    )
     kinds = kinds | dict.fromkeys(map(kept_as, keep), KEPT)
     if features.window is not None:
         try:
@@ -97,11 +100,17 @@ def open_data(
 
 
 def read_cells(
-    source: Path | Source, columns: Sequence[str], reading: Reading, problems: Problems
+    source: Path | Source,
+    columns: Sequence[str],
+    reading: Reading,
+    problems: Problems,
+    *,
+    numbers: Sequence[str] = (),
 ) -> tuple[dict[str, NDArray[Any]], int] | None:
     """(columns as they stand, by name; number of the first row), or None with problems added.
 
     Text is without blanks around it and empty where there is a gap; numbers are NaN there; times are datetime64.
+    ``numbers``: those of the columns that hold numbers, whose text has a decimal point whatever the file has.
     """
     if isinstance(source, Path):
         opened = open_source(source, reading, problems, targets=columns, required=False)
@@ -117,8 +126,11 @@ def read_cells(
             )
     if problems:
         return None
-    frames = list(source.read(dict.fromkeys(columns, "any"), typed=False, size=0))
+    kinds = dict.fromkeys(columns, "any") | {name: "value" for name in columns if name in numbers}
+    frames = list(source.read(kinds, typed=False, size=0))
     frame = pl.concat(frames) if len(frames) != 1 else frames[0]
+    if reading.decimal == ",":
+        frame = pointed(frame, kinds)
     return {name: _cells(frame[name]) for name in columns}, source.first_row
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from commonroot.client.tables.cells import clean
 from commonroot.client.tables.coded import Codes
 from commonroot.client.tables.config import DataConfig
+from commonroot.client.tables.decimals import pointed
 from commonroot.client.tables.problems import Problem, Problems
 
 #: A source of at most this many bytes is read once and held; a larger one is read again for each pass.
@@ -45,11 +46,12 @@ class Reading:
     separator: str = ","
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ()
+    decimal: str = "."
 
     @classmethod
     def of(cls, config: DataConfig) -> Reading:
         """As the ``[data]`` section says."""
-        return cls(config.separator, config.encoding, config.missing)
+        return cls(config.separator, config.encoding, config.missing, config.decimal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,16 @@ class Table:
         *,
         missing: tuple[str, ...],
         memory: int,
+        decimal: str = ".",
         codes: Codes | None = None,
         keep: Sequence[str] = (),
     ) -> None:
-        """``codes``: for the columns of text that may come as codes; ``keep``: those that come as the source has them
-        too, under the name that ``kept_as`` gives them."""
+        """``decimal``: of numbers that come as text; ``codes``: for the columns of text that may come as codes;
+        ``keep``: those that come as the source has them too, under the name that ``kept_as`` gives them."""
         self.source = source
         self.wanted = dict(wanted)
         self.held = source.bytes <= memory
-        self._missing, self._codes, self._keep = missing, codes, tuple(keep)
+        self._missing, self._decimal, self._codes, self._keep = missing, decimal, codes, tuple(keep)
         self._typed = True
         self._frame: pl.DataFrame | None = None
 
@@ -168,7 +171,7 @@ class Table:
     ) -> pl.DataFrame:
         first = self.source.first_row + at
         cleaned = clean(
-            raw,
+            raw if self._decimal == "." else pointed(raw, wanted),
             wanted,
             missing=self._missing,
             file=self.source.name,

@@ -272,3 +272,17 @@ def test_a_cell_of_a_query_beyond_the_range_is_named(tmp_path):
         read_columns(config(**asked), tmp_path, charter_of([COLUMNS[0]]))
     with pytest.raises(DataError, match="the query, column 'age': found no such column"):
         read_columns(config(**asked | {"query": "SELECT label FROM rows"}), tmp_path, charter_of([COLUMNS[0]]))
+
+
+def test_numbers_with_a_decimal_comma_are_counted_as_those_with_a_point(tmp_path):
+    """1.020,5 and 1020.5, summed over the same training rows; labels and texts are as they stand"""
+    columns = [{"name": "spent", "kind": "number", "low": 0, "high": 9000}, COLUMNS[2]]
+    found = []
+    for folder, text, said in (("commas", "1.0{},5", {"decimal": ","}), ("points", "10{}.5", {})):
+        (tmp_path / folder).mkdir()
+        rows = [f"{text.format(10 + at)};{'ab'[at % 2]};{'xy'[at % 2]}" for at in range(20)]
+        write(tmp_path / folder, rows, "spent;segment;label")
+        found.append(read_columns(config(separator=";", **said), tmp_path / folder, charter_of(columns)))
+    assert found[0]["0"].min() >= 1010.5
+    for name, values in found[1].items():
+        np.testing.assert_array_equal(found[0][name], values)

@@ -234,3 +234,14 @@ def test_a_recommender_predicts_the_rows_of_a_query_as_those_of_a_file(tmp_path)
         assert (tmp_path / "query.csv").read_text() == (tmp_path / "file.csv").read_text()
     with pytest.raises(DataError, match="the query, column"):
         predict(tmp_path / "model", None, **asked | {"query": "SELECT 1 AS one"})
+
+
+def test_ratings_may_have_a_decimal_comma(tmp_path):
+    """stars of 1,5 … 5,5; what names users and items stays as it is"""
+    lines = [line.replace(",", ";") for line in GOOD]
+    write(tmp_path, [f"{line}.5" for line in lines], head="who;what;stars")
+    points = read_book(config(separator=";"), tmp_path, SPEC)
+    write(tmp_path, [f"{line},5" for line in lines], head="who;what;stars")
+    commas = read_book(config(separator=";", decimal=","), tmp_path, SPEC)
+    assert commas.users == points.users and commas.items == points.items
+    np.testing.assert_array_equal(commas.train.rating, points.train.rating)

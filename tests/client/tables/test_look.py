@@ -102,10 +102,12 @@ def test_lists_alone_are_the_rows(tmp_path):
     assert "left out" not in written(tmp_path / "t.parquet")
 
 
-def test_numbers_with_decimal_commas_are_said_to_be_names(tmp_path):
+def test_numbers_with_decimal_commas_that_nobody_told_of_are_said_to_be_names(tmp_path):
     rows = [f"{at}.{at:03d},5;{'ja' if at % 2 else 'nein'}" for at in range(100, 200)]
     (tmp_path / "t.csv").write_text("\n".join(["Umsatz;label", *rows, ""]))
-    found = prepare(DataConfig.model_validate(tomllib.loads(written(tmp_path / "t.csv"))["data"]))
+    told = tomllib.loads(written(tmp_path / "t.csv"))["data"]
+    assert told.pop("decimal") == ","
+    found = prepare(DataConfig.model_validate(told))
     assert any("numbers with decimal commas" in note for note in found.notes)
 
 
