@@ -60,7 +60,7 @@ class Perceptron:
     """A model that is a chain: adapter, layers with their activations, β, head."""
 
     def __init__(self, model: DepartmentModel, spec: MlpSpec, task: Task) -> None:
-        layers = [_Linear.of(layer) for layer in model.backbone.layers]  # type: ignore[arg-type, union-attr]
+        layers = [_Linear.of(layer) for layer in model.backbone.layers]  # type: ignore[union-attr]
         first = [] if model.adapter is None else [_Linear.of(model.adapter, active=False)]
         self._below = [*first, *layers]
         self._head, self._shift = _Linear.of(model.head), model.shift

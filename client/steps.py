@@ -71,7 +71,7 @@ class Source:
     def _cut(self, batches: Sequence[NDArray[Any]]) -> Iterator[tuple[Tensor, Tensor]]:
         x, y = self.take(np.concatenate(batches))
         sizes = [len(batch) for batch in batches]
-        return zip(x.split(sizes), y.split(sizes), strict=True)
+        return zip(torch.split_with_sizes(x, sizes), torch.split_with_sizes(y, sizes), strict=True)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, so many at a time that memory stays bounded."""
@@ -127,7 +127,7 @@ class Flat:
         self.slopes = self._views(self.gradient)
 
     def _views(self, vector: Tensor) -> list[Tensor]:
-        found = vector.split([tensor.numel() for tensor in self.tensors])
+        found = torch.split_with_sizes(vector, [tensor.numel() for tensor in self.tensors])
         return [view.view(tensor.shape) for view, tensor in zip(found, self.tensors, strict=True)]
 
     def hold_near(self, arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
