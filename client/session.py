@@ -370,6 +370,7 @@ class Session:
         with self._write_ahead():
             self._store.commit_answer(
                 epoch=self._roster.epoch,
+                round=asked.round,
                 memory=memory.to_bytes(),
                 kind=request.kind,
                 request=bytes(request.head),

@@ -33,7 +33,7 @@ from commonroot.common.errors import (
     Paused,
     StorageFull,
 )
-from commonroot.common.evidence import LARGEST_HEAD, Exhibit
+from commonroot.common.evidence import LARGEST_HEAD, Exhibit, round_of
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, private_file, read_bytes, sqlite_synchronous, take_ownership
@@ -211,7 +211,7 @@ class DepartmentStore:
                     "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
                     (charter, HEADS_KEPT),
                 )
-                self._accept(db, parcel.ROUND_OPEN, [f"round {round}"], request)
+                self._accept(db, parcel.ROUND_OPEN, round, [f"round {round}"], request)
                 self._append(db, "sent", facts, private)
             self._forget_replaced()
         except Exception:
@@ -223,7 +223,7 @@ class DepartmentStore:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
         with self._transaction() as db:
             self._append(db, "sent", facts)
-            self._accept(db, parcel.TRAIN, [f"round {round}"], request)
+            self._accept(db, parcel.TRAIN, round, [f"round {round}"], request)
 
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
         """The upload already made for a round."""
@@ -236,6 +236,7 @@ class DepartmentStore:
         self,
         *,
         epoch: int,
+        round: int,
         memory: bytes,
         facts: dict[str, Fact],
         kind: str = parcel.OPEN,
@@ -249,7 +250,7 @@ class DepartmentStore:
         """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            self._accept(db, kind, about, request)
+            self._accept(db, kind, round, about, request)
             self._append(db, "sent", facts)
         self._forget_replaced()
 
@@ -325,7 +326,7 @@ class DepartmentStore:
             self._append(db, kind, facts, private)
             if statement is not None:
                 s = statement
-                statements.keep(db, s.kind, s.head, body=s.body, accepted=s.accepted)
+                statements.keep(db, s.kind, s.head, round=round_of(s.kind, s.head), body=s.body, accepted=s.accepted)
 
     def ledger(self, *, after: int = -1) -> list[Entry]:
         """Every event after a sequence number, oldest first; ``common.ledger.verify`` checks the whole chain."""
@@ -473,11 +474,11 @@ class DepartmentStore:
         if statements.is_revoked(db, charter):
             raise NotApproved(f"charter {charter[:16]}… was withdrawn while this department trained")
 
-    def _accept(self, db: sqlite3.Connection, kind: str, subjects: Sequence[str], head: bytes) -> None:
+    def _accept(self, db: sqlite3.Connection, kind: str, round: int, subjects: Sequence[str], head: bytes) -> None:
         """Remember an accepted request under each of its subjects, and forget the oldest beyond ``ACCEPTED_BYTES``."""
         if not head:
             return
-        statements.keep(db, kind, head)
+        statements.keep(db, kind, head, round=round)
         for subject in subjects:
             db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (kind, subject, head))
         db.execute(

@@ -54,7 +54,7 @@ def blobs(store: DepartmentStore) -> set[str]:
 def test_what_was_committed_is_there_after_a_restart(tmp_path):
     with closing(opened(tmp_path, owner=True)) as store:
         upload(store, 1)
-        store.commit_answer(epoch=1, memory=b"later", facts={"what": "shares", "round": 1})
+        store.commit_answer(epoch=1, round=1, memory=b"later", facts={"what": "shares", "round": 1})
     with closing(opened(tmp_path, owner=True)) as again:
         assert again.memory(1) == b"later"
         found = again.upload(1, 1)
@@ -138,7 +138,7 @@ def test_a_full_database_keeps_the_old_state_and_no_litter(store):
     with pytest.raises(StorageFull, match=r"state\.db"):
         store.record("long", {"text": "x" * 20_000})
     with pytest.raises(StorageFull):
-        store.commit_answer(epoch=1, memory=bytes(20_000), facts={})
+        store.commit_answer(epoch=1, round=1, memory=bytes(20_000), facts={})
     assert (blobs(store), store.memory(1), len(store.ledger())) == (before, b"memory 1", 1)
 
 
