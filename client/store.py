@@ -481,11 +481,13 @@ class DepartmentStore:
         statements.keep(db, kind, head, round=round)
         for subject in subjects:
             db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (kind, subject, head))
-        db.execute(
-            "DELETE FROM accepted WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head)) OVER (ORDER BY id DESC) "
-            "AS total FROM accepted) WHERE total > ?)",
-            (ACCEPTED_BYTES,),
-        )
+        (total,) = db.execute("SELECT SUM(LENGTH(head)) FROM accepted").fetchone()
+        if total > ACCEPTED_BYTES:
+            db.execute(
+                "DELETE FROM accepted WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head)) OVER (ORDER BY id "
+                "DESC) AS total FROM accepted) WHERE total > ?)",
+                (ACCEPTED_BYTES,),
+            )
 
     def _forget_replaced(self) -> None:
         """Empty the write-ahead log, where replaced keys would lie about until SQLite happens to write over them.
