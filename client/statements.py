@@ -72,9 +72,9 @@ def keep(
 
 def _forget_beyond(db: sqlite3.Connection, kind: str, most: int) -> None:
     """Drop the oldest accepted statements of a kind that are too many bytes; adding up alone is the quicker look."""
-    query = "SELECT SUM(LENGTH(head) + LENGTH(body)) FROM statements WHERE kind = ? AND accepted = 1"
+    query = "SELECT COALESCE(SUM(LENGTH(head) + LENGTH(body)), 0) FROM statements WHERE kind = ? AND accepted = 1"
     (total,) = db.execute(query, (kind,)).fetchone()
-    if total is not None and total > most:
+    if total > most:
         db.execute(
             "DELETE FROM statements WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head) + LENGTH(body)) OVER "
             "(ORDER BY id DESC) AS total FROM statements WHERE kind = ?1 AND accepted = 1) WHERE total > ?2)",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commonroot.client import statements
+from commonroot.client import exhibits, statements
 from commonroot.client import store as module
 from commonroot.client.store import HEADS_KEPT, DepartmentStore
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
@@ -243,7 +243,7 @@ def test_the_states_files_are_their_owners_alone_whatever_the_umask(tmp_path):
 
 def test_of_accepted_requests_the_newest_are_kept_and_the_oldest_make_room(store, monkeypatch):
     """Heads of 10 bytes, room for 25: two stay, in either table."""
-    monkeypatch.setattr(module, "ACCEPTED_BYTES", 25)
+    monkeypatch.setattr(exhibits, "ACCEPTED_BYTES", 25)
     monkeypatch.setattr(statements, "MOST_BYTES_OF_OTHERS", 25)
     for round in range(1, 5):
         store.commit_ready(round=round, request=b"%010d" % round, facts={})
