@@ -29,7 +29,7 @@ class Signed(ABC):
     @classmethod
     def signed(cls, identity: Identity, **fields: Any) -> Self:
         """A message with these fields, under ``identity``'s signature."""
-        message = cls(**fields, signature=bytes(SIGNATURE_BYTES))
+        message = cls(**(fields | {"signature": bytes(SIGNATURE_BYTES)}))
         # nobody else has it yet, and its other fields need no second check
         object.__setattr__(message, "signature", identity.sign(cls.label, message.unsigned()))
         return message
