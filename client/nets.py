@@ -60,15 +60,14 @@ def loaded(draft: Draft, task: Task, net: Net, columns: int | None) -> Departmen
 
 
 def first_private(draft: Draft, task: Task, *, secret: int, columns: int | None, form: Form = PLAIN) -> Private:
-    """A department's own part before the first round: a head of its own seed, norms that change nothing, no bias.
+    """A department's own part before the first round: a head of its own seed unless that is shared, norms that change
+    nothing, no bias.
 
     Raises ConfigError where an adapter's columns are not known.
     """
     spec, seed = draft.network, draft.training.seed
-    found = under("head", initial_head(spec, task.outputs, secret)) | under(
-        "adapter", initial_adapter(spec, columns, seed)
-    )
-    return found | _untrained(spec, form)
+    head = {} if form.head else under("head", initial_head(spec, task.outputs, secret))
+    return head | under("adapter", initial_adapter(spec, columns, seed)) | _untrained(spec, form)
 
 
 def with_missing(

@@ -8,7 +8,6 @@ is refused is refused by code alone: error texts stay here.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.client import contribution
+from commonroot.client import contribution, refusals
 from commonroot.client.contribution import Local as Local
 from commonroot.client.contribution import Tensors as Tensors
 from commonroot.client.contribution import Trained as Trained
@@ -35,14 +34,11 @@ from commonroot.common.errors import (
     NotApproved,
     Paused,
     RestoredFolder,
-    ResultMismatch,
-    SecondSurvivorSet,
     StaleRound,
     StorageFull,
     UnknownRound,
     WrongFederation,
 )
-from commonroot.common.evidence import TELLING, Exhibit, is_signed, previous_of, round_of, signed_by
 from commonroot.common.ledger import Fact, owner_of_ledger
 from commonroot.common.manifest import unflatten
 from commonroot.common.messages import Confirm, Goodbye, Offer, Open, Refusal, RoundOpen, RunClose, Train
@@ -68,8 +64,6 @@ OnLosses = Callable[[int, dict[str, float]], None]
 
 #: Requests that a paused department does not answer.
 _CONTRIBUTIONS = frozenset({parcel.CHARTER, parcel.TRAIN, parcel.ROUND_OPEN})
-#: Requests whose body the signature covers, and that is kept when they are refused.
-_SIGNED_BODIES = frozenset({parcel.CHARTER, parcel.INTRODUCE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +159,7 @@ class Session:
             _log.warning("refused %s: %s (%s)", request.kind, error, error.code)
             self._on_event("refused", {"request": request.kind} | error.describe())
             refusal = Parcel(parcel.REFUSAL, Refusal(round=0, code=error.code).encode())
-            self._note_refusal(request, error, len(refusal))
+            refusals.note(self._store, self._machine.memory, self._roster, request, error, len(refusal))
             return refusal
 
     # -- the beginning of an epoch ---------------------------------------------------------------------------------
@@ -370,10 +364,11 @@ class Session:
         with self._write_ahead():
             self._store.commit_answer(
                 epoch=self._roster.epoch,
+                round=asked.round,
                 memory=memory.to_bytes(),
                 kind=request.kind,
                 request=bytes(request.head),
-                about=[f"round {asked.round}", *self._backbone_of(asked.round)],
+                about=[f"round {asked.round}", *refusals.backbone_of(memory, asked.round)],
                 facts={
                     "what": reply,
                     "bytes": len(head),
@@ -533,56 +528,6 @@ class Session:
             raise NotApproved(f"charter {digest.hex()[:16]}… was not approved by department {self._me!r}")
         check_roster(charter, self._roster)  # it may have been approved under another roster
         return charter
-
-    def _note_refusal(self, request: Parcel, error: CommonrootError, size: int) -> None:
-        """Evidence: what was refused, by hash, with the code; and whatever of it the coordinator signed, as it came."""
-        head = bytes(request.head)
-        statement = None
-        if is_signed(bytes.fromhex(self._roster.coordinator), request.kind, head):
-            body = bytes(request.body) if request.kind in _SIGNED_BODIES else b""
-            statement = Statement(request.kind, head, body, False)
-        try:
-            self._store.record(
-                "refused",
-                {
-                    "what": request.kind[:32],
-                    "code": error.code,
-                    "bytes": size,
-                    "digest": sha256(head).hex(),
-                    "kept": error.code in TELLING and self._keep_lie(request, error.code),
-                },
-                statement=statement,
-            )
-        except CommonrootError as failure:
-            _log.error("the refusal could not be recorded: %s (%s)", failure, failure.code)
-
-    def _keep_lie(self, request: Parcel, code: str) -> bool:
-        """Keep a refused request if the coordinator signed it and it is no mere repeat of one that was accepted."""
-        head, kind = bytes(request.head), request.kind
-        public = bytes.fromhex(self._roster.coordinator)
-        if not signed_by(public, kind, head) or self._store.was_accepted(kind, head):
-            return False
-        if code == AnotherSurvivorSet.code and kind in (parcel.ROUND_OPEN, parcel.TRAIN):
-            return False  # closed for good, by an epoch or a restore: the coordinator may ask in good faith
-        subjects = [f"round {number}" for number in [round_of(kind, head)] if number is not None]
-        kinds = [kind]
-        if code == AnotherSurvivorSet.code:
-            subjects = self._backbone_of(round_of(kind, head))
-        elif code == ResultMismatch.code:  # the result contradicts an opening
-            subjects = [f"round {previous_of(kind, head)}"]
-        if code in (SecondSurvivorSet.code, AnotherSurvivorSet.code, ResultMismatch.code):  # asked for either way
-            kinds = [parcel.OPEN, parcel.CONFIRM]
-        found = [(k, one) for k in kinds for s in subjects if (one := self._store.accepted(k, s)) is not None]
-        against, accepted = found[0] if found else (kind, b"")
-        body = sha256(request.body)
-        return self._store.keep_exhibit(Exhibit(time.time(), kind, code, public.hex(), head, body, against, accepted))
-
-    def _backbone_of(self, number: int | None) -> list[str]:
-        """The backbone that this department last masked for, as a subject of evidence, if that was in this round."""
-        last = self._machine.memory.upload
-        if last is None or last.round != number:
-            return []
-        return [f"charter {last.charter.hex()} version {last.version}"]
 
 
 def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from commonroot.common import canonical, parcel
-from commonroot.common.evidence import LARGEST_HEAD, round_of
+from commonroot.common.evidence import LARGEST_HEAD
 from commonroot.common.ledger import Fact
 from commonroot.common.secure_sum.primitives import sha256, tagged_hash
 
@@ -47,33 +47,44 @@ class Statement:
     accepted: bool
 
 
-def keep(db: sqlite3.Connection, kind: str, head: bytes, *, body: bytes = b"", accepted: bool = True) -> None:
-    """Keep a statement whose signature was checked, once, within the bounds above."""
+def keep(
+    db: sqlite3.Connection, kind: str, head: bytes, *, round: int | None, body: bytes = b"", accepted: bool = True
+) -> None:
+    """Keep a statement whose signature was checked, once, within the bounds above.
+
+    round  that it is about, where it says so (``evidence.round_of``)
+    """
     if not head or len(head) > LARGEST_HEAD:
         return
     if not accepted:
         (count,) = db.execute("SELECT COUNT(*) FROM statements WHERE kind = ? AND accepted = 0", (kind,)).fetchone()
         if count >= MOST_REFUSED:
             return
-    if kind == parcel.OPEN and accepted and _has_opening(db, head):
+    if kind == parcel.OPEN and accepted and _has_opening(db, round):
         return  # the same set asked for again, with boxes of other members' or none: it says nothing new
     db.execute(
         "INSERT OR IGNORE INTO statements (kind, digest, round, accepted, head, body) VALUES (?, ?, ?, ?, ?, ?)",
-        (kind, sha256(head), round_of(kind, head), accepted, head, body if len(body) <= LARGEST_BODY else b""),
+        (kind, sha256(head), round, accepted, head, body if len(body) <= LARGEST_BODY else b""),
     )
     if accepted:
+        _forget_beyond(db, kind, MOST_BYTES.get(kind, MOST_BYTES_OF_OTHERS))
+
+
+def _forget_beyond(db: sqlite3.Connection, kind: str, most: int) -> None:
+    """Drop the oldest accepted statements of a kind that are too many bytes; adding up alone is the quicker look."""
+    query = "SELECT COALESCE(SUM(LENGTH(head) + LENGTH(body)), 0) FROM statements WHERE kind = ? AND accepted = 1"
+    (total,) = db.execute(query, (kind,)).fetchone()
+    if total > most:
         db.execute(
             "DELETE FROM statements WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head) + LENGTH(body)) OVER "
             "(ORDER BY id DESC) AS total FROM statements WHERE kind = ?1 AND accepted = 1) WHERE total > ?2)",
-            (kind, MOST_BYTES.get(kind, MOST_BYTES_OF_OTHERS)),
+            (kind, most),
         )
 
 
-def _has_opening(db: sqlite3.Connection, head: bytes) -> bool:
-    row = db.execute(
-        "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND accepted = 1",
-        (parcel.OPEN, round_of(parcel.OPEN, head)),
-    ).fetchone()
+def _has_opening(db: sqlite3.Connection, round: int | None) -> bool:
+    query = "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND accepted = 1"
+    row = db.execute(query, (parcel.OPEN, round)).fetchone()
     return row is not None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from commonroot.client import statements, store_layout
+from commonroot.client import exhibits, statements, store_layout
 from commonroot.client.statements import Consent, Statement
 from commonroot.common import ledger, parcel
 from commonroot.common.errors import (
@@ -33,7 +33,7 @@ from commonroot.common.errors import (
     Paused,
     StorageFull,
 )
-from commonroot.common.evidence import LARGEST_HEAD, Exhibit
+from commonroot.common.evidence import Exhibit, round_of
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
 from commonroot.files import atomic_write, private_file, read_bytes, sqlite_synchronous, take_ownership
@@ -51,10 +51,6 @@ _STANDINGS: Final = {
 }
 #: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
 HEADS_KEPT = 3
-#: Exhibits kept per code of refusal, the first ones: later ones cannot push them out.
-EXHIBITS_KEPT = 16
-#: Bytes of accepted requests kept to be shown beside a refused one, newest first.
-ACCEPTED_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +207,7 @@ class DepartmentStore:
                     "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
                     (charter, HEADS_KEPT),
                 )
-                self._accept(db, parcel.ROUND_OPEN, [f"round {round}"], request)
+                self._accept(db, parcel.ROUND_OPEN, round, [f"round {round}"], request)
                 self._append(db, "sent", facts, private)
             self._forget_replaced()
         except Exception:
@@ -223,7 +219,7 @@ class DepartmentStore:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
         with self._transaction() as db:
             self._append(db, "sent", facts)
-            self._accept(db, parcel.TRAIN, [f"round {round}"], request)
+            self._accept(db, parcel.TRAIN, round, [f"round {round}"], request)
 
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
         """The upload already made for a round."""
@@ -236,6 +232,7 @@ class DepartmentStore:
         self,
         *,
         epoch: int,
+        round: int,
         memory: bytes,
         facts: dict[str, Fact],
         kind: str = parcel.OPEN,
@@ -249,7 +246,7 @@ class DepartmentStore:
         """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            self._accept(db, kind, about, request)
+            self._accept(db, kind, round, about, request)
             self._append(db, "sent", facts)
         self._forget_replaced()
 
@@ -325,7 +322,7 @@ class DepartmentStore:
             self._append(db, kind, facts, private)
             if statement is not None:
                 s = statement
-                statements.keep(db, s.kind, s.head, body=s.body, accepted=s.accepted)
+                statements.keep(db, s.kind, s.head, round=round_of(s.kind, s.head), body=s.body, accepted=s.accepted)
 
     def ledger(self, *, after: int = -1) -> list[Entry]:
         """Every event after a sequence number, oldest first; ``common.ledger.verify`` checks the whole chain."""
@@ -429,33 +426,23 @@ class DepartmentStore:
 
     def accepted(self, kind: str, subject: str) -> bytes | None:
         """Head of the request of that kind that was accepted about a subject, such as ``round 7``."""
-        row = self._one("SELECT head FROM accepted WHERE kind = ? AND subject = ? ORDER BY id DESC", kind, subject)
-        return None if row is None else bytes(row[0])
+        with self._lock:
+            return exhibits.accepted(self._db, kind, subject)
 
     def was_accepted(self, kind: str, head: bytes) -> bool:
         """Is this the very head of a request that was accepted?  Then it is a repeat and proves nothing."""
-        return self._one("SELECT 1 FROM accepted WHERE kind = ? AND head = ? LIMIT 1", kind, head) is not None
+        with self._lock:
+            return exhibits.was_accepted(self._db, kind, head)
 
     def keep_exhibit(self, exhibit: Exhibit) -> bool:
         """Keep a refused message; False where it is kept already, is too large, or enough of its code are kept."""
         with self._transaction() as db:
-            (count,) = db.execute("SELECT COUNT(*) FROM evidence WHERE code = ?", (exhibit.code,)).fetchone()
-            if count >= EXHIBITS_KEPT or len(exhibit.head) > LARGEST_HEAD:
-                return False
-            e = exhibit
-            accepted = e.accepted if len(e.accepted) <= LARGEST_HEAD else b""
-            changed = db.execute(
-                "INSERT OR IGNORE INTO evidence (at, kind, code, signer, head, body, against, accepted) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (e.at, e.kind, e.code, e.signer, e.head, e.body, e.against, accepted),
-            )
-            return changed.rowcount == 1
+            return exhibits.keep(db, exhibit)
 
     def evidence(self) -> list[Exhibit]:
         """Every exhibit, oldest first."""
-        query = "SELECT at, kind, code, signer, head, body, against, accepted FROM evidence ORDER BY id"
         with self._lock:
-            return [Exhibit(*row) for row in self._db.execute(query)]
+            return exhibits.kept(self._db)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -473,18 +460,12 @@ class DepartmentStore:
         if statements.is_revoked(db, charter):
             raise NotApproved(f"charter {charter[:16]}… was withdrawn while this department trained")
 
-    def _accept(self, db: sqlite3.Connection, kind: str, subjects: Sequence[str], head: bytes) -> None:
-        """Remember an accepted request under each of its subjects, and forget the oldest beyond ``ACCEPTED_BYTES``."""
-        if not head:
-            return
-        statements.keep(db, kind, head)
-        for subject in subjects:
-            db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (kind, subject, head))
-        db.execute(
-            "DELETE FROM accepted WHERE id IN (SELECT id FROM (SELECT id, SUM(LENGTH(head)) OVER (ORDER BY id DESC) "
-            "AS total FROM accepted) WHERE total > ?)",
-            (ACCEPTED_BYTES,),
-        )
+    @staticmethod
+    def _accept(db: sqlite3.Connection, kind: str, round: int, subjects: Sequence[str], head: bytes) -> None:
+        """An accepted request: kept as a statement, and to be shown beside one that contradicts it."""
+        if head:
+            statements.keep(db, kind, head, round=round)
+            exhibits.accept(db, kind, subjects, head)
 
     def _forget_replaced(self) -> None:
         """Empty the write-ahead log, where replaced keys would lie about until SQLite happens to write over them.

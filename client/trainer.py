@@ -78,7 +78,8 @@ class Trainer:
 
     def start(self) -> Private:
         """The private state before the first round.  Raises ConfigError where an adapter's columns are not known."""
-        first = first_private(self.draft, self.task, secret=self.secret, columns=self.columns, form=self.form)
+        form = replace(self.form, head=self.shared_head)
+        first = first_private(self.draft, self.task, secret=self.secret, columns=self.columns, form=form)
         if self.labelled:
             return first
         # nothing trains a head of its own, so beside a family's it says nothing

@@ -29,6 +29,8 @@ def check_families(charter: Draft, roster: Enrolled) -> None:
     Raises  ConfigError: a family lists a department that is not in the roster; TooFewDepartments: it is too small, or
             leaves too few departments over
     """
+    if not charter.families:
+        return
     names = {member.name for member in roster.departments}
     parameters = roster.parameters
     floor = max(parameters.survivors_min, charter.cohort.floor)
@@ -48,7 +50,7 @@ def check_families(charter: Draft, roster: Enrolled) -> None:
                 else "enlarge the family or leave it out",
             )
     apart = len(names) - sum(len(family.departments) for family in charter.families)
-    if charter.families and not everybody and apart and apart - missing < needed:
+    if not everybody and apart and apart - missing < needed:
         raise TooFewDepartments(
             f"{apart} of {len(names)} departments are in no family: what all weigh less what families weigh would be, "
             f"with {missing} missing, the weight of {max(apart - missing, 0)}, and at least {needed} are needed",

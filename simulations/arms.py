@@ -128,7 +128,8 @@ def run_federated(
     which computing takes no time.
     """
     federation, cast = _founded(folder, arm, scenario, sections), scenario.cast()
-    network = MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, cast.weather())])
+    weather = cast.weather()
+    network = MemoryNetwork(seed=scenario.seed, weather=[by_round(scenario.seed, weather)] if weather else [])
     version = newest = _version(federation, arm)
     making = version + 1
     fixed = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 from commonroot.common.errors import Malformed
-from commonroot.common.messages.signed import Signed, version_byte
+from commonroot.common.messages.signed import SignedToMany, version_byte
 from commonroot.common.secure_sum.primitives import SIGNATURE_BYTES, tagged_hash
 from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
@@ -53,8 +54,8 @@ class Previous:
         return cls(reader.u32(), reader.digest(), reader.digest())
 
 
-@dataclass(frozen=True, slots=True)
-class RoundOpen(Signed):
+@dataclass(frozen=True)
+class RoundOpen(SignedToMany):
     """M1, coordinator to the cohort: a round opens; the broadcast itself is the parcel's body.
 
     Wire    version: u8 | charter: 32 B | roster: 32 B | epoch: u32 | round: u32 | backbone version: u32 | n: u16 |
@@ -95,7 +96,7 @@ class RoundOpen(Signed):
             raise Malformed(f"{what}: round {self.round} cannot follow round {self.previous.round}")
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
-    @property
+    @cached_property
     def asked(self) -> bytes:
         """32 bytes over what a department's values are a function of: the broadcast and the bounds.
 
@@ -104,7 +105,7 @@ class RoundOpen(Signed):
         """
         return tagged_hash("asked", self.broadcast, put_floats(self.bounds))
 
-    @property
+    @cached_property
     def transcript(self) -> bytes:
         """T, 32 bytes: everything above but the signature.  Keys, boxes and commitments are bound to it."""
         return tagged_hash("transcript", self.unsigned())
@@ -127,7 +128,7 @@ class RoundOpen(Signed):
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decoded(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "a round-open")
         charter, roster, epoch, number, version = r.digest(), r.digest(), r.u32(), r.u32(), r.u32()

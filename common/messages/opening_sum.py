@@ -15,6 +15,7 @@ from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
     Reader,
     need_bytes,
+    need_each_bytes,
     need_increasing,
     need_uint,
     put_ids,
@@ -57,14 +58,13 @@ class Open(Signed):
         need_increasing(what, "the survivor set", self.survivors)
         if len(self.boxes) != len(self.survivors):
             raise Malformed(f"{what}: {len(self.boxes)} boxes for {len(self.survivors)} survivors")
-        if any(len(box) >= _MANY_SIZES for box in self.boxes):
+        if max(map(len, self.boxes)) >= _MANY_SIZES:
             raise Malformed(f"{what}: a box must be smaller than {_MANY_SIZES} bytes")
         if self.confirmed_by:
             need_increasing(what, "who confirmed", self.confirmed_by)
         if len(self.confirmations) != len(self.confirmed_by):
             raise Malformed(f"{what}: {len(self.confirmations)} confirmations by {len(self.confirmed_by)} members")
-        for confirmation in self.confirmations:
-            need_bytes(what, "a confirmation", confirmation, SIGNATURE_BYTES)
+        need_each_bytes(what, "a confirmation", self.confirmations, SIGNATURE_BYTES)
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     @property
@@ -128,8 +128,7 @@ class Shares(Signed):
         need_uint(what, "the number of shares", len(self.shares), 16)
         if not self.shares:
             raise Malformed(f"{what} without shares")
-        for share in self.shares:
-            need_bytes(what, "a share", share, SHARE_BYTES)
+        need_each_bytes(what, "a share", self.shares, SHARE_BYTES)
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     def unsigned(self) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from commonroot.common.errors import Malformed
-from commonroot.common.messages.signed import Signed, version_byte
+from commonroot.common.messages.signed import Signed, SignedToMany, version_byte
 from commonroot.common.secure_sum.primitives import SIGNATURE_BYTES, tagged_hash
 from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
@@ -18,7 +18,7 @@ from commonroot.common.secure_sum.wire import (
 
 
 @dataclass(frozen=True, slots=True)
-class Train(Signed):
+class Train(SignedToMany):
     """M0, coordinator to departments: train on this broadcast, and wait; the broadcast itself is the parcel's body.
 
     Nothing is masked for it and no key depends on it: who answers merely becomes the cohort of the round that follows.
@@ -63,7 +63,7 @@ class Train(Signed):
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decoded(cls, data: bytes) -> Self:
         """The inverse of ``encode``."""
         r = Reader(data, "a request to train")
         charter, roster, epoch, number, version = r.digest(), r.digest(), r.u32(), r.u32(), r.u32()

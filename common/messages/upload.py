@@ -13,6 +13,7 @@ from commonroot.common.secure_sum.wire import (
     DIGEST_BYTES,
     Reader,
     need_bytes,
+    need_each_bytes,
     need_uint,
 )
 
@@ -64,10 +65,8 @@ class Masked(Signed):
         need_uint(what, "the number of commitments", len(self.commitments), 15)
         if not self.boxes or not self.commitments:
             raise Malformed(f"{what}: {len(self.boxes)} boxes and {len(self.commitments)} commitments")
-        for box in self.boxes:
-            need_bytes(what, "a box", box, box_bytes(len(self.commitments)))
-        for commitment in self.commitments:
-            need_bytes(what, "a commitment", commitment, DIGEST_BYTES)
+        need_each_bytes(what, "a box", self.boxes, box_bytes(len(self.commitments)))
+        need_each_bytes(what, "a commitment", self.commitments, DIGEST_BYTES)
         need_bytes(what, "the signature", self.signature, SIGNATURE_BYTES)
 
     def unsigned(self) -> bytes:

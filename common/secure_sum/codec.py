@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -87,10 +88,10 @@ class SumCodec:
         #: Where everything lies in an upload; the codec's own scalars included.
         self.layout = Layout(lanes.word, lanes.words(self._elements), sum(term.size for term in self._exact))
 
-    @classmethod
-    def of_round(cls, charter: Charter, roster: Roster, departments: int) -> SumCodec:
+    @staticmethod
+    def of_round(charter: Charter, roster: Roster, departments: int) -> SumCodec:
         """The codec of a round with a cohort of ``departments``; the lanes depend on charter and roster alone."""
-        return cls(charter.manifest, departments, choose(charter.lanes, len(roster.departments)))
+        return _codec(charter.manifest, departments, choose(charter.lanes, len(roster.departments)))
 
     def initial_bounds(self) -> Bounds:
         """Each fixed16 term's manifest bound: what a first round publishes."""
@@ -259,6 +260,12 @@ class SumCodec:
             rms = limit * math.sqrt(max(0.0, own[at]) / survivors)
             out[at] = down32(min(term.bound, max(term.bound * _FLOOR, _SPREAD * rms)))
         return out
+
+
+@lru_cache(maxsize=4)
+def _codec(manifest: Manifest, departments: int, lanes: Lanes) -> SumCodec:
+    """The same one for the same arguments: it is asked for several times a round, and nothing about it changes."""
+    return SumCodec(manifest, departments, lanes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,4 +157,6 @@ class RoundEdges:
         """
         order = tuple(survivors)
         inside = set(order)
+        if inside == self._inside:  # as in most rounds
+            return [(i, i) for i in order]
         return [(i, j) for i in order for j in self.dealt(i) if j == i or j not in inside]

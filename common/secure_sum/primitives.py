@@ -49,6 +49,10 @@ def tagged_hash(label: str, *parts: bytes) -> bytes:
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
+#: HMAC-SHA-256 under the empty key, both halves begun: what HKDF extracts with where there is no salt.
+_UNSALTED = tuple(hashlib.sha256(bytes(64).translate(pad)) for pad in (_INNER, _OUTER))
+
+
 def _hmac(key: bytes, message: bytes) -> bytes:
     """HMAC-SHA-256 by its definition: for a message this short the library takes longer to begin than to compute."""
     if len(key) > 64:
@@ -58,11 +62,21 @@ def _hmac(key: bytes, message: bytes) -> bytes:
     return hashlib.sha256(key.translate(_OUTER) + inner).digest()
 
 
+def _extract(salt: bytes, secret: bytes) -> bytes:
+    """HKDF's first step."""
+    if salt:
+        return _hmac(salt, secret)
+    inner, outer = (begun.copy() for begun in _UNSALTED)
+    inner.update(secret)
+    outer.update(inner.digest())
+    return outer.digest()
+
+
 def derive(secret: bytes, label: str, context: bytes = b"", *, salt: bytes = b"", length: int = KEY_BYTES) -> bytes:
     """HKDF-SHA-256 with ``info = label ‖ 0 ‖ context``."""
     info = _LABEL + label.encode() + b"\0" + context
     if 0 < length <= KEY_BYTES:  # RFC 5869 for one block, in a third of the time: there are thousands of these
-        return _hmac(_hmac(salt, secret), info + b"\1")[:length]
+        return _hmac(_extract(salt, secret), info + b"\1")[:length]
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt or None, info=info).derive(secret)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import operator
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from commonroot.common.errors import Malformed, WrongVersion
 
@@ -90,10 +90,17 @@ def need_bytes(what: str, name: str, value: bytes, size: int) -> None:
         raise Malformed(f"{what}: {name} must be {size} bytes, not {len(value)}")
 
 
+def need_each_bytes(what: str, name: str, values: Sequence[bytes], size: int) -> None:
+    """``need_bytes`` of every one; there are hundreds of them in a message."""
+    if set(map(len, values)) - {size}:
+        for value in values:
+            need_bytes(what, name, value, size)
+
+
 def need_increasing(what: str, name: str, ids: Iterable[int]) -> None:
     """Malformed unless the ids are u16, strictly increasing and at least one."""
     ids = tuple(ids)
     if not ids:
         raise Malformed(f"{what}: {name} is empty")
-    if any(left >= right for left, right in itertools.pairwise(ids)) or ids[0] < 0 or ids[-1] > 0xFFFF:
+    if any(map(operator.ge, ids, ids[1:])) or ids[0] < 0 or ids[-1] > 0xFFFF:
         raise Malformed(f"{what}: the ids of {name} must be strictly increasing 16-bit numbers")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commonroot.client import exhibits, statements
 from commonroot.client import store as module
 from commonroot.client.store import HEADS_KEPT, DepartmentStore
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
@@ -54,7 +55,7 @@ def blobs(store: DepartmentStore) -> set[str]:
 def test_what_was_committed_is_there_after_a_restart(tmp_path):
     with closing(opened(tmp_path, owner=True)) as store:
         upload(store, 1)
-        store.commit_answer(epoch=1, memory=b"later", facts={"what": "shares", "round": 1})
+        store.commit_answer(epoch=1, round=1, memory=b"later", facts={"what": "shares", "round": 1})
     with closing(opened(tmp_path, owner=True)) as again:
         assert again.memory(1) == b"later"
         found = again.upload(1, 1)
@@ -138,7 +139,7 @@ def test_a_full_database_keeps_the_old_state_and_no_litter(store):
     with pytest.raises(StorageFull, match=r"state\.db"):
         store.record("long", {"text": "x" * 20_000})
     with pytest.raises(StorageFull):
-        store.commit_answer(epoch=1, memory=bytes(20_000), facts={})
+        store.commit_answer(epoch=1, round=1, memory=bytes(20_000), facts={})
     assert (blobs(store), store.memory(1), len(store.ledger())) == (before, b"memory 1", 1)
 
 
@@ -238,6 +239,17 @@ def test_the_states_files_are_their_owners_alone_whatever_the_umask(tmp_path):
             assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o600}
     finally:
         os.umask(before)
+
+
+def test_of_accepted_requests_the_newest_are_kept_and_the_oldest_make_room(store, monkeypatch):
+    """Heads of 10 bytes, room for 25: two stay, in either table."""
+    monkeypatch.setattr(exhibits, "ACCEPTED_BYTES", 25)
+    monkeypatch.setattr(statements, "MOST_BYTES_OF_OTHERS", 25)
+    for round in range(1, 5):
+        store.commit_ready(round=round, request=b"%010d" % round, facts={})
+    heads = [store.accepted("train", f"round {round}") for round in range(1, 5)]
+    assert heads == [None, None, b"0000000003", b"0000000004"]
+    assert [one.head for one in store.statements()] == [b"0000000003", b"0000000004"]
 
 
 def test_a_changed_ledger_is_seen(store):

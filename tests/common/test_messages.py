@@ -28,6 +28,7 @@ from commonroot.common.messages import (
     Train,
     box_bytes,
     opened_digest,
+    signed,
 )
 from commonroot.common.secure_sum.primitives import Identity
 
@@ -213,6 +214,52 @@ def test_a_signature_for_one_kind_of_message_is_void_for_every_other():
     moved = dataclasses.replace(mine, signature=signer.sign("round-open", mine.unsigned()))
     with pytest.raises(BadSignature):
         moved.check(signer.public, who="me")
+
+
+def an_opening(signer: Identity) -> RoundOpen:
+    return RoundOpen.signed(
+        signer,
+        charter=bytes(32),
+        roster=bytes(32),
+        epoch=1,
+        round=1,
+        version=0,
+        cohort=(0, 1, 2),
+        broadcast=bytes(32),
+        manifest=bytes(32),
+        bounds=(1.0,),
+        upload_seconds=60,
+        previous=Previous(),
+    )
+
+
+def test_what_many_are_asked_alike_is_checked_once_and_refused_every_time(monkeypatch):
+    signer, other = Identity(b"1" * 32), Identity(b"2" * 32)
+    asked, verifications = an_opening(signer).encode(), []
+    verify = signed.verify
+    monkeypatch.setattr(signed, "verify", lambda *a, **k: (verifications.append(a[0]), verify(*a, **k)))
+    for _ in range(3):
+        RoundOpen.decode(bytes(bytearray(asked))).check(signer.public, who="the coordinator")
+        with pytest.raises(BadSignature, match="coordinator"):
+            RoundOpen.decode(asked).check(other.public, who="the coordinator")
+    assert verifications == [signer.public, *[other.public] * 3]
+
+
+def test_another_signature_under_the_same_words_is_another_message():
+    good = an_opening(Identity(b"1" * 32))
+    good.check(Identity(b"1" * 32).public, who="the coordinator")
+    forged = RoundOpen.decode(good.unsigned() + bytes(64))
+    assert (forged.transcript, forged == good) == (good.transcript, False)
+    with pytest.raises(BadSignature):
+        forged.check(Identity(b"1" * 32).public, who="the coordinator")
+
+
+def test_of_many_fields_the_one_of_another_size_is_named():
+    boxes = (bytes(box_bytes(2)), bytes(box_bytes(2) + 1))
+    with pytest.raises(Malformed, match=f"a box must be {box_bytes(2)} bytes, not {box_bytes(2) + 1}"):
+        Masked(bytes(32), 0, bytes(32), boxes, (bytes(32),) * 2, bytes(64))
+    with pytest.raises(Malformed, match="a commitment must be 32 bytes, not 0"):
+        Masked(bytes(32), 0, bytes(32), boxes[:1], (bytes(32), b""), bytes(64))
 
 
 def test_h_of_t_and_u_differs_for_every_transcript_and_set():

@@ -9,8 +9,8 @@ from federation import small
 from federation.epochs import flipped, opening_of
 from typer.testing import CliRunner
 
-from commonroot.client import store as store_module
 from commonroot.client.cli import app as department_cli
+from commonroot.client.exhibits import EXHIBITS_KEPT
 from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.evidence import Exhibit
@@ -96,9 +96,9 @@ def test_what_the_coordinator_did_not_sign_is_not_kept_and_neither_is_a_repeat(t
 
 def test_evidence_is_bounded_and_the_first_exhibits_stay(tmp_path):
     store = DepartmentStore(tmp_path, federation="f", department="d")
-    for at in range(store_module.EXHIBITS_KEPT + 5):
+    for at in range(EXHIBITS_KEPT + 5):
         kept = store.keep_exhibit(Exhibit(0.0, "open", "CR27", "00", bytes([at]), b"", "open", b""))
-        assert kept == (at < store_module.EXHIBITS_KEPT)
+        assert kept == (at < EXHIBITS_KEPT)
     assert store.keep_exhibit(Exhibit(0.0, "open", "CR32", "00", b"\0", b"", "open", b""))
     assert not store.keep_exhibit(Exhibit(0.0, "open", "CR35", "00", bytes((1 << 20) + 1), b"", "open", b""))
     assert [exhibit.head for exhibit in store.evidence()][:3] == [b"\0", b"\1", b"\2"]
