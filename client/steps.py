@@ -241,7 +241,7 @@ class Loop:
         losses, rows = [], []
         if self.centre is not None:
             self.centre.zero_()
-        if self._chain is None:  # a chain behaves as it always does
+        if self._chain is None:  # a chain has no dropout
             self.model.train()
         for x, y in source.each(self.batches(len(source))):
             losses.append(self.step(x, y))
