@@ -21,8 +21,10 @@ from commonroot.client.data import DataConfig
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.session import Session, Trained
 from commonroot.client.store import DepartmentStore
+from commonroot.common import parcel
 from commonroot.common.charter import Charter, SignedCharter
 from commonroot.common.ledger import verify
+from commonroot.common.messages import Shares
 from commonroot.common.parcel import Parcel
 from commonroot.server.exchange import Exchange
 from commonroot.server.folder import CoordinatorFolder
@@ -30,7 +32,7 @@ from commonroot.server.introductions import Introductions
 from commonroot.server.journal import Journal
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, found, write_table
-from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.network import Crossing, MemoryNetwork, Weather, lie
 from commonroot.strategies import build
 from commonroot.strategies.base import LocalResult
 
@@ -220,6 +222,21 @@ def trained(federation: Federation) -> Federation:
     at_work.run()
     at_work.close()
     return federation
+
+
+def undealt_shares(federation: Federation) -> Weather:
+    """Ash signs shares that nobody ever dealt to it."""
+    key = federation.departments["ash"].identity()
+
+    def other(crossing: Crossing) -> Parcel | None:
+        if crossing.parcel.kind != parcel.SHARES or crossing.department != "ash":
+            return None
+        told = Shares.decode(crossing.parcel.head)
+        wrong = tuple(bytes(b ^ 0x55 for b in share) for share in told.shares)
+        fields = {"transcript": told.transcript, "member": told.member, "opened": told.opened, "shares": wrong}
+        return Parcel(parcel.SHARES, Shares.signed(key, **fields).encode())
+
+    return lie(other)
 
 
 def introduce(at_work: ToyFederation) -> None:

@@ -14,7 +14,7 @@ from commonroot.client.exhibits import EXHIBITS_KEPT
 from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.evidence import Exhibit
-from commonroot.common.messages import Confirm, Masked, Open, Previous, RoundOpen, Shares
+from commonroot.common.messages import Confirm, Masked, Open, Previous, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.server.cli import app as coordinator_cli
 from commonroot.simulations.network import Crossing, MemoryNetwork, lie
@@ -107,17 +107,7 @@ def test_evidence_is_bounded_and_the_first_exhibits_stay(tmp_path):
 
 def test_signed_shares_that_were_never_dealt_are_kept_by_the_coordinator(tmp_path):
     federation = small.founded(tmp_path, departments=5)
-    key = federation.departments["ash"].identity()
-
-    def other(crossing: Crossing) -> Parcel | None:
-        if crossing.parcel.kind != parcel.SHARES or crossing.department != "ash":
-            return None
-        told = Shares.decode(crossing.parcel.head)
-        wrong = tuple(bytes(b ^ 0x55 for b in share) for share in told.shares)
-        fields = {"transcript": told.transcript, "member": told.member, "opened": told.opened, "shares": wrong}
-        return Parcel(parcel.SHARES, Shares.signed(key, **fields).encode())
-
-    with small.ToyFederation(federation, MemoryNetwork(weather=[lie(other)])) as at_work:
+    with small.ToyFederation(federation, MemoryNetwork(weather=[small.undealt_shares(federation)])) as at_work:
         at_work.start_all()
         at_work.queue()
         at_work.run()

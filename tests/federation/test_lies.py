@@ -18,7 +18,7 @@ from commonroot.common import parcel
 from commonroot.common.canonical import dumps, loads
 from commonroot.common.charter import SignedCharter
 from commonroot.common.errors import all_errors
-from commonroot.common.messages import Masked, Offer, Open, Refusal, RoundOpen, Shares
+from commonroot.common.messages import Masked, Offer, Open, Refusal, RoundOpen
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.codec import SumCodec
 from commonroot.common.secure_sum.primitives import Identity, sha256
@@ -443,17 +443,7 @@ def test_garbage_under_a_good_signature_loses_the_round_and_not_the_model(tmp_pa
 def test_shares_that_were_never_dealt_are_found_out_and_their_sender_named(tmp_path):
     """Five departments, quorum 4, one liar: with a fifth answer the sum opens, right, and the liar is named."""
     federation = small.founded(tmp_path, departments=5)
-    key = federation.departments["ash"].identity()
-
-    def other(crossing: Crossing) -> Parcel | None:
-        if crossing.parcel.kind != parcel.SHARES or crossing.department != "ash":
-            return None
-        told = Shares.decode(crossing.parcel.head)
-        wrong = tuple(bytes(b ^ 0x55 for b in share) for share in told.shares)
-        fields = {"transcript": told.transcript, "member": told.member, "opened": told.opened, "shares": wrong}
-        return Parcel(parcel.SHARES, Shares.signed(key, **fields).encode())
-
-    with small.ToyFederation(federation, MemoryNetwork(weather=[lie(other)])) as at_work:
+    with small.ToyFederation(federation, MemoryNetwork(weather=[small.undealt_shares(federation)])) as at_work:
         at_work.start_all()
         at_work.queue()
         assert run(at_work) == ("finished", ["closed"] * 3)
