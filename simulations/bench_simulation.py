@@ -98,16 +98,14 @@ def run(
 def _compared(case: str, sizes: Sequence[int], folder: Path, peers: Path, progress: Progress, bar: TaskID) -> list[Row]:
     rows: list[Row] = []
     before: dict[str, Run] = {}
-    tenfold = 1
     for size in sizes:
         job = Job("mlp" if case == "mlp" else "cnn", size, _ROUNDS[size], str(folder / f"{case}-{size}"), _STEPS[case])
         job.write()
         late = {
-            name: f"not run: it would take about {tenfold * one.whole:.0f} s, going by {size // 10} departments"
+            name: f"not run: it would take about {10 * one.whole:.0f} s, going by {size // 10} departments"
             for name, one in before.items()
-            if 10 * one.per_round * job.rounds > _PATIENCE
+            if 10 * one.whole > _PATIENCE
         }
-        tenfold = 10
         found: dict[str, list[Run]] = {}
         progress.update(bar, completed=0, total=_TURNS[size] * len(SYSTEMS))
         for _ in range(_TURNS[size]):
@@ -197,10 +195,10 @@ def _environment(folder: Path) -> Path:
 def _last_line(call: Sequence[str], what: str) -> str:
     try:
         done = subprocess.run(
-            call, env=around(), capture_output=True, text=True, timeout=2 * _PATIENCE, stdin=subprocess.DEVNULL
+            call, env=around(), capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        raise ProcessDied(f"{what} took longer than {2 * _PATIENCE:.0f} s") from None
+        raise ProcessDied(f"{what} took longer than {_PATIENCE:.0f} s") from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
