@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -142,6 +144,13 @@ def test_a_curve_fits_and_touches_top_and_bottom(values, width):
         assert set(curve) == {"▁"}
 
 
+def hear(leader: int, heard: bytearray) -> None:
+    """Read a pseudo-terminal until its other end is closed, which Linux calls an input error."""
+    with contextlib.suppress(OSError):
+        while data := os.read(leader, 4096):
+            heard += data
+
+
 @pytest.mark.slow
 def test_on_a_terminal_the_daemon_draws_and_with_plain_it_tells(tmp_path):
     """The real command on a pseudo-terminal; its coordinator is not there."""
@@ -154,12 +163,18 @@ def test_on_a_terminal_the_daemon_draws_and_with_plain_it_tells(tmp_path):
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
         with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
             os.close(follower)
-            said, end = b"", time.monotonic() + 60
-            while word.encode() not in said and time.monotonic() < end:
-                said += os.read(leader, 4096)
+            heard = bytearray()
+            # read to its very end: who draws onto a terminal that nobody reads waits there, and cannot be ended
+            reader = threading.Thread(target=hear, args=(leader, heard))
+            reader.start()
+            end = time.monotonic() + 60
+            while word.encode() not in heard and time.monotonic() < end:
+                time.sleep(0.05)
             process.terminate()
             process.wait(30)
+        reader.join(30)
         os.close(leader)
-        assert word in said.decode(errors="replace")
-        assert ("╭" in said.decode(errors="replace")) is (not option)
+        said = heard.decode(errors="replace")
+        assert word in said
+        assert ("╭" in said) is (not option)
         assert process.returncode == 0
