@@ -274,7 +274,7 @@ class Loop:
             if self._anchor and flat is self.backbone:
                 flat.gradient.add_(flat.vector - flat.first, alpha=self._anchor)
             squares.append(torch.dot(flat.gradient, flat.gradient))
-        if sum(map(float, squares)) < 0.999 * limit**2:
+        if sum(map(float, squares)) < 0.999 * limit**2:  # shorter by more than float32 could round away
             return
         length = torch.stack(squares).sum().sqrt()
         factor = torch.clamp(limit / (length + 1e-12), max=1.0)

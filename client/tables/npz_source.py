@@ -44,8 +44,8 @@ class NpzSource:
                 wanted = [name for name in ("X", "names", *targets) if name in archive.files]
                 arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in wanted}
                 listed = ", ".join(sorted(archive.files))[:200] or "nothing"
-        # zipfile raises NotImplementedError for a file that is compressed in a way it does not know
-        except (ValueError, OSError, EOFError, KeyError, AttributeError, NotImplementedError, zipfile.BadZipFile):
+        # zipfile calls it a RuntimeError where a file is encrypted, or compressed in a way that it does not know
+        except (ValueError, OSError, EOFError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile):
             fix = "save it with numpy.savez and plain dtypes"
             wrong("unreadable content or Python objects", "plain NumPy arrays", fix)
             return None

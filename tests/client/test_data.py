@@ -176,6 +176,16 @@ def test_an_archive_of_python_objects_is_never_opened(tmp_path):
     assert "unreadable content" in problems_of(tmp_path, path="rows.npz")
 
 
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compressed"])
+def test_an_archive_that_is_encrypted_or_compressed_in_an_unknown_way_is_one_problem(tmp_path, offset, value):
+    """The flags and the method of a member, in the archive's list of its members"""
+    np.savez(tmp_path / "rows.npz", X=np.zeros((9, 2)), label=np.arange(9))
+    data = bytearray((tmp_path / "rows.npz").read_bytes())
+    data[data.index(b"PK\x01\x02") + offset] = value
+    (tmp_path / "rows.npz").write_bytes(data)
+    assert "unreadable content" in problems_of(tmp_path, path="rows.npz")
+
+
 def test_a_test_file_is_read_with_the_same_columns_and_labels(tmp_path):
     write_csv(tmp_path, good_lines())
     write_csv(tmp_path, ["label,b,a", "z,1,2", "x,3,4"], name="later.csv")

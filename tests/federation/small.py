@@ -224,6 +224,18 @@ def trained(federation: Federation) -> Federation:
     return federation
 
 
+def last_seen(kind: str) -> tuple[dict[str, Parcel], Weather]:
+    """The last parcel of a kind that crossed to or from each department, and the weather that looks."""
+    seen: dict[str, Parcel] = {}
+
+    def watch(crossing: Crossing) -> Parcel | None:
+        if crossing.parcel.kind == kind:
+            seen[crossing.department] = crossing.parcel
+        return None
+
+    return seen, lie(watch)
+
+
 def undealt_shares(federation: Federation) -> Weather:
     """Ash signs shares that nobody ever dealt to it."""
     key = federation.departments["ash"].identity()

@@ -21,14 +21,8 @@ from commonroot.simulations.network import Crossing, MemoryNetwork, lie
 
 
 def test_both_signed_openings_of_a_second_survivor_set_are_kept(tmp_path):
-    seen: dict[str, Parcel] = {}
-
-    def watch(crossing: Crossing) -> Parcel | None:
-        if crossing.parcel.kind == parcel.OPEN:
-            seen[crossing.department] = crossing.parcel
-        return None
-
-    with small.running(tmp_path, network=MemoryNetwork(weather=[lie(watch)]), departments=4) as at_work:
+    seen, watch = small.last_seen(parcel.OPEN)
+    with small.running(tmp_path, network=MemoryNetwork(weather=[watch]), departments=4) as at_work:
         at_work.run()
         asked = Open.decode(seen["ash"].head)
         key = at_work.federation.coordinator.identity()

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +33,28 @@ class _Full:
         self._sync(handle)
 
 
+def _syncing(disk: Callable[[str], Callable[[int], None]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A front that lets each department answer on a disk of its own."""
+
+    def front(name: str, handle: Any) -> Any:
+        def handled(request: Any) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", disk(name))
+                return handle(request)
+
+        return handled
+
+    return front
+
+
 @pytest.mark.parametrize("nth", range(8))
 def test_a_department_whose_disk_is_full_sends_nothing_and_goes_on_when_there_is_room(nth, tmp_path, monkeypatch):
     """Two blobs a round, four fsyncs; whichever fails first, the next try is as if nothing had been."""
     federation = small.founded(tmp_path / "full", attempts=2)
     with small.ToyFederation(federation, MemoryNetwork()) as at_work:
         full = _Full(nth)
-        honest: dict[str, Any] = {}
-
-        def front(name: str, handle: Any) -> Any:
-            honest[name] = handle
-
-            def handled(request: Any) -> Any:
-                if name != "ash":
-                    return handle(request)
-                with monkeypatch.context() as patch:
-                    patch.setattr(os, "fsync", full)
-                    return handle(request)
-
-            return handled
-
-        at_work.front = front
+        sync = os.fsync
+        at_work.front = _syncing(lambda name: full if name == "ash" else sync, monkeypatch)
         at_work.start_all()
         at_work.queue()
         before = contents(federation.departments["ash"].root)
@@ -107,16 +109,7 @@ def test_a_coordinator_whose_disk_is_full_stops_with_one_error_and_goes_on_when_
     federation = small.founded(tmp_path / "full", attempts=2)
     with small.ToyFederation(federation, MemoryNetwork()) as at_work:
         full, sync = _Full(nth), os.fsync
-
-        def front(name: str, handle: Any) -> Any:
-            def handled(request: Any) -> Any:
-                with monkeypatch.context() as patch:
-                    patch.setattr(os, "fsync", sync)
-                    return handle(request)
-
-            return handled
-
-        at_work.front = front
+        at_work.front = _syncing(lambda name: sync, monkeypatch)
         at_work.start_all()
         at_work.queue()
         with monkeypatch.context() as patch:

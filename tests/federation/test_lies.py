@@ -452,14 +452,8 @@ def test_shares_that_were_never_dealt_are_found_out_and_their_sender_named(tmp_p
 
 def test_a_second_survivor_set_for_one_round_is_refused_and_kept_as_evidence(tmp_path):
     """First {1,2,3,4}, then {1,2,3}, both under good signatures: their difference would be a department."""
-    seen: dict[str, Parcel] = {}
-
-    def watch(crossing: Crossing) -> Parcel | None:
-        if crossing.parcel.kind == parcel.OPEN:
-            seen[crossing.department] = crossing.parcel
-        return None
-
-    with small.running(tmp_path, network=MemoryNetwork(weather=[lie(watch)]), departments=4) as at_work:
+    seen, watch = small.last_seen(parcel.OPEN)
+    with small.running(tmp_path, network=MemoryNetwork(weather=[watch]), departments=4) as at_work:
         run(at_work)
         key = at_work.federation.coordinator.identity()
         for name, session in at_work.sessions.items():
