@@ -26,7 +26,7 @@ from commonroot.common.charter import Charter
 from commonroot.common.errors import ConfigError
 from commonroot.common.secure_sum.primitives import derive
 from commonroot.files import atomic_write, read_text
-from commonroot.strategies import Gathering, Strategy, build, build_trained
+from commonroot.strategies import Gathering, Strategy, build, build_trained, gathers
 from commonroot.strategies.clustered import Clustered
 from commonroot.strategies.families import family_of
 from commonroot.strategies.statistics import Statistics
@@ -80,6 +80,8 @@ class DepartmentLearner:
         self._leaving: dict[bytes, Leaving] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self._gatherers: dict[bytes, Gatherer] = {}
+        self._methods: dict[bytes, Strategy | Gathering] = {}
+        self._trainers: dict[bytes, Trainer] = {}
         self._signatures: dict[bytes, NDArray[np.float64] | None] = {}
 
     def check(self, charter: Charter) -> None:
@@ -88,7 +90,7 @@ class DepartmentLearner:
         StatisticsMissing where the charter builds on shared statistics that are not here.
         """
         method = build(charter)
-        if isinstance(method, Gathering):
+        if gathers(method):
             if not self._data.labelled and not isinstance(method, Statistics):
                 raise ConfigError(
                     f"method {method.name!r} gathers from labels, and this department has none",
@@ -107,7 +109,7 @@ class DepartmentLearner:
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
         """Carry out the strategy's plan on the training rows, or gather from them."""
         strategy = self._method(charter)
-        if isinstance(strategy, Gathering):
+        if gathers(strategy):
             data = self._gatherer(charter).data()
             evaluated.bind(charter, self._root)
             found = strategy.gather(charter, received, data, local or {})
@@ -130,7 +132,7 @@ class DepartmentLearner:
 
     def rows_bytes(self, charter: Charter) -> int:
         """Bytes of the encoded rows that training under this charter holds; reads them where they are not read yet."""
-        if isinstance(build(charter), Gathering):
+        if gathers(build(charter)):
             return 0
         rows = self._rows(charter)
         return sum(part.x.nbytes + part.y.nbytes for part in (rows.train, rows.validation, rows.test))
@@ -142,7 +144,7 @@ class DepartmentLearner:
         A gathering keeps what came out in its own way (``gathering``).
         """
         strategy = self._method(charter)
-        if isinstance(strategy, Gathering):
+        if gathers(strategy):
             return self._gatherer(charter).finish(received, version)
         return self._conclude(charter, strategy, received, version, local)
 
@@ -207,16 +209,24 @@ class DepartmentLearner:
         return self._gatherers[charter.digest]
 
     def _trainer(self, charter: Charter) -> Trainer:
-        rows, strategy = self._rows(charter), build_trained(charter).as_department(self._name)
-        columns = rows.train.x.shape[-1]
-        form = strategy.form(charter)
-        return Trainer(
-            charter, rows.task, self._seed(charter), strategy.shares_head, columns, form, labelled=rows.labelled
-        )
+        if charter.digest not in self._trainers:
+            rows, strategy = self._rows(charter), build_trained(charter).as_department(self._name)
+            self._trainers[charter.digest] = Trainer(
+                charter,
+                rows.task,
+                self._seed(charter),
+                strategy.shares_head,
+                rows.train.x.shape[-1],
+                strategy.form(charter),
+                labelled=rows.labelled,
+            )
+        return self._trainers[charter.digest]
 
     def _method(self, charter: Charter) -> Strategy | Gathering:
-        method = build(charter)
-        return method if isinstance(method, Gathering) else method.as_department(self._name)
+        if charter.digest not in self._methods:
+            method = build(charter)
+            self._methods[charter.digest] = method if gathers(method) else method.as_department(self._name)
+        return self._methods[charter.digest]
 
     def _facing(self, charter: Charter, strategy: Strategy, version: int) -> Strategy:
         """The method at one version, with this department's signature where it asks for one."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from commonroot.client.backbones import build, fill, named
 from commonroot.client.backbones.parts import linear
+from commonroot.client.vectors import Vector
 from commonroot.common.backbone import (
     BackboneSpec,
     MlpSpec,
@@ -120,6 +121,16 @@ class DepartmentModel(nn.Module):
             found[SHIFT] = self.shift
         found |= {f"adapter/{name}": tensor for name, tensor in self._adapter.items()}
         return found | {f"norm/{name}": self._backbone[name] for name in sorted(self.form.norms)}
+
+    @cached_property
+    def shared_vector(self) -> Vector:
+        """What is averaged, as one vector: made once, and filled by ``take`` and ``load``."""
+        return Vector(self.shared)
+
+    @cached_property
+    def private_vector(self) -> Vector:
+        """The same of what is private."""
+        return Vector(self.private)
 
     @cached_property
     def _backbone(self) -> Mapping[str, nn.Parameter]:

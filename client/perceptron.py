@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,18 +36,19 @@ _NO_LABEL: Final = -100
 class _Linear:
     """One map of the chain, and where its slopes are to lie; None where nobody asks for them."""
 
-    weight: Tensor = field(repr=False)
-    bias: Tensor = field(repr=False)
+    layer: nn.Linear = field(repr=False)
     active: bool = True
-    of_weight: Tensor | None = field(default=None, repr=False)
-    of_bias: Tensor | None = field(default=None, repr=False)
+    #: What the layer holds, as tensors that nobody records.
+    weight: Tensor = field(init=False, repr=False)
+    bias: Tensor = field(init=False, repr=False)
+    of_weight: Tensor | None = field(default=None, init=False, repr=False)
+    of_bias: Tensor | None = field(default=None, init=False, repr=False)
 
-    @classmethod
-    def of(cls, layer: nn.Linear, *, active: bool = True) -> _Linear:
-        return cls(layer.weight, layer.bias, active)
+    def __post_init__(self) -> None:
+        self.weight, self.bias = self.layer.weight.detach(), self.layer.bias.detach()
 
     def ask(self, places: Mapping[int, Tensor]) -> bool:
-        self.of_weight, self.of_bias = places.get(id(self.weight)), places.get(id(self.bias))
+        self.of_weight, self.of_bias = places.get(id(self.layer.weight)), places.get(id(self.layer.bias))
         return self.of_weight is not None or self.of_bias is not None
 
     def tell(self, slope: Tensor, read: Tensor) -> None:
@@ -57,19 +59,23 @@ class _Linear:
 
 
 class Perceptron:
-    """A model that is a chain: adapter, layers with their activations, β, head."""
+    """A model that is a chain: adapter, layers with their activations, β, head.
+
+    It reads and moves the memory that the model's tensors have when it is made; they must not be put elsewhere.
+    """
 
     def __init__(self, model: DepartmentModel, spec: MlpSpec, task: Task) -> None:
-        layers = [_Linear.of(layer) for layer in model.backbone.layers]  # type: ignore[union-attr]
-        first = [] if model.adapter is None else [_Linear.of(model.adapter, active=False)]
+        layers = [_Linear(layer) for layer in model.backbone.layers]  # type: ignore[union-attr]
+        first = [] if model.adapter is None else [_Linear(model.adapter, active=False)]
         self._below = [*first, *layers]
-        self._head, self._shift = _Linear.of(model.head), model.shift
+        self._head, self._shift = _Linear(model.head), model.shift
+        self._beta = None if model.shift is None else model.shift.detach()
         self._relu = spec.activation == "relu"
         self._activation = torch.relu if self._relu else torch.tanh
         self._task = task
         self._chance = task.chance
         #: The slope of a loss in multiples of chance.
-        self._one = torch.ones(()) / task.chance
+        self._one = torch.from_numpy(np.asarray(np.float32(1) / np.float32(task.chance)))
         self._entropy = isinstance(task, Classes) and type(task).loss is Classes.loss
         weights = task.weights if isinstance(task, Classes) else None
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
@@ -91,11 +97,18 @@ class Perceptron:
         asked = [at for at, layer in enumerate(self._below) if layer.ask(places)]
         self._lowest = min(asked, default=len(self._below))
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """(n, columns) to (n, outputs)."""
+        for layer in self._below:
+            x = F.linear(x, layer.weight, layer.bias)
+            x = self._activation(x) if layer.active else x
+        return F.linear(x if self._beta is None else x + self._beta, self._head.weight, self._head.bias)
+
     def slopes(
         self, x: Tensor, y: Tensor, *, centre: bool, target: Tensor | None, pull: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Find the slopes of the loss plus κ‖mean(z) - m̄‖²/d on a batch; the loss in multiples of chance, and mean(z)
-        where ``centre`` asks for it.  To be called where nothing is recorded (``torch.no_grad``).
+        """Find the slopes of the loss, in multiples of chance, plus κ‖mean(z) - m̄‖²/d on a batch; the loss as the task
+        has it, and mean(z) where ``centre`` asks for it.  Fastest in ``torch.inference_mode``.
 
         x       (n, columns)
         target  m̄, and ``pull`` its κ; no such term without them
@@ -105,7 +118,7 @@ class Perceptron:
             out = F.linear(seen[-1], layer.weight, layer.bias)
             seen.append(self._activation(out) if layer.active else out)
         represented = seen[-1]
-        read = represented if self._shift is None else represented + self._shift
+        read = represented if self._beta is None else represented + self._beta
         loss, slope = self._loss(F.linear(read, self._head.weight, self._head.bias), y)
         mean = represented.mean(dim=0) if centre else None
         self._head.tell(slope, read)
@@ -126,11 +139,12 @@ class Perceptron:
         return loss, mean
 
     def _loss(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its slope over outputs."""
+        """The loss, and its slope over outputs in multiples of chance."""
         if not self._entropy:
-            with torch.enable_grad():
-                loss = self._task.loss(outputs.requires_grad_(), y) / self._chance
-                [slope] = torch.autograd.grad(loss, [outputs])
+            with torch.inference_mode(False):
+                held, targets = outputs.clone().requires_grad_(), y.clone()
+                loss = self._task.loss(held, targets)
+                [slope] = torch.autograd.grad(loss / self._chance, [held])
             return loss.detach(), slope
         logs = torch._log_softmax(outputs, 1, False)
         if self._weights is None:
@@ -140,12 +154,12 @@ class Perceptron:
             loss, weight = _forward(logs, y, self._weights, _SUM, _NO_LABEL)
             loss = loss / len(y)
             slope = _backward(self._one / len(y), logs, y, self._weights, _SUM, _NO_LABEL, weight)
-        return loss / self._chance, _through_softmax(slope, logs, 1, torch.float32)
+        return loss, _through_softmax(slope, logs, 1, torch.float32)
 
 
 def _drawn(represented: Tensor, target: Tensor, pull: float) -> Tensor:
     """The slope of κ‖mean(z) - m̄‖²/d over z."""
-    with torch.enable_grad():
-        held = represented.detach().requires_grad_()
+    with torch.inference_mode(False):
+        held = represented.clone().requires_grad_()
         [slope] = torch.autograd.grad(pull * (held.mean(dim=0) - target).square().mean(), [held])
     return slope

@@ -6,6 +6,7 @@ torch.optim would do, but it loads a compiler at its first step and walks over e
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from commonroot.client.model import DepartmentModel, as_batch, block_rows, check
 from commonroot.client.perceptron import Perceptron
 from commonroot.client.tasks import Task
 from commonroot.client.unlabelled import Critic
+from commonroot.client.vectors import Vector
 from commonroot.common.charter import Training
 from commonroot.strategies.base import Part, Phase
 
@@ -79,15 +81,6 @@ class Source:
             yield self.take(np.arange(at, min(at + self._block, len(self))))
 
 
-def mean_loss(model: DepartmentModel, task: Task, source: Source) -> float:
-    """Mean loss over rows, divided by the chance loss."""
-    total = 0.0
-    with torch.inference_mode():
-        for x, y in source.blocks():
-            total += float(task.loss(model(x), y)) * len(x)
-    return total / len(source) / task.chance
-
-
 @contextlib.contextmanager
 def own_dice(*words: int) -> Iterator[None]:
     """Let whatever draws from torch's generator (dropout) draw from a seed of its own, and nobody notice outside."""
@@ -102,33 +95,21 @@ def own_dice(*words: int) -> Iterator[None]:
 
 
 class Flat:
-    """The tensors of one part as one vector, so that a step costs a few operations however many layers there are."""
+    """One part of a network on its way: its vector, where that began, and its momentum."""
 
-    def __init__(
-        self, tensors: Mapping[str, nn.Parameter], velocity: Tensor | None = None, *, of: Flat | None = None
-    ) -> None:
-        """``of``: move that vector, and its momentum, instead of one of one's own."""
-        self.tensors: list[nn.Parameter] = list(tensors.values())
-        self.vector: Tensor
-        self.first: Tensor
-        self.velocity: Tensor
-        self.adam: Adam
-        if of is None:
-            self.vector = torch.cat([torch.zeros(0), *(tensor.detach().reshape(-1) for tensor in self.tensors)])
-            self.first = self.vector.clone()
-            self.velocity = torch.zeros_like(self.vector) if velocity is None else velocity
-            self.adam = Adam(self.vector)
-        else:
-            self.vector, self.first, self.velocity, self.adam = of.vector, of.first, of.velocity, of.adam
-        for tensor, view in zip(self.tensors, self._views(self.vector), strict=True):
-            tensor.data = view  # moving one moves both
-        self.gradient = torch.empty_like(self.vector)
-        #: Of the gradient, tensor by tensor.
-        self.slopes = self._views(self.gradient)
+    def __init__(self, part: Vector, velocity: Tensor | None = None) -> None:
+        self.part = part
+        self.vector, self.gradient = part.whole, part.gradient
+        self.first = self.vector.clone()
+        self.velocity = torch.zeros_like(self.vector) if velocity is None else velocity
+        self.adam = Adam(self.vector)
 
-    def _views(self, vector: Tensor) -> list[Tensor]:
-        found = torch.split_with_sizes(vector, [tensor.numel() for tensor in self.tensors])
-        return [view.view(tensor.shape) for view, tensor in zip(found, self.tensors, strict=True)]
+    def of_another(self, tensors: Mapping[str, nn.Parameter]) -> Flat:
+        """The same vector and momentum under another network's tensors."""
+        found = copy.copy(self)
+        found.part = Vector(tensors, self.vector)
+        found.gradient = found.part.gradient
+        return found
 
     def hold_near(self, arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
         """Let an anchor hold the vector near these instead of near where it began."""
@@ -190,11 +171,10 @@ class Loop:
         labelled  whether all targets are labels; where not, those below 0 are none
         """
         self.model, self.task, self.training, self.random = model, task, training, random
-        self.backbone = Flat(model.shared, of=backbone)
-        own = model.private
-        if head_velocity is not None and len(head_velocity) != sum(tensor.numel() for tensor in own.values()):
+        self.backbone = Flat(model.shared_vector) if backbone is None else backbone.of_another(model.shared)
+        if head_velocity is not None and len(head_velocity) != len(model.private_vector.whole):
             head_velocity = None  # of other tensors than these: a head was put in the place of another
-        self.head = Flat(own, head_velocity)
+        self.head = Flat(model.private_vector, head_velocity)
         #: Mean representation of the last pass over the rows, where the model's form asks for it.
         self.centre: Tensor | None = torch.zeros(model.spec.outputs) if model.form.centre else None
         self._target = target
@@ -212,14 +192,13 @@ class Loop:
         self._moving = []
         parts: tuple[tuple[Part, Flat], ...] = (("backbone", self.backbone), ("head", self.head))
         for part, flat in parts:
-            for tensor in flat.tensors:
+            for tensor in flat.part.tensors:
                 tensor.requires_grad_(part in phase.parts)
-            if part in phase.parts and flat.tensors:
+            if part in phase.parts and flat.part.tensors:
                 self._moving.append(flat)
         if self._chain is not None:
-            self._chain.ask(
-                {id(one): slope for flat in self._moving for one, slope in zip(flat.tensors, flat.slopes, strict=True)}
-            )
+            moving = [flat.part for flat in self._moving]
+            self._chain.ask({id(a): slope for one in moving for a, slope in zip(one.tensors, one.slopes, strict=True)})
         self._anchor = phase.anchor
         self._pull = phase.pull
         self._confusion = 0.0 if self._critic is None else phase.confusion
@@ -241,25 +220,42 @@ class Loop:
         losses, rows = [], []
         if self.centre is not None:
             self.centre.zero_()
-        if self._chain is None:  # a chain has no dropout
+        if self.draws:
             self.model.train()
-        for x, y in source.each(self.batches(len(source))):
-            losses.append(self.step(x, y))
-            rows.append(len(x))
-        if self._chain is None:
+        with contextlib.nullcontext() if self._records else torch.inference_mode():
+            for x, y in source.each(self.batches(len(source))):
+                losses.append(self.step(x, y))
+                rows.append(len(x))
+        if self.draws:
             self.model.eval()
         if self.centre is not None:
             self.centre /= len(source)
         # one after the other, whatever the number of batches
-        total = np.add.accumulate(torch.stack(losses).numpy() * np.array(rows, dtype=np.float32))[-1]
-        return float(total) / len(source)
+        means = (torch.stack(losses) / self.task.chance).numpy()
+        return float(np.add.accumulate(means * np.array(rows, dtype=np.float32))[-1]) / len(source)
+
+    def mean_loss(self, source: Source) -> float:
+        """Mean loss over rows, in multiples of chance; nothing moves."""
+        outputs = self.model if self._chain is None else self._chain.outputs
+        total = 0.0
+        with torch.inference_mode():
+            for x, y in source.blocks():
+                total += float(self.task.loss(outputs(x), y)) * len(x)
+        return total / len(source) / self.task.chance
+
+    @property
+    def finite(self) -> bool:
+        """Is every number of the network one?"""
+        return all(np.isfinite(flat.vector.numpy()).all() for flat in (self.backbone, self.head))
+
+    @property
+    def draws(self) -> bool:
+        """May steps draw from torch's generator?"""
+        return self._chain is None  # a chain has no dropout
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step on one batch; its loss, without penalties."""
-        if self._chain is None or not self._labelled or self._confusion:
-            loss = self._recorded(x, y)
-        else:
-            loss = self._written_out(self._chain, x, y)
+        """One step on one batch; its loss as the task has it, without penalties."""
+        loss = self._recorded(x, y) if self._chain is None or self._records else self._written_out(self._chain, x, y)
         if self._moving:
             self._clip()
             for flat in self._moving:
@@ -281,12 +277,16 @@ class Loop:
         for flat in self._moving:
             flat.gradient.mul_(factor)
 
+    @property
+    def _records(self) -> bool:
+        """Does PyTorch find the slopes?"""
+        return self._chain is None or not self._labelled or bool(self._confusion)
+
     def _written_out(self, chain: Perceptron, x: Tensor, y: Tensor) -> Tensor:
         """The loss; slopes lie in the gradients of what moves."""
-        with torch.no_grad():
-            loss, mean = chain.slopes(x, y, centre=self.centre is not None, target=self._target, pull=self._pull)
-            if self.centre is not None and mean is not None:
-                self.centre.add_(mean, alpha=len(x))
+        loss, mean = chain.slopes(x, y, centre=self.centre is not None, target=self._target, pull=self._pull)
+        if self.centre is not None and mean is not None:
+            self.centre.add_(mean, alpha=len(x))
         return loss
 
     def _recorded(self, x: Tensor, y: Tensor) -> Tensor:
@@ -294,13 +294,14 @@ class Loop:
         if not self._labelled or self._confusion:
             loss, cost = self._adapted(x, y)
         elif self.centre is None:
-            loss = cost = self.task.loss(self.model(x), y) / self.task.chance
+            loss = self.task.loss(self.model(x), y)
+            cost = loss / self.task.chance
         else:
             loss, cost = self._drawn_together(self.centre, x, y)
         if self._moving:
-            found = iter(torch.autograd.grad(cost, [tensor for flat in self._moving for tensor in flat.tensors]))
+            found = iter(torch.autograd.grad(cost, [tensor for flat in self._moving for tensor in flat.part.tensors]))
             for flat in self._moving:
-                torch.cat([next(found).reshape(-1) for _ in flat.tensors], out=flat.gradient)
+                torch.cat([next(found).reshape(-1) for _ in flat.part.tensors], out=flat.gradient)
         return loss.detach()
 
     def _adapted(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,7 +311,8 @@ class Loop:
         """
         represented = self.model.represent(x)
         if self._labelled:
-            loss = cost = self.task.loss(self.model.read(represented), y) / self.task.chance
+            loss = self.task.loss(self.model.read(represented), y)
+            cost = loss / self.task.chance
         else:
             known = y >= 0
             share = float(known.float().mean())
@@ -325,11 +327,15 @@ class Loop:
         return loss, cost + self._confusion * self._critic.confusion(represented)
 
     def _drawn_together(self, centre: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and the loss plus κ‖mean(z) - m̄‖²/d; adds the batch to the mean of this pass."""
+        """The loss, and what it costs: in multiples of chance, plus κ‖mean(z) - m̄‖²/d.
+
+        Adds the batch to the mean of this pass.
+        """
         represented = self.model.represent(x)
-        loss = self.task.loss(self.model.read(represented), y) / self.task.chance
+        loss = self.task.loss(self.model.read(represented), y)
+        cost = loss / self.task.chance
         mean = represented.reshape(-1, represented.shape[-1]).mean(dim=0)
         centre.add_(mean.detach(), alpha=len(x))
         if self._target is None or not self._pull:
-            return loss, loss
-        return loss, loss + self._pull * (mean - self._target).square().mean()
+            return loss, cost
+        return loss, cost + self._pull * (mean - self._target).square().mean()

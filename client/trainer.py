@@ -11,6 +11,7 @@ gradient.  What is private beside the head (an adapter, private tensors inside t
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from commonroot.client.nets import Net as Net
 from commonroot.client.nets import Private as Private
 from commonroot.client.nets import exported, first_private, loaded, part, under, with_missing
 from commonroot.client.nets import represent as represent
-from commonroot.client.steps import Flat, Loop, Source, mean_loss, own_dice
+from commonroot.client.steps import Flat, Loop, Source, own_dice
 from commonroot.client.tasks import Classes, Task
 from commonroot.client.unlabelled import Critic, trusted_labels
 from commonroot.common.charter import Draft
@@ -131,7 +132,9 @@ class Trainer:
         model = self._model(received, private)
         source = Source(model, self.task, rows)
         scored = Source(model, self.task, held_out) if held_out is not None and len(held_out) else source
-        before = mean_loss(model, self.task, scored) if self.labelled else 0.0
+        dice = (0x747261696E, self.secret, version)
+        loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
+        before = loop.mean_loss(scored) if self.labelled else 0.0
         label_losses = None
         if self.form.label_evidence and version == self.draft.rounds - 1:
             phases, label_losses = (), self._label_losses(model, held_out)
@@ -140,14 +143,12 @@ class Trainer:
         if not self.labelled:
             trusted = max((phase.trust for phase in phases), default=0.0) * min(1.0, version / self.draft.rounds)
             source = Source(model, self.task, self._trusted(model, received, rows, trusted, every=critic is not None))
-        dice = (0x747261696E, self.secret, version)
-        loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
         after = _carried_out(loop, [phase for phase in phases if not phase.copy and len(source)], source, dice)
         if after is None:
-            after = mean_loss(model, self.task, source) if self.labelled else 0.0
-        _finite(before, after, model)
+            after = loop.mean_loss(source) if self.labelled else 0.0
+        _finite(before, after, loop)
         kept = model.export_private()
-        if self.draft.training.optimizer == "sgd" and loop.head.tensors:
+        if self.draft.training.optimizer == "sgd" and loop.head.part.tensors:
             # the backbone's momentum is dropped: the sum moves on from elsewhere
             kept[HEAD_MOMENTUM] = loop.head.velocity.numpy()
         centre = None if loop.centre is None else loop.centre.numpy()
@@ -233,7 +234,7 @@ class Trainer:
         loop = self._loop(copy, received, dice, None)
         loop.backbone.hold_near(received, copy.shared)
         loss = _carried_out(loop, phases, Source(copy, self.task, rows), dice)
-        _finite(0.0, 0.0 if loss is None else loss, copy)
+        _finite(0.0, 0.0 if loss is None else loss, loop)
         return copy
 
     def _family(self, received: Tensors) -> tuple[str, str] | None:
@@ -266,7 +267,7 @@ class Trainer:
 def _carried_out(loop: Loop, phases: Sequence[Phase], source: Source, dice: tuple[int, ...]) -> float | None:
     """Carry out phases; the mean loss of the last pass, None where there is none."""
     after = None
-    with own_dice(*dice):
+    with own_dice(*dice) if loop.draws else contextlib.nullcontext():
         for phase in phases:
             loop.begin(phase)
             for _ in range(phase.epochs):
@@ -312,7 +313,7 @@ def train_alone(
             done = goal
             if held_out is not None:
                 curve.append(evaluate(model, held_out.x))
-    _finite(loss, loss, model)
+    _finite(loss, loss, loop)
     return Twin(tuple(sorted(epochs)), tuple(curve), exported(model))
 
 
@@ -346,7 +347,7 @@ def train_pooled(
                 loss = float(loops[at].step(*sources[at].take(batch)))
     for loop in loops:
         loop.model.eval()
-        _finite(loss, loss, loop.model)
+        _finite(loss, loss, loop)
     return tuple(exported(loop.model) for loop in loops)
 
 
@@ -358,8 +359,6 @@ def _fresh(draft: Draft, task: Task, rows: Rows, *, secret: int) -> DepartmentMo
     return loaded(draft, task, first, columns)
 
 
-def _finite(before: float, after: float, model: DepartmentModel) -> None:
-    trained = (*model.shared.values(), *model.private.values())
-    tensors = all(bool(torch.isfinite(parameter).all()) for parameter in trained)
-    if not (math.isfinite(before) and math.isfinite(after) and tensors):
+def _finite(before: float, after: float, loop: Loop) -> None:
+    if not (math.isfinite(before) and math.isfinite(after) and loop.finite):
         raise TrainingDiverged("local training ended in values that are not finite; nothing was sent")

@@ -8,7 +8,6 @@ one under way goes on where it was.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from commonroot.common.errors import ConfigError, ProcessDied
 from commonroot.files import atomic_write, storage_errors, take_ownership
+from commonroot.simulations.one_core import on_one_core
 
 #: Seconds that a cell is taken to need while nothing is known about its like.
 UNKNOWN: Final = 60.0
@@ -194,7 +194,7 @@ class Pool(Generic[C]):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                env=on_one_core() | {"PYTHONUNBUFFERED": "1"},
             )
         with self._lock:
             self._processes.append(process)

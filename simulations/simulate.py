@@ -36,7 +36,7 @@ from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
 from commonroot.simulations.provenance import content_digest
 from commonroot.simulations.scenario import Scenario, read_scenario
-from commonroot.strategies import Gathering, build, seal
+from commonroot.strategies import build, gathers, seal
 
 MARK: Final = "simulation.json"
 ALONE: Final = "alone"
@@ -159,7 +159,7 @@ def prepared(
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
     flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
-    gathering = [arm.label for arm in chosen if not arm.pooled and isinstance(build(arm.draft), Gathering)]
+    gathering = [arm.label for arm in chosen if not arm.pooled and gathers(build(arm.draft))]
     if flips and gathering:
         raise ConfigError(
             f"label-flip: {gathering[0]} trains on no labels",

@@ -10,7 +10,7 @@ import difflib
 import json
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,6 +37,9 @@ from commonroot.strategies.self_training import SelfTraining
 from commonroot.strategies.shared_words import SharedWords
 from commonroot.strategies.statistics import Statistics
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 __all__ = [
     "GATHERINGS",
     "STRATEGIES",
@@ -51,6 +54,7 @@ __all__ = [
     "check_roster",
     "check_sealed",
     "consent",
+    "gathers",
     "repeats_itself",
     "seal",
 ]
@@ -114,10 +118,15 @@ def _built(name: str, options: str) -> Strategy | Gathering:
     return strategy
 
 
+def gathers(method: Strategy | Gathering) -> TypeIs[Gathering]:
+    """Does it add up exact arithmetic instead of training?  (Asking for the protocol takes a hundred times as long.)"""
+    return method.name in GATHERINGS
+
+
 def build_trained(draft: Draft) -> Strategy:
     """The same for what only methods that train can do.  Raises ConfigError for a gathering."""
     strategy = build(draft)
-    if isinstance(strategy, Gathering):
+    if gathers(strategy):
         raise ConfigError(f"method {draft.method.name!r} trains nothing", hint=f"one of {', '.join(STRATEGIES)} does")
     return strategy
 
@@ -163,7 +172,7 @@ def repeats_itself(charter: Draft) -> bool:
     """Does the method sum the same rows exactly, round after round, so that zeros in one of them would show whose are
     missing from it?"""
     method = build(charter)
-    return isinstance(method, Gathering) and isinstance(method, MindsRoster)
+    return gathers(method) and isinstance(method, MindsRoster)
 
 
 def _nearest(word: str, known: object) -> str:

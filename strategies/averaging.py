@@ -99,13 +99,15 @@ def weighted_change(
     weight  that of its rows where not given
     """
     weight = department_weight(draft, result.rows) if weight is None else weight
-    changes = {name: result.shared[name].astype(np.float64) - state[name] for name, _ in shapes}
+    changes = {name: np.subtract(result.shared[name], state[name], out=np.empty(shape)) for name, shape in shapes}
     norm = math.sqrt(sum(float(np.vdot(change, change)) for change in changes.values()))
     factor = weight * min(1.0, draft.training.update_clip / max(norm, 1e-300))
     terms: dict[str, NDArray[np.floating]] = {}
-    for name, shape in shapes:
-        bound = element_bound(draft, math.prod(shape))
-        terms[f"update/{name}"] = np.clip(factor * changes[name], -bound, bound)
+    for name, change in changes.items():
+        bound = element_bound(draft, change.size)
+        change *= factor
+        np.maximum(change, -bound, out=change)  # np.clip takes three times as long for small tensors
+        terms[f"update/{name}"] = np.minimum(change, bound, out=change)
     return terms
 
 

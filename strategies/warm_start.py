@@ -20,6 +20,7 @@ from safetensors.numpy import load
 from commonroot.common.charter import Draft
 from commonroot.common.errors import BackboneMismatch, ConfigError
 from commonroot.common.secure_sum.primitives import sha256
+from commonroot.strategies import gathers
 from commonroot.strategies.base import Gathering, Strategy
 from commonroot.strategies.local import Local
 
@@ -37,7 +38,7 @@ def first_state(
     state, wanted = method.initial(draft), draft.training.warm_start
     if wanted is None or isinstance(method, Local):
         return state
-    if isinstance(method, Gathering):
+    if gathers(method):
         raise ConfigError(f"method {draft.method.name!r} trains nothing, so it has no warm start")
     return state | _backbone(draft, set(state), wanted, read(wanted))
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -86,12 +85,10 @@ def named(module: nn.Module, names: Mapping[str, Any] | tuple[str, ...]) -> dict
 
 def fill(parameters: Mapping[str, nn.Parameter], arrays: Mapping[str, NDArray[Any]], *, what: str) -> None:
     """Copy arrays into parameters by name.  Raises ManifestError for a missing tensor or one of another shape."""
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if name not in arrays:
-                raise ManifestError(f"the {what} has no tensor {name!r}")
-            array = np.asarray(arrays[name], dtype=np.float32)
-            if array.shape != tuple(parameter.shape):
-                expected = tuple(parameter.shape)
-                raise ManifestError(f"tensor {name!r} of the {what}: expected shape {expected}, found {array.shape}")
-            parameter.copy_(torch.from_numpy(array.copy()))
+    for name, parameter in parameters.items():
+        if name not in arrays:
+            raise ManifestError(f"the {what} has no tensor {name!r}")
+        array, place = np.asarray(arrays[name]), parameter.detach().numpy()
+        if array.shape != place.shape:
+            raise ManifestError(f"tensor {name!r} of the {what}: expected shape {place.shape}, found {array.shape}")
+        np.copyto(place, array, casting="unsafe")

@@ -12,7 +12,9 @@ it had been clipped.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -48,45 +50,53 @@ class Rounder:
         """The mean of (x/B)² from the sum of ``round``'s squares; at most 1."""
         return min(1.0, squares / (elements * float(self._half) ** 2))
 
-    def round(self, x: NDArray[Any], factor: np.float32) -> tuple[NDArray[np.int32], float]:
-        """Levels minus L/2 of the next elements, and the sum of squares of the scaled values.
+    def round(self, parts: Sequence[tuple[NDArray[Any], np.float32]]) -> list[tuple[NDArray[np.int32], float]]:
+        """Of each part, which is elements and their factor: levels minus L/2, and the sum of squares of scaled values.
 
         The levels lie in a buffer that the next call overwrites.  They mean something only if the sum is finite, and
         only those in [-L/2, L/2]; the others are outside of it too.  NumPy's warnings of overflow are the caller's.
         """
-        u = self._noise[: x.size]
+        size = sum(x.size for x, _ in parts)
+        u = self._noise[:size]
         self._uniforms.fill(u.view(np.uint8))
         if self._bits < _NOISE_BITS:
             np.right_shift(u, np.uint16(_NOISE_BITS - self._bits), out=u)
-        w = self._work[: x.size]
-        if x.dtype == np.float32:
-            np.multiply(x, factor, out=w)
-        else:
-            np.copyto(w, x, casting="unsafe")
-            np.multiply(w, factor, out=w)
-        return self._levels(w, u)
+        squares, at = [], 0
+        for x, factor in parts:
+            w = self._work[at : at + x.size]
+            if x.dtype == np.float32:
+                np.multiply(x, factor, out=w)
+            else:
+                np.copyto(w, x, casting="unsafe")
+                np.multiply(w, factor, out=w)
+            squares.append(float(np.dot(w, w)))
+            at += x.size
+        q = self._levels(self._work[:size], u)
+        ends = itertools.accumulate(x.size for x, _ in parts)
+        return [(q[end - x.size : end], square) for (x, _), square, end in zip(parts, squares, ends, strict=True)]
 
     def clipped(
-        self, x: NDArray[Any], limit: np.float32, factor: np.float32
+        self, x: NDArray[Any], limit: np.float32, factor: np.float32, at: int
     ) -> tuple[NDArray[np.int32], float, int] | None:
-        """``round`` once more, after a clip, and how many values it changed.  None where a value is not finite."""
+        """One of ``round``'s parts once more, after a clip, and how many values it changed.  None where a value is not
+        finite.  ``at``: the number of its first element among those of ``round``."""
         if not np.isfinite(x).all():
             return None
-        w = self._work[: x.size]
+        w = self._work[at : at + x.size]
         beyond = x.size - int(np.count_nonzero(np.abs(x) <= float(limit)))
         np.clip(x, -limit, limit, out=w, casting="unsafe")
         np.multiply(w, factor, out=w)
-        return *self._levels(w, self._noise[: x.size]), beyond
+        square = float(np.dot(w, w))
+        return self._levels(w, self._noise[at : at + x.size], at), square, beyond
 
-    def _levels(self, w: NDArray[np.float32], u: NDArray[np.uint16]) -> tuple[NDArray[np.int32], float]:
-        q = self._fixed[: w.size]
-        squares = float(np.dot(w, w))
+    def _levels(self, w: NDArray[np.float32], u: NDArray[np.uint16], at: int = 0) -> NDArray[np.int32]:
+        q = self._fixed[at : at + w.size]
         np.copyto(q, w, casting="unsafe")  # what does not fit becomes the least or the greatest number
         wide = w.view(np.int32)  # w is done with
         np.copyto(wide, u)
         np.add(q, wide, out=q)
         np.right_shift(q, self._bits, out=q)
-        return q, squares
+        return q
 
 
 def noise_bits(levels: int) -> int:

@@ -27,6 +27,7 @@ from commonroot.simulations.engine import frames
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation
 from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.one_core import on_one_core
 
 _Frame = tuple[dict[str, Any], list[bytes]]
 #: A department's name, what happened in it, and facts.
@@ -102,7 +103,7 @@ class _Host:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=on_one_core(),
             )
         self.replies: dict[str, SimpleQueue[_Frame | None]] = {}
         self._body: object = None

@@ -57,12 +57,12 @@ class Pages:
 
     def before(self, department: int, version: int) -> dict[str, NDArray[Any]] | None:
         """The newest state that was put under a version below this one; None before the first.  Read only."""
-        slots = [slot for slot in self._slots[department] if _EMPTY < slot[_VERSION] < version]
+        slots = [slot for slot in self._slots[department].tolist() if _EMPTY < slot[_VERSION] < version]
         if not slots:
             return None
-        slot = max(slots, key=lambda one: int(one[_VERSION]))
+        slot = max(slots, key=lambda one: one[_VERSION])
         layout = self._layouts[slot[_LAYOUT]]
-        data = os.pread(self._file, _size(layout), int(slot[_OFFSET]))
+        data = os.pread(self._file, _size(layout), slot[_OFFSET])
         found, at = {}, 0
         for name, shape, kind in layout:
             count = math.prod(shape)
@@ -75,9 +75,9 @@ class Pages:
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
         layout = tuple((name, array.shape, array.dtype.str) for name, array in arrays.items())
         data = b"".join(array.tobytes() for array in arrays.values())
-        slots = self._slots[department]
-        again = [slot for slot in slots if slot[_VERSION] >= version]
-        slot = again[0] if again else min(slots, key=lambda one: int(one[_VERSION]))
+        versions = self._slots[department, :, _VERSION].tolist()
+        again = [at for at, one in enumerate(versions) if one >= version]
+        slot = self._slots[department, again[0] if again else versions.index(min(versions))]
         with storage_errors(self._folder):
             number = self._number(layout)
             slot[_VERSION] = _EMPTY

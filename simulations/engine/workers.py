@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from commonroot.files import storage_errors
 from commonroot.simulations.engine.crew import SHARDS
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
+from commonroot.simulations.one_core import on_one_core
 
 State = Mapping[str, NDArray[np.float32]]
 #: Told what a department did, and facts: ``checked``, ``trained`` (which says not who), ``abstained``, ``finished``.
@@ -168,7 +168,7 @@ class _Processes:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                env=on_one_core() | {"PYTHONUNBUFFERED": "1"},
             )
 
     def _ask(self, requests: Sequence[dict[str, Any]]) -> None:
