@@ -133,13 +133,14 @@ class _Rounds:
 
     def _one_round(self, version: Version, crews: Workers) -> Version:
         began = time.monotonic()
-        number, self._pending = self._pending or self._journal.last_round() + 1, None
+        last = self._journal.last_round()
+        number, self._pending = self._pending or last + 1, None
         found = fates(
             self._cast, self._charter, self._scenario.seed, self._numbers, round=number, version=version.version
         )
         if len(found.cohort) < self._opens_with:
             raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._opens_with} are needed")
-        if number > self._journal.last_round():
+        if number > last:
             self._journal.open_round(number, self._run.run, version.version, b"")
         self._on_event("round", {"round": number, "version": version.version, "cohort": self._told(found.cohort)})
         state = self._backbones.read(version.file, version.digest)
