@@ -94,7 +94,7 @@ MEANING = {
     ("derive", "mask"): "s_ij: from the round's chain; context: T",
     ("derive", "box"): "key of one box: from the round's chain; salt: the box's 16 random bytes; context: T ‖ sender ‖ "
     "member",
-    ("derive", "keystream …"): "AES-256 key of one secret's stream, for `bulk` and for `exact` words",
+    ("derive", "keystream …"): "AES-256 key of one secret's stream, of masks (`mask`) or of what rounds",
     ("derive", "rounding"): "stochastic rounding: from the training secret; context: charter digest ‖ version",
     ("hash", "roster"): "digest of a roster",
     ("hash", "charter"): "digest of a charter",

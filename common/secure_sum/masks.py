@@ -1,15 +1,16 @@
 """Keystreams, and adding many of them to a vector in one pass.
 
-A 32-byte secret yields one AES-256 key per kind of lanes.  Block j of its keystream is AES(c_j) xor c_{j+1}, where c_j
+A 32-byte secret yields one AES-256 key.  Block j of its keystream is AES(c_j) xor c_{j+1}, where c_j
 is the number j in 8 bytes, little endian, twice.  No block is encrypted twice under a key, so this is AES in counter
 mode (NIST SP 800-38A) whose blocks are xored with numbers that everybody knows, and hides as much.  It is what AES-CFB
 makes of the blocks c_1, c_2, … when they are *decrypted* under the initial vector c_0, and that is the point: OpenSSL 4
 decrypts CFB with 512-bit vectors and does nothing else, where its counter mode uses 128-bit ones and its GCM also
 hashes what it emits.  The package files CFB under "decrepit", for it does not authenticate messages; none is encrypted
-here.  Where CFB is missing or slower, the definition is followed step by step.  A secret and a label serve one vector.
+here.  Where CFB is missing or slower, the definition is followed step by step.  A secret and a label serve one upload.
 
-The vector is walked in chunks, and every stream is added to a chunk before the next one is begun, so the chunk, the
-counters and the keystream stay in the core's second-level cache whatever the vector's length is.  A stream can begin at
+One stream masks both vectors of an upload: the bulk from block 0 on, the exact words from the first block behind it.
+The vectors are walked in chunks, and every stream is added to a chunk before the next one is begun, so the chunk, the
+counters and the keystream stay in the core's second-level cache whatever a vector's length is.  A stream can begin at
 any block, so threads can share a vector: both the cipher and NumPy let go of the interpreter while they work.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -45,8 +46,8 @@ _WORTH_THREADS: Final = 1 << 23
 _TOGETHER: Final = 64
 #: A sign and a 32-byte secret: +1 adds the secret's streams, -1 subtracts them.
 Signed = tuple[int, bytes]
-#: What the two kinds of words of an upload are called in key derivation.
-BULK, EXACT = "bulk", "exact"
+#: What the streams of uploads are called in key derivation.
+MASK: Final = "mask"
 
 
 def sign(me: int, peer: int) -> int:
@@ -131,7 +132,7 @@ _emitter: Callable[[AES256, int], Emit] = _fastest()
 
 
 class Keystream:
-    """The keystream of one secret for one label.  A secret and a label must serve one vector only."""
+    """The keystream of one secret for one label.  A secret and a label must serve one use only."""
 
     __slots__ = ("_counters", "_emit", "_key", "_next", "_rest")
 
@@ -179,15 +180,13 @@ def add_streams(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence
     Raises      ConfigError for a sign other than ±1 or an array that cannot be added to in place
     """
     _check(bulk, exact, streams)
-    _run(bulk, BULK, streams, False, threads)
-    _run(exact, EXACT, streams, False, threads)
+    _run(bulk, exact, streams, False, threads)
 
 
 def fill_streams(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence[Signed], *, threads: int = 1) -> None:
     """``add_streams`` to zeros, whatever the arrays held before; the first stream is written instead of added."""
     _check(bulk, exact, streams)
-    _run(bulk, BULK, streams, True, threads)
-    _run(exact, EXACT, streams, True, threads)
+    _run(bulk, exact, streams, True, threads)
 
 
 def useful_threads(size: int, streams: int) -> int:
@@ -203,56 +202,73 @@ def _check(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence[Sign
             raise ConfigError(f"masks are added to a contiguous vector of {kinds}, not {words.dtype} {words.shape}")
 
 
-def _run(words: NDArray[Any], label: str, streams: Sequence[Signed], fresh: bool, threads: int) -> None:
-    """Divide the chunks of a vector among threads."""
-    if not words.size or not streams:
+class _Chunk(NamedTuple):
+    """A part of a vector, and which blocks of every stream mask it."""
+
+    words: NDArray[Any]
+    first: int
+    blocks: int
+
+
+def _cut(bulk: NDArray[Any], exact: NDArray[np.uint64]) -> list[_Chunk]:
+    """Both vectors in chunks, in the order of the streams."""
+    found, first = [], 0
+    for words in (bulk, exact):
+        step = CHUNK_BYTES // words.dtype.itemsize
+        for at in range(0, words.size, step):
+            part = words[at : at + step]
+            blocks = -(-part.nbytes // BLOCK_BYTES)
+            found.append(_Chunk(part, first, blocks))
+            first += blocks
+    return found
+
+
+def _run(bulk: NDArray[Any], exact: NDArray[np.uint64], streams: Sequence[Signed], fresh: bool, threads: int) -> None:
+    """Divide the chunks of the vectors among threads."""
+    chunks = _cut(bulk, exact)
+    if not chunks or not streams:
         if fresh:
-            words.fill(0)
+            bulk.fill(0)
+            exact.fill(0)
         return
-    chunks = -(-words.nbytes // CHUNK_BYTES)
-    threads = max(1, min(threads, chunks))
-    ends = [chunks * at // threads for at in range(threads + 1)]
+    threads = max(1, min(threads, len(chunks)))
+    ends = [len(chunks) * at // threads for at in range(threads + 1)]
     with ThreadPoolExecutor(threads, "commonroot-mask") if threads > 1 else nullcontext() as pool:
         for at in range(0, len(streams), _TOGETHER):
-            sources = [(plus_minus, Keystream(secret, label)) for plus_minus, secret in streams[at : at + _TOGETHER]]
+            sources = [(plus_minus, Keystream(secret, MASK)) for plus_minus, secret in streams[at : at + _TOGETHER]]
             begin = fresh and at == 0
             if pool is None:
-                _chunks(words, sources, range(chunks), begin)
+                _chunks(chunks, sources, begin)
                 continue
-            for done in [pool.submit(_chunks, words, sources, range(*part), begin) for part in pairwise(ends)]:
+            for done in [pool.submit(_chunks, chunks[first:end], sources, begin) for first, end in pairwise(ends)]:
                 done.result()
 
 
-def _chunks(words: NDArray[Any], sources: Sequence[tuple[int, Keystream]], chunks: range, fresh: bool) -> None:
-    """Combine all streams into some chunks, one after the other, of a vector."""
-    per_chunk = CHUNK_BYTES // BLOCK_BYTES
-    step = CHUNK_BYTES // words.dtype.itemsize
-    counters = Counters(min(per_chunk, -(-words.nbytes // BLOCK_BYTES)))
+def _chunks(chunks: Sequence[_Chunk], sources: Sequence[tuple[int, Keystream]], fresh: bool) -> None:
+    """Combine all streams into some chunks, one after the other."""
+    counters = Counters(max(chunk.blocks for chunk in chunks))
     buffer = np.empty(counters.most * BLOCK_BYTES, dtype=np.uint8)
     active = [
-        (np.add if plus_minus == 1 else np.subtract, source.blocks(chunks.start * per_chunk))
-        for plus_minus, source in sources
+        (np.add if plus_minus == 1 else np.subtract, source.blocks(chunks[0].first)) for plus_minus, source in sources
     ]
-    for at in chunks:
-        chunk = words[at * step : (at + 1) * step]
-        blocks = -(-chunk.nbytes // BLOCK_BYTES)
-        counters.move(at * per_chunk, blocks)
+    for words, first, blocks in chunks:
+        counters.move(first, blocks)
         out = buffer[: blocks * BLOCK_BYTES].data
-        noise = buffer[: chunk.nbytes].view(words.dtype)
+        noise = buffer[: words.nbytes].view(words.dtype)
         others = active
         if fresh:
             combine, emit = active[0]
-            if chunk.nbytes == blocks * BLOCK_BYTES:
-                emit(counters, chunk.view(np.uint8).data)
+            if words.nbytes == blocks * BLOCK_BYTES:
+                emit(counters, words.view(np.uint8).data)
             else:
                 emit(counters, out)
-                np.copyto(chunk, noise)
+                np.copyto(words, noise)
             if combine is np.subtract:
-                np.negative(chunk, out=chunk)
+                np.negative(words, out=words)
             others = active[1:]
         for combine, emit in others:
             emit(counters, out)
-            combine(chunk, noise, chunk)  # in place; the third argument by position is the faster call
+            combine(words, noise, words)  # in place; the third argument by position is the faster call
 
 
 def join_body(bulk: NDArray[Any], exact: NDArray[np.uint64]) -> memoryview:

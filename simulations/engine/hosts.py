@@ -8,6 +8,7 @@ replies are taken in the order in which one process would have made them.  So th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ _Frame = tuple[dict[str, Any], list[bytes]]
 _Tell = Callable[[str, str, dict[str, Any]], None]
 
 WORK = "work"
+_PIPE = 1 << 20
 
 
 class DealtFederation(SimulatedFederation):
@@ -105,6 +107,7 @@ class _Host:
                 stderr=errors,
                 env=on_one_core(),
             )
+        _widen(self._process)
         self.replies: dict[str, SimpleQueue[_Frame | None]] = {}
         self._body: object = None
         self._gone = False
@@ -150,6 +153,15 @@ class _Host:
         self._gone = True
         for waiting in list(self.replies.values()):
             waiting.put(None)
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Room for the requests and replies of several departments, so that neither end waits for the other (Linux)."""
+    size = getattr(fcntl, "F_SETPIPE_SZ", None)
+    for pipe in (process.stdin, process.stdout):
+        if size is not None and pipe is not None:
+            with contextlib.suppress(OSError):  # as many bytes as the system allows to everybody
+                fcntl.fcntl(pipe, size, _PIPE)
 
 
 class _Elsewhere:

@@ -409,14 +409,13 @@ def test_without_masks_the_audit_finds_the_lanes(watched, monkeypatch):
 
 
 def test_with_masks_on_the_bulk_alone_the_audit_finds_the_others(watched, monkeypatch):
+    def on_the_bulk(bulk: Any, exact: Any, streams: Any, fresh: bool, threads: int) -> None:
+        honest(bulk, exact[:0], streams, fresh, threads)
+        if fresh:
+            exact[:] = 0
+
     honest = masks._run
-    monkeypatch.setattr(
-        masks,
-        "_run",
-        lambda words, label, streams, fresh, threads: honest(
-            words, label, streams if label == masks.BULK else [], fresh, threads
-        ),
-    )
+    monkeypatch.setattr(masks, "_run", on_the_bulk)
     assert sorts_found(*watched) == {"unmasked lanes"}
 
 

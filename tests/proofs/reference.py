@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 PREFIX = b"commonroot/1/"
 #: Does an upload's signature cover its body in pieces, or whole?
 PIECEWISE = find_spec("commonroot.common.secure_sum.pieces") is not None
-#: Keystream labels of the two kinds of lanes, in the order in which they lie in a body.
-LANES = ("bulk", "exact")
 
 
 # -- hashes and keys -------------------------------------------------------------------------------------------------
@@ -78,22 +76,27 @@ def aes(key: bytes, block: bytes) -> bytes:
     return Cipher(AES256(key), ECB()).encryptor().update(block)
 
 
-def keystream(secret: bytes, label: str, size: int) -> bytes:
+def keystream(secret: bytes, size: int) -> bytes:
     """Block j is AES-256 of counter j, xored with counter j + 1; counter j is j in 8 bytes, twice."""
-    key, counters = derive(secret, f"keystream {label}"), [at.to_bytes(8, "little") * 2 for at in range(size // 16 + 2)]
+    key, counters = derive(secret, "keystream mask"), [at.to_bytes(8, "little") * 2 for at in range(size // 16 + 2)]
     blocks = (
         bytes(x ^ c for x, c in zip(aes(key, at), after, strict=True)) for at, after in itertools.pairwise(counters)
     )
     return b"".join(blocks)[:size]
 
 
+def begins(bulk: int) -> tuple[int, int]:
+    """Where in a stream the masks of both kinds of lanes begin, by the bulk's bytes: exact ones at a whole block."""
+    return 0, -(-bulk // 16) * 16
+
+
 def words(data: bytes, width: int) -> list[int]:
     return [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]
 
 
-def add_mask(lanes: Sequence[int], width: int, label: str, sign: int, secret: bytes) -> list[int]:
-    """Lanes of ``width`` bytes with one secret's keystream added (+1) or subtracted (-1)."""
-    stream = words(keystream(secret, label, width * len(lanes)), width)
+def add_mask(lanes: Sequence[int], width: int, begin: int, sign: int, secret: bytes) -> list[int]:
+    """Lanes of ``width`` bytes with one secret's keystream, from byte ``begin`` on, added (+1) or subtracted (-1)."""
+    stream = words(keystream(secret, begin + width * len(lanes))[begin:], width)
     return [(lane + sign * noise) % 2 ** (8 * width) for lane, noise in zip(lanes, stream, strict=True)]
 
 

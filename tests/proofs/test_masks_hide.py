@@ -141,10 +141,12 @@ class Uploads:
 
     def _bare(self, body: np.ndarray, secrets: dict[int, bytes], gone: tuple[int, ...]) -> np.ndarray:
         parts, at = [], 0
-        for (size, width), label in zip(self.widths, reference.LANES, strict=True):
+        bulk, word = self.widths[0]
+        for (size, width), begin in zip(self.widths, reference.begins(bulk * word), strict=True):
             lanes = body[at : at + size * width].view(f"<u{width}").copy()
             for who in gone:
-                stream = np.frombuffer(reference.keystream(secrets[who], label, size * width), f"<u{width}")
+                noise = reference.keystream(secrets[who], begin + size * width)[begin:]
+                stream = np.frombuffer(noise, f"<u{width}")
                 if who == ME or reference.pair_sign(ME, who) == 1:
                     lanes -= stream
                 else:
@@ -272,15 +274,16 @@ def test_what_the_coordinator_holds_of_a_department_it_claimed_dropped_does_not_
         # for each survivor a share of its own mask, then of the one it shares with department 3
         pairs[peer] = reference.join({m + 1: answer.shares[2 * place + 1] for m, answer in answers.items()})
         assert reference.commit_pair(transcript, pairs[peer]) == commitments[peer]
-    for part, label in zip(plain, reference.LANES, strict=True):
+    begins = reference.begins(plain[0].nbytes)
+    for part, begin in zip(plain, begins, strict=True):
         width = part.dtype.itemsize
         lanes.append(reference.words(body[at : at + part.nbytes], width))
         for peer, secret in pairs.items():
-            lanes[-1] = reference.add_mask(lanes[-1], width, label, -reference.pair_sign(3, peer), secret)
+            lanes[-1] = reference.add_mask(lanes[-1], width, begin, -reference.pair_sign(3, peer), secret)
         at += part.nbytes
     assert sum(a == int(b) for a, b in zip(lanes[0], plain[0], strict=True)) <= 3
     assert all(a != int(b) for a, b in zip(lanes[1], plain[1], strict=True))
     (own,) = (each for each in drawn if len(each) == 32)
     assert reference.commit_self(transcript, 3, own) == commitments[3]
-    for kind, (part, label) in enumerate(zip(plain, reference.LANES, strict=True)):
-        assert reference.add_mask(lanes[kind], part.dtype.itemsize, label, -1, own) == part.tolist()
+    for kind, (part, begin) in enumerate(zip(plain, begins, strict=True)):
+        assert reference.add_mask(lanes[kind], part.dtype.itemsize, begin, -1, own) == part.tolist()

@@ -95,12 +95,12 @@ def played(request: pytest.FixtureRequest) -> Played:
 def masked_by_hand(me: int, sent: Sent, transcript: bytes) -> bytes:
     """y = x + PRG(b) + Σ ± PRG(s_ij), each kind of lanes in its own ring, little endian, one after the other."""
     parts = []
-    for array, label in zip(sent.lanes, reference.LANES, strict=True):
+    for array, begin in zip(sent.lanes, reference.begins(sent.lanes[0].nbytes), strict=True):
         width = array.dtype.itemsize
         lanes = [int(lane) for lane in array]
         for of, secret in sent.secrets(me, transcript).items():
             sign = 1 if of == me else reference.pair_sign(me, of)
-            lanes = reference.add_mask(lanes, width, label, sign, secret)
+            lanes = reference.add_mask(lanes, width, begin, sign, secret)
         parts += [lane.to_bytes(width, "little") for lane in lanes]
     return b"".join(parts)
 
@@ -176,13 +176,13 @@ def test_unmasking_by_hand_gives_the_sum_that_the_coordinator_opens(played):
     assert all(secrets[me, of] == played.sent[me].secrets(me, played.transcript)[of] for me, of in keys)
     opened = played.at_work.finish()
     at = 0
-    for kind, label in enumerate(reference.LANES):
+    for kind, begin in enumerate(reference.begins(opened[0].nbytes)):
         width, size = opened[kind].dtype.itemsize, opened[kind].size
         columns = [reference.words(played.sent[me].body[at : at + width * size], width) for me in SURVIVORS]
         total = [sum(column) % 2 ** (8 * width) for column in zip(*columns, strict=True)]
         for (me, of), secret in secrets.items():
             sign = -1 if of == me else -reference.pair_sign(me, of)
-            total = reference.add_mask(total, width, label, sign, secret)
+            total = reference.add_mask(total, width, begin, sign, secret)
         plain = [[int(lane) for lane in played.sent[me].lanes[kind]] for me in SURVIVORS]
         assert total == [sum(column) % 2 ** (8 * width) for column in zip(*plain, strict=True)]
         assert total == opened[kind].tolist()
