@@ -21,6 +21,7 @@ from typing import Any
 
 from commonroot.common.errors import DataError, ProcessDied
 from commonroot.common.parcel import Parcel
+from commonroot.common.secure_sum.committee import Committee
 from commonroot.files import storage_errors
 from commonroot.simulations.behaviour.learners import acts_as_json
 from commonroot.simulations.behaviour.misbehaving import Act
@@ -39,7 +40,11 @@ _PIPE = 1 << 20
 
 
 class DealtFederation(SimulatedFederation):
-    """A federation whose sessions live in ``workers`` processes, dealt out in the roster's order."""
+    """A federation whose sessions live in ``workers`` processes.
+
+    They are dealt out in the roster's order, the opening committee by itself: its members have more to do, and each
+    process should have as many of them.
+    """
 
     def __init__(
         self,
@@ -55,7 +60,10 @@ class DealtFederation(SimulatedFederation):
         with storage_errors(work):
             work.mkdir(exist_ok=True)
         self._hosts = [_Host(work / f"sessions-{at + 1}.log") for at in range(workers)]
-        self._place = {name: at % workers for at, name in enumerate(federation.departments)}
+        names = [member.name for member in self._roster.departments]
+        opening = Committee.of(self._roster).members
+        dealt = [*opening, *(at for at in range(len(names)) if at not in set(opening))]
+        self._place = {names[number]: at % workers for at, number in enumerate(dealt)}
         self._elsewhere: dict[str, _Elsewhere] = {}
 
     def start(self, name: str) -> None:
