@@ -8,6 +8,7 @@ what was approved before stays approved, until it is withdrawn.
 from __future__ import annotations
 
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,17 +150,18 @@ class StoredPolicy:
 def read_policy(root: Path) -> StoredPolicy | None:
     """The policy of a department's folder; None where there is none.  ConfigError names every wrong field."""
     path = root / FILE
-    if not path.is_file():
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    text = read_text(path, what="the policy")
-    return StoredPolicy(_parsed(text, str(path)), sha256(text.encode()).hex())
+    return _stored(path, (found.st_ino, found.st_mtime_ns, found.st_size)) if stat.S_ISREG(found.st_mode) else None
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str, path: str) -> Policy:
-    """Parsed once as long as it stays as it is: its hours are asked for with every request."""
-    policy: Policy = model_from_toml(Policy, text, path=path)
-    return policy
+def _stored(path: Path, _as_it_is: tuple[int, ...]) -> StoredPolicy:
+    """Read once as long as the file stays as it is: its hours are asked for with every request."""
+    text = read_text(path, what="the policy")
+    return StoredPolicy(model_from_toml(Policy, text, path=str(path)), sha256(text.encode()).hex())
 
 
 def numbers_per_round(manifest: Manifest) -> int:

@@ -103,7 +103,9 @@ def owner_of(folder: Path) -> int | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable."""
+    """Make renames inside a folder durable, but for ``unforced``."""
+    if not _forced.get():
+        return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         force(handle)

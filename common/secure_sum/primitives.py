@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -116,9 +117,15 @@ class Identity:
 def verify(public: bytes, label: str, message: bytes, signature: bytes, *, who: str) -> None:
     """Raise BadSignature, naming ``who``, unless the signature is ``public``'s for this label and message."""
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _LABEL + label.encode() + b"\0" + message)
+        _public(public).verify(signature, _LABEL + label.encode() + b"\0" + message)
     except (InvalidSignature, ValueError) as error:
         raise BadSignature(f"the {label} signature of {who} does not verify") from error
+
+
+@lru_cache(maxsize=1024)
+def _public(key: bytes) -> Ed25519PublicKey:
+    """A department signs three times a round, and the coordinator everything."""
+    return Ed25519PublicKey.from_public_bytes(key)
 
 
 def agreement_public(private: bytes) -> bytes:

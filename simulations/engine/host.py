@@ -2,8 +2,8 @@
 
     in   {"do": "start", "name": …, "root": …, "acts": […]} · {"do": "stop", "name": …}
          {"do": "handle", "name": …, "kind": …, "same": …} with head and body; the last body again where it is the same
-    out  {"name": …, "told": …, "facts": …} while it works, and for each request one of
-         {"name": …, "done": true} · {"name": …, "reply": kind} with head and body · {"name": …, "failed": …, "why": …}
+    out  for each request one of {"name": …, "done": true} · {"name": …, "reply": kind} with head and body ·
+         {"name": …, "failed": …, "why": …}, each with "told": [[name, kind, facts], …] that happened meanwhile
 
 It ends when its input does, and soon after whoever started it was killed: a department has one session at a time.
 """
@@ -40,6 +40,7 @@ class _Host:
         self._out = out
         self._held: dict[str, tuple[DepartmentStore, Session]] = {}
         self._body = b""
+        self._told: list[tuple[str, str, dict[str, Any]]] = []
 
     def answer(self, asked: dict[str, Any], blobs: list[bytes]) -> None:
         name = asked["name"]
@@ -52,9 +53,9 @@ class _Host:
                 self._handle(name, asked, blobs)
                 return
         except CommonrootError as error:
-            frames.write(self._out, {"name": name, "failed": error.code, "why": str(error)})
+            self._write({"name": name, "failed": error.code, "why": str(error)})
         else:
-            frames.write(self._out, {"name": name, "done": True})
+            self._write({"name": name, "done": True})
 
     def close(self) -> None:
         for store, _ in self._held.values():
@@ -70,10 +71,14 @@ class _Host:
         if not asked["same"]:
             self._body = blobs[1]
         reply = self._held[name][1].handle(Parcel(asked["kind"], blobs[0], self._body))
-        frames.write(self._out, {"name": name, "reply": reply.kind}, (reply.head, reply.body))
+        self._write({"name": name, "reply": reply.kind}, (reply.head, reply.body))
 
     def _tell(self, name: str, kind: str, facts: dict[str, Any]) -> None:
-        frames.write(self._out, {"name": name, "told": kind, "facts": facts})
+        self._told.append((name, kind, facts))
+
+    def _write(self, facts: dict[str, Any], blobs: Sequence[frames.Buffer] = ()) -> None:
+        told, self._told = self._told, []
+        frames.write(self._out, facts | {"told": told}, blobs)
 
 
 def _with_parent(parent: int) -> None:

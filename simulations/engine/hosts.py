@@ -209,15 +209,13 @@ class _Elsewhere:
             self._started = True
 
     def _answer(self) -> _Frame:
-        """Pass on what it tells while it works; DataError for what it refuses, ProcessDied where it is gone."""
-        while True:
-            frame = self._host.replies[self._name].get()
-            if frame is None:
-                raise self._host.died()
-            facts, _ = frame
-            if "told" in facts:
-                self._tell(self._name, facts["told"], facts["facts"])
-            elif "failed" in facts:
-                raise DataError(f"{facts['why']} ({facts['failed']})")
-            else:
-                return frame
+        """Pass on what it told while it worked; DataError for what it refuses, ProcessDied where it is gone."""
+        frame = self._host.replies[self._name].get()
+        if frame is None:
+            raise self._host.died()
+        facts, _ = frame
+        for name, kind, what in facts["told"]:
+            self._tell(name, kind, what)
+        if "failed" in facts:
+            raise DataError(f"{facts['why']} ({facts['failed']})")
+        return frame
