@@ -65,7 +65,6 @@ class MemoryNetwork:
         self._events: list[_Event] = []
         #: Requests that come next, all at one moment; whatever is sent meanwhile comes after them.
         self._moment: deque[_Event] = deque()
-        self._delivering = False
         self._arrived: dict[str, Parcel | Fault] = {}
         self._forgotten: set[str] = set()
         self._numbers = itertools.count()
@@ -93,7 +92,6 @@ class MemoryNetwork:
 
     def detach(self, node_key: str) -> None:
         """A department is gone: what is on its way to it is lost."""
-        self._finish_moment()
         self._departments[node_key].online = False
 
     # -- Links -----------------------------------------------------------------------------------------------------
@@ -124,7 +122,6 @@ class MemoryNetwork:
 
     def forget(self, tickets: Collection[str]) -> None:
         """Replies to these are not wanted any more."""
-        self._finish_moment()
         self._forgotten.update(tickets)
         for ticket in tickets:
             self._arrived.pop(ticket, None)
@@ -140,15 +137,8 @@ class MemoryNetwork:
             heapq.heappush(self._events, event)
 
     def _next(self) -> _Event:
-        """The next event; of requests that come one after the other at one moment, all are begun.
-
-        A reply that is there at the same moment goes before the others' requests: departments that work elsewhere go on
-        while the coordinator looks at it.
-        """
+        """The next event; of requests that come one after the other at one moment, all are begun."""
         if self._moment:
-            first = self._events[0] if self._events else self._moment[0]
-            if first.at <= self._now and first.crossing.direction == "to-coordinator":
-                return heapq.heappop(self._events)
             return self._moment.popleft()
         first = heapq.heappop(self._events)
         if first.crossing.direction == "to-coordinator":
@@ -162,11 +152,6 @@ class MemoryNetwork:
                 department.begin(event.crossing.parcel)
         return self._moment.popleft()
 
-    def _finish_moment(self) -> None:
-        """Let every department answer that was asked at this moment, before anything else happens to it."""
-        while self._moment and not self._delivering:
-            self._deliver(self._moment.popleft())
-
     def _deliver(self, event: _Event) -> None:
         self._now = max(self._now, event.at)
         if event.crossing.direction == "to-coordinator":
@@ -176,12 +161,8 @@ class MemoryNetwork:
         department = self._departments[event.node_key]
         if not department.online or department.life != event.life:
             return  # lost with the process it was meant for
-        self._delivering = True
-        try:
-            # Nothing but kind, head and body crosses a network.
-            reply = replace(department.handle(event.crossing.parcel), pieces=())
-        finally:
-            self._delivering = False
+        # Nothing but kind, head and body crosses a network.
+        reply = replace(department.handle(event.crossing.parcel), pieces=())
         if not department.online:
             return  # it died while it worked
         crossing = Crossing("to-coordinator", department.name, reply)
