@@ -11,6 +11,7 @@ from federation import small
 from commonroot.client.policy import FILE, TEMPLATE, Policy, read_policy
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
+from commonroot.files import atomic_write
 from commonroot.strategies import seal
 from commonroot.strategies.evaluation import evaluation_of
 
@@ -149,3 +150,14 @@ def test_the_written_template_is_a_policy_without_rules_and_so_is_each_of_its_li
     assert again is not None
     assert again.digest != stored.digest
     assert None not in again.policy.model_dump().values()
+
+
+def test_a_policy_that_was_changed_is_read_again(tmp_path: Path):
+    """Even to as many bytes, and also where it comes or goes."""
+    for most in (3, 5):
+        atomic_write(tmp_path / FILE, f"rounds = {most}\n".encode())
+        stored = read_policy(tmp_path)
+        assert stored is not None
+        assert stored.policy.rounds == most
+    (tmp_path / FILE).unlink()
+    assert read_policy(tmp_path) is None

@@ -269,8 +269,9 @@ def test_old_tls_is_refused_and_with_it_renegotiation(world: World, version: ssl
 
 def test_headers_without_an_end_are_cut_off(world: World) -> None:
     assert world.status(b"GET /health HTTP/1.1\r\nhost: x\r\nx: ", *[b"a" * 4096] * 32) in (0, 400)
-    assert world.status(b"GET /health HTTP/1.1\r\nhost: x\r\n", *[b"x: y\r\n" * 700] * 8, b"\r\n") in (0, 400, 431)
-    assert world.status(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n") in (0, 400, 431)
+    # more than is ever read at once: what is there whole in one read is not an unfinished request
+    assert world.status(b"GET /health HTTP/1.1\r\nhost: x\r\n", *[b"x: y\r\n" * 700] * 80, b"\r\n") in (0, 400, 431)
+    assert world.status(b"GET /" + b"a" * 400_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n") in (0, 400, 431)
 
 
 @pytest.mark.parametrize("length", [b"content-length: 9999999999999999999999", b"content-length: 5000000", b"chunked"])

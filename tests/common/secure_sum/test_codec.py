@@ -273,19 +273,22 @@ def test_rounding_errors_of_neighbours_have_nothing_to_do_with_one_another(lanes
         assert abs(np.mean(error[apart:] * error[:-apart]) / np.mean(error**2)) < 0.015
 
 
-def test_long_terms_are_encoded_alike_across_chunk_boundaries():
-    """Two terms of sizes that are no multiple of a chunk give the lanes of one term of both together."""
-    sizes = (65_537, 70_001)
-    rng = np.random.default_rng(0)
-    flat = rng.normal(0, 0.3, sum(sizes)).astype(np.float32)
-    two = Manifest(tuple(Term(f"t{i}", (size,), "fixed16", 1.0) for i, size in enumerate(sizes)))
-    parts = {"t0": flat[: sizes[0]], "t1": flat[sizes[0] :]}
-    whole = SumCodec(Manifest((Term("t", (sum(sizes),), "fixed16", 1.0),)), 3).encode({"t": flat}, [1.0], key(0))[0]
-    lanes = SumCodec(two, 3).encode(parts, [1.0, 1.0], key(0))[0]
-    reference = np.clip(flat, -1, 1).astype(float) * 0.5 * 20478 + 10239
-    assert np.abs(lanes - reference).max() < 1.01
-    # equal but where a chunk of the first term ends early: the stream goes on, so the noise is the same everywhere
-    assert np.array_equal(lanes, whole)
+@LANES
+@pytest.mark.parametrize("factor", [1.0, 30.0])
+def test_terms_are_encoded_as_if_they_were_one(lanes, factor):
+    """Terms that are rounded together, and those of which some values are clipped, take their own places' uniforms."""
+    sizes = (5, 40_000, 1, 99_999, 700)
+    apart = Manifest(tuple(Term(f"t{at}", (size,), "fixed16", 1.0) for at, size in enumerate(sizes)))
+    together = Manifest((Term("t", (sum(sizes),), "fixed16", 1.0),))
+    values = np.random.default_rng(2).normal(0, 0.1, sum(sizes))
+    values[5:40_005] *= factor  # of one term, more or fewer lie beyond the bound
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    one = SumCodec(apart, 3, lanes)
+    left, own = one.encode({f"t{at}": part for at, part in enumerate(parts)}, one.initial_bounds(), key(1))
+    other = SumCodec(together, 3, lanes)
+    right, whole = other.encode({"t": values}, other.initial_bounds(), key(1))
+    assert np.array_equal(left, right)
+    assert own[-1] == whole[-1], "the share that was clipped"
 
 
 def test_the_next_bounds_are_ten_root_mean_squares_and_the_clipped_share_is_counted():
