@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
-from commonroot.common.errors import ConfigError
+from commonroot.common.errors import ConfigError, ProcessDied
+from commonroot.simulations import bench_simulation
 from commonroot.simulations.bench_simulation import Run, _rows, run
 from commonroot.simulations.bench_simulation_peers import around, command
 from commonroot.simulations.bench_simulation_world import Job, steps
@@ -56,6 +59,25 @@ def test_ratios_are_of_the_same_turn_and_what_did_not_run_does_not_hold(tmp_path
     assert (ratio.value, ratio.target, ratio.holds) == (1.75, "<= 1.1", False)
     missing = next(row for row in rows if row.what.startswith("Flower's simulation ÷ ours"))
     assert (missing.value, missing.holds, missing.why) == (None, False, "no ray here")
+
+
+def test_a_system_that_fails_in_every_turn_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    def timed(name: str, job: Job, _peers: Path) -> Run:
+        if name == "flower" and job.departments == 10:
+            raise ProcessDied("Flower's simulation took longer than 600 s")
+        return Run(1.0, 2.0)
+
+    monkeypatch.setattr(bench_simulation, "_timed", timed)
+    with Progress(console=Console(quiet=True)) as progress:
+        rows = bench_simulation._compared("mlp", [10, 100, 1000], tmp_path, tmp_path, progress, progress.add_task(""))
+    missing = [row for row in rows if row.value is None]
+    assert {row.what.split(":")[0].split(" ÷")[0] for row in missing if " 10 dep" in row.what} == {
+        "Flower's simulation"
+    }
+    assert all("600 s" in row.why for row in missing if " 10 dep" in row.what)
+    assert not any(" 100 dep" in row.what for row in missing)
+    told = {row.what.split(":")[0].split(" ÷")[0] for row in missing if " 1000 dep" in row.what}
+    assert told == {"ours, exact"}
 
 
 def test_an_unknown_case_is_refused(tmp_path):
