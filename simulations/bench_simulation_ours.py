@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -38,7 +39,8 @@ def main() -> None:
                 return
             ended.append(now())
             if len(ended) == job.rounds:
-                held.append(sum(map(_anonymous, _family(os.getpid()))))
+                if memory:
+                    held.append(sum(map(_anonymous, _family(os.getpid()))))
                 raise _Enough
 
         try:
@@ -59,8 +61,9 @@ def _family(process: int) -> list[int]:
     """A process and its descendants."""
     found = [process]
     for task in Path(f"/proc/{process}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _family(int(child))
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            for child in (task / "children").read_text().split():
+                found += _family(int(child))
     return found
 
 
