@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from commonroot.archive import Packer, packing, unpacking
 from commonroot.client.folder import DepartmentFolder
-from commonroot.client.store import LEFT, DepartmentStore
+from commonroot.client.store import LEFT, NOTHING_PRIVATE, DepartmentStore
 from commonroot.client.store_layout import NEWEST
 from commonroot.common.errors import BackupDamaged, ConfigError
 from commonroot.common.secure_sum.chains import STRANGER, Chains
@@ -107,7 +107,7 @@ def _without_keys(path: Path) -> tuple[bytes, list[str]]:
         db.execute("UPDATE epochs SET setup = X''")
         db.execute("DELETE FROM uploads")
         db.execute("INSERT OR REPLACE INTO about VALUES ('restored', ?)", (f"{time.time():.0f}",))
-        blobs = [str(row[0]) for row in db.execute("SELECT blob FROM heads")]
+        blobs = [str(row[0]) for row in db.execute("SELECT blob FROM heads WHERE blob != ?", (NOTHING_PRIVATE,))]
         db.execute("VACUUM")  # what was replaced is not among free pages either
         return db.serialize(), blobs
 

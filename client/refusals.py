@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from commonroot.client.statements import Statement
 from commonroot.client.store import DepartmentStore
@@ -60,23 +61,23 @@ def _keep_lie(store: DepartmentStore, memory: DepartmentMemory, public: bytes, r
         return False
     if code == AnotherSurvivorSet.code and kind in (parcel.ROUND_OPEN, parcel.TRAIN):
         return False  # closed for good, by an epoch or a restore: the coordinator may ask in good faith
-    subjects = [f"round {number}" for number in [round_of(kind, head)] if number is not None]
+    about: dict[str, Any] = {"round": round_of(kind, head)}
     kinds = [kind]
     if code == AnotherSurvivorSet.code:
-        subjects = backbone_of(memory, round_of(kind, head))
+        about = {"backbone": backbone_of(memory, round_of(kind, head))}
     elif code == ResultMismatch.code:  # the result contradicts an opening
-        subjects = [f"round {previous_of(kind, head)}"]
+        about = {"round": previous_of(kind, head)}
     if code in (SecondSurvivorSet.code, AnotherSurvivorSet.code, ResultMismatch.code):  # asked for either way
         kinds = [parcel.OPEN, parcel.CONFIRM]
-    found = [(k, one) for k in kinds for s in subjects if (one := store.accepted(k, s)) is not None]
+    found = [(k, one) for k in kinds if (one := store.accepted(k, **about)) is not None]
     against, accepted = found[0] if found else (kind, b"")
     body = sha256(request.body)
     return store.keep_exhibit(Exhibit(time.time(), kind, code, public.hex(), head, body, against, accepted))
 
 
-def backbone_of(memory: DepartmentMemory, number: int | None) -> list[str]:
-    """The backbone that this department last masked for, as a subject of evidence, if that was in this round."""
+def backbone_of(memory: DepartmentMemory, number: int | None) -> str | None:
+    """The name of the backbone that this department last masked for, if that was in this round."""
     last = memory.upload
     if last is None or last.round != number:
-        return []
-    return [f"charter {last.charter.hex()} version {last.version}"]
+        return None
+    return f"charter {last.charter.hex()} version {last.version}"

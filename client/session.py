@@ -368,7 +368,7 @@ class Session:
                 memory=memory.to_bytes(),
                 kind=request.kind,
                 request=bytes(request.head),
-                about=[f"round {asked.round}", *refusals.backbone_of(memory, asked.round)],
+                backbone=refusals.backbone_of(memory, asked.round),
                 facts={
                     "what": reply,
                     "bytes": len(head),

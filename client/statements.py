@@ -23,6 +23,8 @@ from commonroot.common.secure_sum.primitives import sha256, tagged_hash
 #: Openings are long because of their boxes, and what they say is said again by the result that follows.
 MOST_BYTES: Final[Mapping[str, int]] = {parcel.ROUND_OPEN: 64 << 20, parcel.OPEN: 16 << 20}
 MOST_BYTES_OF_OTHERS: Final = 8 << 20
+#: Room is looked after with every statement of more than a 64th of it, and once in so many others.
+_LOOK_EVERY: Final = 16
 #: Refused statements kept of each kind, the first ones: later ones cannot push them out.
 MOST_REFUSED: Final = 32
 #: A body is kept where the statement signs it and it is itself a proof; a longer one is kept by its hash alone.
@@ -48,11 +50,19 @@ class Statement:
 
 
 def keep(
-    db: sqlite3.Connection, kind: str, head: bytes, *, round: int | None, body: bytes = b"", accepted: bool = True
+    db: sqlite3.Connection,
+    kind: str,
+    head: bytes,
+    *,
+    round: int | None,
+    backbone: str | None = None,
+    body: bytes = b"",
+    accepted: bool = True,
 ) -> None:
     """Keep a statement whose signature was checked, once, within the bounds above.
 
-    round  that it is about, where it says so (``evidence.round_of``)
+    round     that it is about, where it says so (``evidence.round_of``)
+    backbone  whose survivors it settles (``refusals.backbone_of``)
     """
     if not head or len(head) > LARGEST_HEAD:
         return
@@ -60,14 +70,20 @@ def keep(
         (count,) = db.execute("SELECT COUNT(*) FROM statements WHERE kind = ? AND accepted = 0", (kind,)).fetchone()
         if count >= MOST_REFUSED:
             return
-    if kind == parcel.OPEN and accepted and _has_opening(db, round):
-        return  # the same set asked for again, with boxes of other members' or none: it says nothing new
-    db.execute(
-        "INSERT OR IGNORE INTO statements (kind, digest, round, accepted, head, body) VALUES (?, ?, ?, ?, ?, ?)",
-        (kind, sha256(head), round, accepted, head, body if len(body) <= LARGEST_BODY else b""),
-    )
-    if accepted:
-        _forget_beyond(db, kind, MOST_BYTES.get(kind, MOST_BYTES_OF_OTHERS))
+    digest = sha256(head)
+    if kind == parcel.OPEN and accepted and _has_opening(db, round, backbone):
+        head = b""  # the same set asked for again, with boxes of other members' or none: it says nothing new
+    before = db.execute("SELECT id FROM statements WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)).fetchone()
+    number = db.execute(
+        "INSERT INTO statements (kind, digest, round, backbone, accepted, head, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (kind, digest) DO UPDATE SET accepted = MAX(accepted, excluded.accepted), "
+        "backbone = COALESCE(excluded.backbone, backbone)",
+        (kind, digest, round, backbone, accepted, head, body if len(body) <= LARGEST_BODY else b""),
+    ).lastrowid
+    most = MOST_BYTES.get(kind, MOST_BYTES_OF_OTHERS)
+    due = before is None or number is None or number // _LOOK_EVERY != before[0] // _LOOK_EVERY
+    if accepted and (due or 64 * (len(head) + len(body)) > most):
+        _forget_beyond(db, kind, most)
 
 
 def _forget_beyond(db: sqlite3.Connection, kind: str, most: int) -> None:
@@ -82,15 +98,33 @@ def _forget_beyond(db: sqlite3.Connection, kind: str, most: int) -> None:
         )
 
 
-def _has_opening(db: sqlite3.Connection, round: int | None) -> bool:
-    query = "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND accepted = 1"
-    row = db.execute(query, (parcel.OPEN, round)).fetchone()
+def _has_opening(db: sqlite3.Connection, round: int | None, backbone: str | None) -> bool:
+    query = "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND backbone IS ? AND accepted = 1"
+    row = db.execute(query, (parcel.OPEN, round, backbone)).fetchone()
     return row is not None
 
 
+def accepted(
+    db: sqlite3.Connection, kind: str, *, round: int | None = None, backbone: str | None = None
+) -> bytes | None:
+    """Head of the request of that kind that was accepted last about a round or a backbone; None where none is kept."""
+    query = (
+        "SELECT head FROM statements WHERE kind = ? AND accepted = 1 AND LENGTH(head) > 0 "
+        "AND (round = ? OR backbone = ?) ORDER BY id DESC"
+    )
+    row = db.execute(query, (kind, round, backbone)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def was_accepted(db: sqlite3.Connection, kind: str, head: bytes) -> bool:
+    """Is this the very head of a request that was accepted?"""
+    query = "SELECT 1 FROM statements WHERE kind = ? AND digest = ? AND accepted = 1"
+    return db.execute(query, (kind, sha256(head))).fetchone() is not None
+
+
 def kept(db: sqlite3.Connection) -> list[Statement]:
-    """Every statement that is still kept, oldest first."""
-    rows = db.execute("SELECT kind, head, body, accepted FROM statements ORDER BY id")
+    """Every statement that is still kept, oldest first; of those that said nothing new there is a digest alone."""
+    rows = db.execute("SELECT kind, head, body, accepted FROM statements WHERE LENGTH(head) > 0 ORDER BY id")
     return [Statement(kind, head, body or b"", bool(accepted)) for kind, head, body, accepted in rows]
 
 

@@ -51,6 +51,8 @@ _STANDINGS: Final = {
 }
 #: Heads of earlier versions that are kept, newest first, in case somebody wants to look back.
 HEADS_KEPT = 3
+#: In the place of a head's file where a method keeps nothing private, so that none is made each round.
+NOTHING_PRIVATE: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +194,11 @@ class DepartmentStore:
         ``record``.
         """
         upload_blob = f"upload-{epoch}-{round}.bin"
-        head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors"
+        head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors" if local else NOTHING_PRIVATE
         try:
             atomic_write(self._blobs / upload_blob, body, mode=0o600)
-            atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
+            if local:
+                atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
             with self._transaction() as db:
                 self._require_consent(db, charter)
                 db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
@@ -207,7 +210,7 @@ class DepartmentStore:
                     "(SELECT version FROM heads WHERE charter = ?1 ORDER BY version DESC LIMIT ?2)",
                     (charter, HEADS_KEPT),
                 )
-                self._accept(db, parcel.ROUND_OPEN, round, [f"round {round}"], request)
+                statements.keep(db, parcel.ROUND_OPEN, request, round=round)
                 self._append(db, "sent", facts, private)
             self._forget_replaced()
         except Exception:
@@ -219,7 +222,7 @@ class DepartmentStore:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
         with self._transaction() as db:
             self._append(db, "sent", facts)
-            self._accept(db, parcel.TRAIN, round, [f"round {round}"], request)
+            statements.keep(db, parcel.TRAIN, request, round=round)
 
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
         """The upload already made for a round."""
@@ -237,16 +240,16 @@ class DepartmentStore:
         facts: dict[str, Fact],
         kind: str = parcel.OPEN,
         request: bytes = b"",
-        about: Sequence[str] = (),
+        backbone: str | None = None,
     ) -> None:
         """Write-ahead of a survivor set: which one was confirmed or opened, durable before the reply leaves.
 
-        ``request`` is the head of the request that was accepted, ``kind`` its kind and ``about`` what it settled
-        (round, backbone): kept to be shown beside one that contradicts it.
+        ``request`` is the head of the request that was accepted, ``kind`` its kind and ``backbone`` what it settled
+        beside the round: kept to be shown beside one that contradicts it.
         """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            self._accept(db, kind, round, about, request)
+            statements.keep(db, kind, request, round=round, backbone=backbone)
             self._append(db, "sent", facts)
         self._forget_replaced()
 
@@ -257,7 +260,11 @@ class DepartmentStore:
         row = self._one(
             "SELECT blob FROM heads WHERE charter = ? AND version < ? ORDER BY version DESC LIMIT 1", charter, version
         )
-        return None if row is None else dict(load(read_bytes(self._blobs / row[0], what="the stored head")))
+        if row is None:
+            return None
+        if row[0] == NOTHING_PRIVATE:
+            return {}
+        return dict(load(read_bytes(self._blobs / row[0], what="the stored head")))
 
     def head_versions(self, charter: str) -> list[int]:
         """Backbone versions for which this department holds a head, oldest first."""
@@ -424,15 +431,15 @@ class DepartmentStore:
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
-    def accepted(self, kind: str, subject: str) -> bytes | None:
-        """Head of the request of that kind that was accepted about a subject, such as ``round 7``."""
+    def accepted(self, kind: str, *, round: int | None = None, backbone: str | None = None) -> bytes | None:
+        """Head of the request of that kind that was accepted last about a round or a backbone."""
         with self._lock:
-            return exhibits.accepted(self._db, kind, subject)
+            return statements.accepted(self._db, kind, round=round, backbone=backbone)
 
     def was_accepted(self, kind: str, head: bytes) -> bool:
         """Is this the very head of a request that was accepted?  Then it is a repeat and proves nothing."""
         with self._lock:
-            return exhibits.was_accepted(self._db, kind, head)
+            return statements.was_accepted(self._db, kind, head)
 
     def keep_exhibit(self, exhibit: Exhibit) -> bool:
         """Keep a refused message; False where it is kept already, is too large, or enough of its code are kept."""
@@ -459,13 +466,6 @@ class DepartmentStore:
             raise Paused("this department was paused while it trained")
         if statements.is_revoked(db, charter):
             raise NotApproved(f"charter {charter[:16]}… was withdrawn while this department trained")
-
-    @staticmethod
-    def _accept(db: sqlite3.Connection, kind: str, round: int, subjects: Sequence[str], head: bytes) -> None:
-        """An accepted request: kept as a statement, and to be shown beside one that contradicts it."""
-        if head:
-            statements.keep(db, kind, head, round=round)
-            exhibits.accept(db, kind, subjects, head)
 
     def _forget_replaced(self) -> None:
         """Empty the write-ahead log, where replaced keys would lie about until SQLite happens to write over them.

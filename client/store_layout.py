@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from commonroot.common.errors import ForeignState, NewerLayout, OlderLayout
+from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import erase, lock_file, storage_errors
 
 _FIRST: Final = """
@@ -45,10 +46,22 @@ CREATE TABLE consents (charter TEXT PRIMARY KEY, state TEXT NOT NULL, at REAL NO
 CREATE TABLE sealed (sequence INTEGER PRIMARY KEY, salt BLOB NOT NULL, facts TEXT NOT NULL);
 CREATE TABLE traffic (kind TEXT PRIMARY KEY, requests INTEGER NOT NULL, bytes INTEGER NOT NULL);
 """
+#: Accepted heads lay in a table of their own, once for every subject; here ``sha256`` is SQL's, see ``_run_steps``.
+_THIRD: Final = """
+ALTER TABLE statements ADD COLUMN backbone TEXT;
+INSERT OR IGNORE INTO statements (kind, digest, round, accepted, head, body)
+    SELECT kind, sha256(head), CAST(SUBSTR(subject, 7) AS INTEGER), 1, head, x'' FROM accepted
+    WHERE subject LIKE 'round %' ORDER BY id;
+INSERT INTO statements (kind, digest, backbone, accepted, head, body)
+    SELECT kind, sha256(head), subject, 1, head, x'' FROM accepted WHERE subject LIKE 'charter %' ORDER BY id
+    ON CONFLICT (kind, digest) DO UPDATE SET backbone = excluded.backbone;
+DROP TABLE accepted
+"""
 #: What leads to layout 1, 2, …: statements, and what they are for.
 STEPS: Final[tuple[tuple[str, str], ...]] = (
     (_FIRST, "memory, epochs, heads, answers, ledger, evidence"),
     (_SECOND, "what a backup may have forgotten; statements, consents, sealed facts, traffic"),
+    (_THIRD, "what was accepted is told by statements"),
 )
 NEWEST: Final = len(STEPS)
 
@@ -88,6 +101,7 @@ def migrate(db: sqlite3.Connection, file: Path, *, alone: bool) -> tuple[int, in
 
 
 def _run_steps(db: sqlite3.Connection) -> None:
+    db.create_function("sha256", 1, sha256, deterministic=True)
     db.execute("BEGIN IMMEDIATE")
     try:
         for statements, _ in STEPS[layout_of(db) :]:

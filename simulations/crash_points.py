@@ -28,6 +28,7 @@ _JOURNAL = "commonroot.server.journal:Journal"
 _MACHINE = "commonroot.common.secure_sum.coordinator:CoordinatorRound"
 _SESSION = "commonroot.client.session:Session"
 _STORE = "commonroot.client.store:DepartmentStore"
+_KEEP = "commonroot.client.statements:keep"
 _NODE = "commonroot.client.node:FlowerNode"
 _LEARNER = "commonroot.client.learner_in_waiting:LearnerInWaiting"
 
@@ -198,7 +199,7 @@ DEPARTMENT = _points(
          "a file that nothing names", "as before", "removes the file, trains alike and masks anew"),
         ("round", "after", "commonroot.client.store:atomic_write", "head-", "the head is in its file",
          "two files that nothing names", "as before", "removes both, trains alike and masks anew"),
-        ("round", "after", f"{_STORE}._accept", "round-open", "inside the transaction of the upload",
+        ("round", "after", _KEEP, "round-open", "inside the transaction of the upload",
          "as before: the transaction did not happen", "as before", "removes both files, trains alike and masks anew"),
         ("round", "before", f"{_STORE}._forget_replaced", "", "a step is committed; replaced keys are not overwritten",
          "the new state; old keys in the database's log", "nothing", "goes on; the next commit overwrites them"),
@@ -214,7 +215,7 @@ DEPARTMENT = _points(
          "the upload", "the request", "is asked again"),
         ("confirm", "before", f"{_STORE}.commit_answer", "confirm", "the confirmation is signed, in memory",
          "the upload; no set is confirmed", "the confirmation, which nobody saw", "is asked again"),
-        ("confirm", "after", f"{_STORE}._accept", "confirm", "inside the transaction of the confirmation",
+        ("confirm", "after", _KEEP, "confirm", "inside the transaction of the confirmation",
          "as before: the transaction did not happen", "as before", "is asked again"),
         ("confirm", "after", f"{_STORE}.commit_answer", "confirm", "the set is confirmed on disk, nothing left",
          "the one set that this department will ever confirm", "the reply", "is asked again, confirms the same set"),
@@ -225,7 +226,7 @@ DEPARTMENT = _points(
          "the upload", "the request", "is asked again"),
         ("round", "before", f"{_STORE}.commit_answer", "open", "the answer is made, in memory",
          "the upload; no set is opened", "the answer, which nobody saw", "is asked again"),
-        ("round", "after", f"{_STORE}._accept", "open", "inside the transaction of the answer",
+        ("round", "after", _KEEP, "open", "inside the transaction of the answer",
          "as before: the transaction did not happen", "as before", "is asked again"),
         ("round", "after", f"{_STORE}.commit_answer", "open", "the opened set is on disk, nothing left",
          "the one set that this department will ever open", "the reply", "is asked again, gives the same answer"),

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commonroot.client import exhibits, statements
+from commonroot.client import statements
 from commonroot.client import store as module
-from commonroot.client.store import HEADS_KEPT, DepartmentStore
+from commonroot.client.statements import Statement
+from commonroot.client.store import HEADS_KEPT, DepartmentStore, Tensors
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
 from commonroot.common.ledger import verify
 
@@ -33,7 +34,14 @@ def head(value: float) -> dict[str, np.ndarray]:
     return {"head/weight": np.full((2, 3), value, np.float32), "optimizer/head": np.zeros(0, np.float32)}
 
 
-def upload(store: DepartmentStore, round: int, version: int | None = None, *, charter: str = "c" * 64) -> None:
+def upload(
+    store: DepartmentStore,
+    round: int,
+    version: int | None = None,
+    *,
+    charter: str = "c" * 64,
+    local: Tensors | None = None,
+) -> None:
     version = round - 1 if version is None else version
     store.commit_upload(
         epoch=1,
@@ -43,7 +51,7 @@ def upload(store: DepartmentStore, round: int, version: int | None = None, *, ch
         body=f"body {round}".encode() * 100,
         charter=charter,
         version=version,
-        local=head(float(round)),
+        local=head(float(round)) if local is None else local,
         facts={"what": "masked", "round": round, "bytes": 7},
     )
 
@@ -90,6 +98,16 @@ def test_the_head_before_a_version_is_the_newest_of_an_earlier_one(store):
     assert store.head_before("c" * 64, 0) is None
     assert [store.head_before("c" * 64, version)["head/weight"][0, 0] for version in (1, 2, 3, 9)] == [1, 2, 3, 3]
     assert store.head_before("another", 9) is None
+
+
+def test_where_nothing_is_private_no_file_is_made_for_it(store):
+    upload(store, 1, local={})
+    assert blobs(store) == {"upload-1-1.bin"}
+    assert store.head_before("c" * 64, 1) == {}
+    upload(store, 2, 0)
+    assert store.head_before("c" * 64, 1)["head/weight"][0, 0] == 2
+    upload(store, 3, 0, local={})
+    assert (store.head_before("c" * 64, 1), blobs(store)) == ({}, {"upload-1-3.bin"})
 
 
 def test_a_version_trained_again_replaces_its_head(store):
@@ -242,14 +260,70 @@ def test_the_states_files_are_their_owners_alone_whatever_the_umask(tmp_path):
 
 
 def test_of_accepted_requests_the_newest_are_kept_and_the_oldest_make_room(store, monkeypatch):
-    """Heads of 10 bytes, room for 25: two stay, in either table."""
-    monkeypatch.setattr(exhibits, "ACCEPTED_BYTES", 25)
+    """Heads of 10 bytes, room for 25: two stay."""
     monkeypatch.setattr(statements, "MOST_BYTES_OF_OTHERS", 25)
     for round in range(1, 5):
         store.commit_ready(round=round, request=b"%010d" % round, facts={})
-    heads = [store.accepted("train", f"round {round}") for round in range(1, 5)]
+    heads = [store.accepted("train", round=round) for round in range(1, 5)]
     assert heads == [None, None, b"0000000003", b"0000000004"]
     assert [one.head for one in store.statements()] == [b"0000000003", b"0000000004"]
+
+
+def test_room_for_small_requests_is_looked_after_now_and_then(store, monkeypatch):
+    monkeypatch.setattr(statements, "MOST_BYTES_OF_OTHERS", 1000)
+    sizes: dict[str, list[int]] = {"train": [], "confirm": []}
+    for round in range(1, 200):  # by turns, as in a run: neither kind is passed over
+        store.commit_ready(round=round, request=b"%010d" % round, facts={})
+        store.commit_answer(epoch=1, round=round, memory=b"m", kind="confirm", request=b"c%09d" % round, facts={})
+        for kind, seen in sizes.items():
+            seen.append(sum(len(one.head) for one in store.statements() if one.kind == kind))
+    for seen in sizes.values():
+        assert 1000 in seen
+        assert max(seen) <= 1250
+
+
+def answer(store, head, *, round=1, backbone="charter c version 0"):
+    store.commit_answer(epoch=1, round=round, memory=b"m", request=head, backbone=backbone, facts={})
+
+
+def test_an_accepted_request_is_found_by_its_round_and_by_its_backbone(store):
+    answer(store, b"first")
+    answer(store, b"second", round=2, backbone="charter c version 1")
+    answer(store, b"third", round=3, backbone="charter c version 1")
+    assert [store.accepted("open", round=n) for n in (1, 2, 4)] == [b"first", b"second", None]
+    assert store.accepted("open", backbone="charter c version 1") == b"third"
+    assert store.accepted("confirm", round=1) is None
+    assert store.accepted("open") is None
+
+
+def test_an_opening_asked_for_again_is_known_again_and_takes_no_room(store):
+    """With boxes of other members it is another message, and says nothing new."""
+    for head in (b"first", b"other boxes", b"first", b"other boxes"):
+        answer(store, head)
+    assert [store.was_accepted("open", head) for head in (b"first", b"other boxes", b"never")] == [True, True, False]
+    assert [one.head for one in store.statements()] == [b"first"]
+    assert store.accepted("open", round=1) == b"first"
+
+
+def test_a_round_number_of_a_later_epoch_is_another_round(store):
+    answer(store, b"of this epoch")
+    answer(store, b"of the next", backbone="charter c version 7")
+    assert store.accepted("open", round=1) == b"of the next"
+    assert [one.head for one in store.statements()] == [b"of this epoch", b"of the next"]
+
+
+@pytest.mark.parametrize("accepted_first", [True, False])
+def test_what_was_refused_once_and_accepted_once_was_accepted(store, accepted_first):
+    """As where a paused department is asked again; one that was accepted and is refused later is still found."""
+    steps = [
+        lambda: answer(store, b"asked"),
+        lambda: store.record("refused", {}, statement=Statement("open", b"asked", b"", False)),
+    ]
+    for step in steps if accepted_first else reversed(steps):
+        step()
+    assert store.was_accepted("open", b"asked")
+    assert store.accepted("open", backbone="charter c version 0") == b"asked"
+    assert [one.accepted for one in store.statements()] == [True]
 
 
 def test_a_changed_ledger_is_seen(store):

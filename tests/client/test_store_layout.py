@@ -12,12 +12,15 @@ import pytest
 from commonroot.client import store_layout
 from commonroot.client.store import DepartmentStore
 from commonroot.client.store_layout import NEWEST
+from commonroot.common import parcel
 from commonroot.common.errors import NewerLayout, OlderLayout, StorageFull
 from commonroot.common.ledger import verify
+from commonroot.common.messages import Open
 from commonroot.common.secure_sum.memory import DepartmentMemory
 from commonroot.files import take_ownership
 
-#: The state of a department after three rounds, as version 0.1.0 wrote it.
+#: The state of a department after three rounds under this charter, as version 0.1.0 wrote it.
+CHARTER = "ffaaa8232ec491f294ceb4ce9a996154e5484ca1ed4afca819a75eb25ce96d53"
 FIELD = Path(__file__).parent.parent / "vectors" / "layouts" / "state-1.sql"
 
 
@@ -42,6 +45,11 @@ def test_a_state_of_the_first_layout_is_brought_up_to_date_with_all_that_it_hold
         assert store.migrated == (1, NEWEST)
         assert verify(store.ledger()) == len(store.ledger()) > 5
         assert DepartmentMemory.from_bytes(store.memory(1)).round == 3
+        last = store.accepted(parcel.OPEN, round=3)
+        assert Open.decode(last).round == 3
+        assert store.accepted(parcel.OPEN, backbone=f"charter {CHARTER} version 2") == last
+        assert store.was_accepted(parcel.OPEN, last)
+        assert [one.kind for one in store.statements()] == [parcel.ROUND_OPEN, parcel.OPEN] * 3
     with closing(opened(field)) as store:
         assert store.migrated is None
 

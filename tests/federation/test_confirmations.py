@@ -69,7 +69,7 @@ def test_the_ledger_tells_what_was_confirmed_before_it_was_opened(tmp_path):
     at_work, *_ = played(tmp_path, without_elms_uploads(), rounds=1)
     with small.store_of(at_work.federation.departments["ash"]) as store:
         sent = [entry.facts for entry in store.ledger() if entry.kind == "sent"]
-        assert store.accepted(parcel.CONFIRM, "round 1") is not None
+        assert store.accepted(parcel.CONFIRM, round=1) is not None
     told = [facts for facts in sent if facts["what"] in ("confirmed", "shares")]
     assert [facts["what"] for facts in told] == ["confirmed", "shares"]
     assert told[0]["opened"] == told[1]["opened"]

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation import small
 from federation.interrupted import Interrupted, stop_at
@@ -93,6 +94,36 @@ def test_a_backup_of_a_department_holds_no_key_of_an_epoch(tmp_path):
         assert shared.encode() not in found
     assert agreement not in found and upload[:64] not in found
     assert (folder.root / "keys" / "identity.key").read_bytes().strip() in found
+
+
+def test_versions_without_anything_private_come_back_too(tmp_path):
+    with small.running(tmp_path) as at_work:
+        with pytest.raises(Interrupted):
+            at_work.run(stop_at("closed", 2))
+        folder = at_work.federation.departments["ash"]
+        at_work.kill("ash")
+        with small.store_of(folder) as store:
+            (charter,) = {row[0] for row in store._db.execute("SELECT charter FROM heads")}
+            store.commit_upload(
+                epoch=1,
+                round=3,
+                memory=store.memory(1),
+                head=b"h",
+                body=b"b",
+                charter=charter,
+                version=2,
+                local={},
+                facts={},
+            )
+            before = [store.head_before(charter, version) for version in (2, 3)]
+        backup_department(folder, tmp_path / "ash.tar", with_keys=True)
+        wipe(folder.root)
+        restore_department(tmp_path / "ash.tar", folder.root)
+        with small.store_of(DepartmentFolder(folder.root)) as store:
+            again = [store.head_before(charter, version) for version in (2, 3)]
+    assert again[1] == before[1] == {}
+    assert again[0].keys() == before[0].keys() != set()
+    assert all(np.array_equal(again[0][name], before[0][name]) for name in again[0])
 
 
 def test_a_restored_department_comes_back_in_the_next_epoch_with_its_head_and_passes_over_one_backbone(tmp_path):

@@ -135,7 +135,7 @@ def test_an_untouched_ledger_verifies(ash):
         ('UPDATE sealed SET facts = \'{"abstained": "CR19"}\'', ()),
         ("DELETE FROM sealed", ()),
         (
-            "INSERT INTO statements VALUES (999, 'open', ?, 7, 1, ?, '')",
+            "INSERT INTO statements VALUES (999, 'open', ?, 7, 1, ?, '', NULL)",
             (b"x" * 32, b"an opening that was never asked for"),
         ),
     ],
