@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -37,8 +39,16 @@ def _options(
 
 
 def main() -> None:
-    """Entry point."""
-    app(prog_name="commonroot")
+    """Entry point.  Whoever reads may stop at any line, as ``head`` does: that is no error."""
+    try:
+        try:
+            app(prog_name="commonroot")
+        finally:
+            print(end="", flush=True, file=sys.__stdout__)
+    except BrokenPipeError:
+        # What is still held back goes nowhere; else Python would complain of it at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from None
 
 
 if __name__ == "__main__":

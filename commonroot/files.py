@@ -108,7 +108,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        force(handle)
+        os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,24 @@ def said(*words: str) -> tuple[int, str, str]:
         [sys.executable, "-m", "commonroot", *words], capture_output=True, text=True, timeout=60, check=False
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--version"], ["scenarios"], ["scenarios", "--json"], ["--help"]])
+def test_a_reader_may_stop_reading(words, unbuffered):
+    """As in `commonroot scenarios | head -1`: no complaint, at whatever line it stops."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "commonroot", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: " ".join(path) or "commonroot")
