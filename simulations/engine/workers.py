@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import selectors
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from commonroot.common.errors import DataError, ProcessDied
+from commonroot.common.errors import CommonrootError, DataError, ProcessDied
 from commonroot.common.manifest import flatten
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
@@ -29,6 +31,8 @@ OnDone = Callable[[str, dict[str, Any]], None]
 
 WORK: Final = "work"
 BROADCAST: Final = "broadcast.bin"
+#: Bytes of a worker's words that are read at once.
+_AT_ONCE: Final = 1 << 16
 
 
 class Workers(Protocol):
@@ -109,7 +113,6 @@ class _Processes:
     def __init__(self, plan: Plan, workers: int, newest: int, memory: int, on_done: OnDone) -> None:
         self._plan, self._count, self._on_done = plan, workers, on_done
         self._names = list(plan.departments)
-        self._lock = threading.Lock()
         with storage_errors(plan.root):
             (plan.root / WORK).mkdir(exist_ok=True)
         self._processes = [self._start(at, newest, memory) for at in range(workers)]
@@ -159,7 +162,7 @@ class _Processes:
         with storage_errors(path):
             path.write_bytes(flatten(state, self._plan.charter.broadcast))
 
-    def _start(self, at: int, newest: int, memory: int) -> subprocess.Popen[str]:
+    def _start(self, at: int, newest: int, memory: int) -> subprocess.Popen[bytes]:
         arguments = [str(self._plan.root), *map(str, (at, self._count, newest, memory))]
         with (self._plan.root / WORK / f"worker-{at + 1}.log").open("a") as log:
             return subprocess.Popen(
@@ -167,7 +170,6 @@ class _Processes:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
                 env=on_one_core() | {"PYTHONUNBUFFERED": "1"},
             )
 
@@ -176,37 +178,40 @@ class _Processes:
 
         Raises DataError for what a worker refuses, ProcessDied where one is gone.
         """
-        errors: list[BaseException] = []
-        threads = [
-            threading.Thread(target=self._drive, args=(process, request, errors), daemon=True)
-            for process, request in zip(self._processes, requests, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        errors: list[CommonrootError] = []
+        with selectors.DefaultSelector() as waiting:
+            for process, request in zip(self._processes, requests, strict=True):
+                stdin, stdout = _pipes(process)
+                with contextlib.suppress(BrokenPipeError):  # one that is gone is heard of below
+                    stdin.write(json.dumps(request).encode() + b"\n")  # it reads, for it has nothing else to do
+                    stdin.flush()
+                waiting.register(stdout, selectors.EVENT_READ, _Lines(process))
+            while waiting.get_map():
+                for key, _ in waiting.select():
+                    try:
+                        ended = self._hear(key.data)
+                    except CommonrootError as error:  # the others are waited for all the same
+                        errors.append(error)
+                        ended = True
+                    if ended:
+                        waiting.unregister(key.fileobj)
         if errors:
             raise errors[0]
 
-    def _drive(self, process: subprocess.Popen[str], request: dict[str, Any], errors: list[BaseException]) -> None:
-        try:
-            if process.stdin is None or process.stdout is None:
-                raise ProcessDied("a worker without pipes")
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            for answer in map(json.loads, process.stdout):
-                if "end" in answer:
-                    if answer["end"] != "done":
-                        raise DataError(f"{answer['why']} ({answer['code']})")
-                    return
-                with self._lock:
-                    self._heard(answer)
-            raise BrokenPipeError
-        except BrokenPipeError:
-            log = self._plan.root / WORK
-            errors.append(ProcessDied(f"a worker ended with status {process.wait()}; see worker-*.log in {log}"))
-        except BaseException as error:  # told by the thread that waits
-            errors.append(error)
+    def _hear(self, lines: _Lines) -> bool:
+        """Whatever a worker has said by now; was that its last word on what it was asked?"""
+        read = os.read(lines.stdout, _AT_ONCE)
+        if not read:
+            status, log = lines.process.wait(), self._plan.root / WORK
+            raise ProcessDied(f"a worker ended with status {status}; see worker-*.log in {log}")
+        for answer in map(json.loads, lines.whole(read)):
+            if "end" not in answer:
+                self._heard(answer)
+            elif answer["end"] == "done":
+                return True
+            else:
+                raise DataError(f"{answer['why']} ({answer['code']})")
+        return False
 
     def _heard(self, answer: dict[str, Any]) -> None:
         if "trained" in answer:
@@ -219,6 +224,26 @@ class _Processes:
             self._on_done("checked", facts)
         elif "finished" in answer:
             self._on_done("finished", {"department": self._names[answer["finished"]]})
+
+
+class _Lines:
+    """What a worker says, line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.stdout = _pipes(process)[1].fileno()
+        self._begun = b""
+
+    def whole(self, read: bytes) -> list[bytes]:
+        """The lines that end with these bytes."""
+        *lines, self._begun = (self._begun + read).split(b"\n")
+        return lines
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if process.stdin is None or process.stdout is None:
+        raise ProcessDied("a worker without pipes")
+    return process.stdin, process.stdout
 
 
 def sum_file(root: Path, index: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,3 +64,16 @@ def scenario(folder: Path, *, rounds: int = 4, seed: int = 1, more: str = "") ->
     path = folder / "federation.toml"
     path.write_text(text + more)
     return path
+
+
+def started(monkeypatch) -> list[subprocess.Popen]:
+    """Every process that is started from now on, as it is started."""
+    processes = []
+    real = subprocess.Popen
+
+    def popen(*arguments, **options):
+        processes.append(real(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    return processes

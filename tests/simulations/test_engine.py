@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_world import NAMES, STORM, quick_last_steps, scenario
+from small_world import NAMES, STORM, quick_last_steps, scenario, started
 
-from commonroot.common.errors import ConfigError, DataError
+from commonroot.common.errors import ConfigError, DataError, ProcessDied
+from commonroot.simulations.engine import workers as engine_workers
 from commonroot.simulations.engine.crew import Crew
 from commonroot.simulations.engine.pages import Pages
 from commonroot.simulations.engine.plan import Plan
@@ -250,6 +251,29 @@ def test_a_state_may_grow_and_a_layout_cut_short_is_forgotten(tmp_path):
     assert again.before(0, 3)["count"].tolist() == [7]
     again.put(0, 3, states(3.0))
     assert Pages(tmp_path, 1, newest=3).before(0, 4)["head/bias"].tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("moment", ["trained", "closed"])
+def test_a_worker_that_is_gone_is_told_with_its_log(tmp_path, monkeypatch, moment):
+    """In the middle of what it was asked, and before it is asked."""
+    processes = started(monkeypatch)
+
+    def tell(_arm, kind, _facts):
+        if kind in (moment, f"run-{moment}"):
+            processes[0].kill()
+            processes[0].wait()
+
+    with pytest.raises(ProcessDied, match=r"status -9; see worker-\*\.log in .*work"):
+        arm(scenario(tmp_path), sum="ring", workers=2, tell=tell)
+    assert [process.poll() is None for process in processes] == [False, False]
+
+
+def test_words_of_workers_may_arrive_in_pieces(tmp_path, monkeypatch):
+    path = scenario(tmp_path)
+    whole = arm(path, sum="ring", workers=2)
+    monkeypatch.setattr(engine_workers, "_AT_ONCE", 3)
+    again = arm(path, sum="ring", workers=2)
+    assert (again["backbone"], again["departments"]) == (whole["backbone"], whole["departments"])
 
 
 def test_a_plan_is_what_a_worker_reads(tmp_path):

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from small_world import STORM, quick_last_steps, scenario
+from small_world import STORM, quick_last_steps, scenario, started
 
 from commonroot.common.errors import ProcessDied
 from commonroot.common.parcel import Parcel
-from commonroot.simulations.engine import hosts
 from commonroot.simulations.network import MemoryNetwork, delay
 from commonroot.simulations.simulate import simulate
 
@@ -74,14 +73,7 @@ def test_without_a_last_step_the_run_is_over_with_its_last_round(tmp_path):
 
 def test_a_process_that_is_gone_is_told_with_its_log(tmp_path, monkeypatch):
     path = scenario(tmp_path)
-    processes = []
-    real = subprocess.Popen
-
-    def popen(*arguments, **options):
-        processes.append(real(*arguments, **options))
-        return processes[-1]
-
-    monkeypatch.setattr(hosts.subprocess, "Popen", popen)
+    processes = started(monkeypatch)
 
     def tell(_arm, kind, facts):
         if kind == "run-closed" and facts["version"] == 1:
