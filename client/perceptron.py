@@ -99,10 +99,22 @@ class Perceptron:
 
     def outputs(self, x: Tensor) -> Tensor:
         """(n, columns) to (n, outputs)."""
+        return self._answers(self._read(self._seen(x)[-1]))
+
+    def _seen(self, x: Tensor) -> list[Tensor]:
+        """What each map reads, and last the representation."""
+        seen = [x]
         for layer in self._below:
-            x = F.linear(x, layer.weight, layer.bias)
-            x = self._activation(x) if layer.active else x
-        return F.linear(x if self._beta is None else x + self._beta, self._head.weight, self._head.bias)
+            out = F.linear(seen[-1], layer.weight, layer.bias)
+            seen.append(self._activation(out) if layer.active else out)
+        return seen
+
+    def _read(self, represented: Tensor) -> Tensor:
+        """What the head reads."""
+        return represented if self._beta is None else represented + self._beta
+
+    def _answers(self, read: Tensor) -> Tensor:
+        return F.linear(read, self._head.weight, self._head.bias)
 
     def slopes(
         self, x: Tensor, y: Tensor, *, centre: bool, target: Tensor | None, pull: float
@@ -113,13 +125,10 @@ class Perceptron:
         x       (n, columns)
         target  m̄, and ``pull`` its κ; no such term without them
         """
-        seen = [x]  # what each map reads, and last the representation
-        for layer in self._below:
-            out = F.linear(seen[-1], layer.weight, layer.bias)
-            seen.append(self._activation(out) if layer.active else out)
+        seen = self._seen(x)
         represented = seen[-1]
-        read = represented if self._beta is None else represented + self._beta
-        loss, slope = self._loss(F.linear(read, self._head.weight, self._head.bias), y)
+        read = self._read(represented)
+        loss, slope = self._loss(self._answers(read), y)
         mean = represented.mean(dim=0) if centre else None
         self._head.tell(slope, read)
         if self._lowest == len(self._below) and self._of_shift is None:

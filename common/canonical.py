@@ -7,10 +7,12 @@ from typing import Any
 
 from commonroot.common.errors import Malformed
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def dumps(value: Any) -> bytes:
     """Canonical JSON: keys sorted, no blanks, UTF-8, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def loads(data: bytes, *, what: str) -> Any:

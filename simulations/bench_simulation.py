@@ -108,31 +108,34 @@ def _compared(case: str, sizes: Sequence[int], folder: Path, peers: Path, progre
             for name, one in before.items()
             if 10 * one.whole > _PATIENCE
         } | {name: f"not run: compared up to {most} departments" for name, most in _MOST.items() if size > most}
-        found: dict[str, list[Run]] = {}
+        found: dict[str, list[Run | None]] = {name: [] for name in SYSTEMS if name not in late}
         progress.update(bar, completed=0, total=_TURNS[size] * len(SYSTEMS))
         for _ in range(_TURNS[size]):
             for name in SYSTEMS:
                 progress.update(bar, description=f"{case}, {size} departments: {SYSTEMS[name]}")
-                if name not in late:
+                if name in found:
                     try:
-                        one = _timed(name, job, peers)
-                        found.setdefault(name, []).append(one)
-                    except ProcessDied as error:
+                        found[name].append(_timed(name, job, peers))
+                    except ProcessDied as error:  # the other turns still say something
+                        found[name].append(None)
                         late[name] = str(error)
                 progress.advance(bar)
-        rows += _rows(case, job, {name: runs for name, runs in found.items() if name not in late}, late)
-        before = {name: _median(runs) for name, runs in found.items()}
+        ran = {name: runs for name, runs in found.items() if any(runs)}
+        rows += _rows(case, job, ran, late)
+        before = {name: _median(runs) for name, runs in ran.items()}
     return rows
 
 
-def _rows(case: str, job: Job, found: Mapping[str, list[Run]], late: Mapping[str, str]) -> list[Row]:
+def _rows(case: str, job: Job, found: Mapping[str, Sequence[Run | None]], late: Mapping[str, str]) -> list[Row]:
     """What is told of one size."""
     at = f"{case}, {job.departments} departments, {job.steps} steps"
     rows = []
     for name, told in SYSTEMS.items():
         if name in found:
             middle = _median(found[name])
-            rows.append(Row(f"{told}: milliseconds of a round, {at}", 1e3 * middle.per_round))
+            failed = found[name].count(None)
+            but = f"{failed} of {len(found[name])} turns failed: {late[name]}" if failed else ""
+            rows.append(Row(f"{told}: milliseconds of a round, {at}", 1e3 * middle.per_round, why=but))
             rows.append(
                 Row(f"{told}: seconds of {job.rounds} rounds from the start of the process, {at}", middle.whole)
             )
@@ -156,7 +159,7 @@ def _ratio(
     what: str,
     over: str,
     under: str,
-    found: Mapping[str, list[Run]],
+    found: Mapping[str, Sequence[Run | None]],
     late: Mapping[str, str],
     target: tuple[str, float] | None,
     *,
@@ -166,7 +169,9 @@ def _ratio(
     missing = [name for name in (over, under) if name not in found]
     if missing:
         return Row(what, None, why=late.get(missing[0], ""))
-    pairs = zip(found[over], found[under], strict=True)
+    pairs = [(a, b) for a, b in zip(found[over], found[under], strict=True) if a and b]
+    if not pairs:
+        return Row(what, None, why="no turn in which both ran")
     value = statistics.median((a.whole / b.whole) if whole else (a.per_round / b.per_round) for a, b in pairs)
     if relation == "<=":
         return Row(
@@ -175,8 +180,9 @@ def _ratio(
     return Row(what, value, ">=", bound) if relation else Row(what, value)
 
 
-def _median(runs: Sequence[Run]) -> Run:
-    return Run(statistics.median(r.per_round for r in runs), statistics.median(r.whole for r in runs))
+def _median(runs: Sequence[Run | None]) -> Run:
+    ran = [run for run in runs if run is not None]
+    return Run(statistics.median(run.per_round for run in ran), statistics.median(run.whole for run in ran))
 
 
 def _timed(name: str, job: Job, peers: Path) -> Run:

@@ -324,19 +324,17 @@ def _own_names(bulk: tuple[Term, ...]) -> list[str]:
 
 
 def _encode64(term: _Exact, values: NDArray[Any] | float) -> Words64 | int:
-    if isinstance(values, float) or values.ndim == 0:  # most are: the same in a tenth of the time
-        return _encoded(term, float(values))
-    flat = values.reshape(-1).astype(np.float64)
-    if not np.isfinite(flat).all():
+    flat: NDArray[np.float64] | None = None
+    if isinstance(values, float) or values.ndim == 0:  # most are, and one number needs no array
+        value = float(values)
+        most = abs(value)
+    else:
+        flat = values.reshape(-1).astype(np.float64)
+        most = float(np.abs(flat).max())
+    if not math.isfinite(most):
         raise ManifestError(f"term {term.name!r} holds values that are not finite numbers")
-    if np.abs(flat).max() > term.bound:
+    if most > term.bound:
         raise ManifestError(f"term {term.name!r} holds a value beyond its bound of {term.bound}")
+    if flat is None:
+        return round(math.ldexp(value, term.bits)) % (1 << 64)
     return np.rint(np.ldexp(flat, term.bits)).astype("<i8").view("<u8")
-
-
-def _encoded(term: _Exact, value: float) -> int:
-    if not math.isfinite(value):
-        raise ManifestError(f"term {term.name!r} holds values that are not finite numbers")
-    if abs(value) > term.bound:
-        raise ManifestError(f"term {term.name!r} holds a value beyond its bound of {term.bound}")
-    return round(math.ldexp(value, term.bits)) % (1 << 64)

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from commonroot.common.errors import ConfigError, ProcessDied
 from commonroot.simulations import bench_simulation
+from commonroot.simulations.bench import Row
 from commonroot.simulations.bench_simulation import Run, _rows, run
 from commonroot.simulations.bench_simulation_peers import around, command
 from commonroot.simulations.bench_simulation_world import Job, steps
@@ -61,23 +62,32 @@ def test_ratios_are_of_the_same_turn_and_what_did_not_run_does_not_hold(tmp_path
     assert (missing.value, missing.holds, missing.why) == (None, False, "no ray here")
 
 
-def test_a_system_that_fails_in_every_turn_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+def missing_of(rows: list[Row], departments: int) -> set[str]:
+    """Systems that some row of this size says nothing of."""
+    found = [row.what for row in rows if row.value is None and f" {departments} dep" in row.what]
+    return {what.split(":")[0].split(" ÷")[0] for what in found}
+
+
+def test_a_system_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    """In every turn of one size there is no row; in one turn of another, the rest of its turns are compared."""
+    calls = []
+
     def timed(name: str, job: Job, _peers: Path) -> Run:
-        if name == "flower" and job.departments == 10:
+        calls.append((name, job.departments))
+        if name == "flower" and (job.departments == 10 or calls.count((name, 100)) == 2):
             raise ProcessDied("Flower's simulation took longer than 600 s")
-        return Run(1.0, 2.0)
+        return Run(6.0 if name == "flower" else 1.0, 2.0)
 
     monkeypatch.setattr(bench_simulation, "_timed", timed)
     with Progress(console=Console(quiet=True)) as progress:
         rows = bench_simulation._compared("mlp", [10, 100, 1000], tmp_path, tmp_path, progress, progress.add_task(""))
-    missing = [row for row in rows if row.value is None]
-    assert {row.what.split(":")[0].split(" ÷")[0] for row in missing if " 10 dep" in row.what} == {
-        "Flower's simulation"
-    }
-    assert all("600 s" in row.why for row in missing if " 10 dep" in row.what)
-    assert not any(" 100 dep" in row.what for row in missing)
-    told = {row.what.split(":")[0].split(" ÷")[0] for row in missing if " 1000 dep" in row.what}
-    assert told == {"ours, exact"}
+    assert [missing_of(rows, size) for size in (10, 100, 1000)] == [{"Flower's simulation"}, set(), {"ours, exact"}]
+    told = {row.what: row for row in rows}
+    assert "600 s" in told["Flower's simulation: milliseconds of a round, mlp, 10 departments, 20 steps"].why
+    once = told["Flower's simulation: milliseconds of a round, mlp, 100 departments, 20 steps"]
+    assert once.value == 6000.0
+    assert once.why.startswith("1 of 5 turns failed: Flower's")
+    assert told["Flower's simulation ÷ ours (ring), a round, mlp, 100 departments, 20 steps"].value == 6.0
 
 
 def test_an_unknown_case_is_refused(tmp_path):
