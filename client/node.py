@@ -49,6 +49,7 @@ from commonroot.client.node_calls import (
     Rejected,
     Stopped,
     clock_skew,
+    retry_after,
 )
 from commonroot.client.node_key import load_node_key
 from commonroot.client.node_session import Session, open_session
@@ -71,6 +72,8 @@ _HELD: Final = 0.5
 #: So many refusals in a row must speak of clocks: a busy hub's answers bear an old date now and then.
 _SURE: Final = 3
 _REQUEST_TIMEOUT: Final = 30.0
+#: How long signing off may take a hub that asks us to come back later, in seconds.
+_SIGNING_OFF: Final = 4.0
 
 
 class FlowerNode:
@@ -173,14 +176,22 @@ class FlowerNode:
             self._on_trouble(skew)
 
     def _leave(self, call: Caller, node_id: int) -> bool:
-        """Sign off.  False: the hub did not answer, and will notice by itself after 20 s."""
-        try:
-            call.client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
-        except httpx.HTTPStatusError as error:
-            return error.response.status_code < 500
-        except (httpx.TransportError, ValueError):
-            return False
-        return True
+        """Sign off.  False: the hub did not answer or was too busy, and will notice by itself after 20 s."""
+        deadline = time.monotonic() + _SIGNING_OFF
+        while True:
+            try:
+                call.client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+            except httpx.HTTPStatusError as error:
+                wanted = retry_after(error.response)
+                if not wanted:
+                    return error.response.status_code < 500
+                if time.monotonic() + wanted > deadline:
+                    return False
+                time.sleep(wanted)  # not ended by ``stop``: that is why we sign off
+            except (httpx.TransportError, ValueError):
+                return False
+            else:
+                return True
 
     # -- attending -------------------------------------------------------------------------------------------------
 
@@ -242,6 +253,8 @@ class FlowerNode:
                 if error.response.status_code == httpx.codes.UNAUTHORIZED:
                     rejected.set()
                     return
+                if wanted := retry_after(error.response):
+                    due = time.monotonic() + wanted  # too busy for this one, and it counts two before it gives us up
             except (httpx.HTTPError, ValueError):
                 continue  # the other thread notices and says so
 

@@ -86,7 +86,7 @@ class Caller:
                     raise Rejected from error
                 if status < 500 and not again:
                     raise Dropped from error
-                wanted = _retry_after(error.response)
+                wanted = retry_after(error.response)
                 if wanted:
                     # It is there and says when to come back; a message is not given up for that.
                     self._stop.wait(wanted * random.uniform(1.0, 1.2))
@@ -117,7 +117,7 @@ class Caller:
             pause = min(2 * pause, 0.25)
 
 
-def _retry_after(answer: httpx.Response) -> float:
+def retry_after(answer: httpx.Response) -> float:
     """For how long the hub asks us to wait, in seconds, at most :data:`_PATIENT`; 0 if it does not ask."""
     told = answer.headers.get("retry-after", "")
     return float(min(int(told[:6]), _PATIENT)) if told.isascii() and told.isdigit() else 0.0

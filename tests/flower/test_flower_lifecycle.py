@@ -13,14 +13,17 @@ from pathlib import Path
 import httpx
 import pytest
 from flower_house import Department, House, Place, ask, until
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from commonroot.client import node
 from commonroot.common.errors import ForeignState, KeyFileError, PortTaken
 from commonroot.common.parcel import MASKED, Parcel
 from commonroot.server import flower_links, pki
 from commonroot.server.flower_links import FlowerLinks
 from commonroot.server.links import Fault
+from commonroot.server.superlink import SuperLink
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +118,48 @@ def test_a_department_that_leaves_in_the_middle_of_its_reply_is_noticed(
         fault = Fault("the department left in the middle of its reply")
         assert house.links.collect([ticket], 5) == [(ticket, fault)]
         broken.set()
+
+
+def test_a_department_that_is_told_to_come_back_later_signs_off_then(tmp_path: Path) -> None:
+    """Its budget is spent when it stops: it is signed off when it has left, not when the hub notices after 20 s."""
+    place = Place(tmp_path)
+    line = place.department("a")
+    with place.hub() as hub, FlowerLinks(hub) as links:
+        hub.register(line, "a")
+        with Department(place, hub.public_port, "a") as department:
+            until(lambda: line in links.present())
+            assert isinstance(ask(links, line, Parcel("open", b"1")), Parcel)
+            spend(hub, line, seconds=1.5)
+        assert department.states == ["joined", "left"]
+        assert hub.refusals.by_reason()["node-too-fast"] > 0
+        assert links.present() == {}
+
+
+def test_a_sign_of_life_that_is_told_to_come_back_later_does(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub gives up who misses two, so one that was refused does not wait for the next to be due."""
+    at: list[float] = []
+
+    def busy(self: FleetHttpClient, request: SendNodeHeartbeatRequest) -> SendNodeHeartbeatResponse:
+        at.append(time.monotonic())
+        if len(at) == 1:
+            asked = httpx.Request("POST", "https://hub")
+            answer = httpx.Response(429, headers={"retry-after": "1"}, request=asked)
+            raise httpx.HTTPStatusError("too fast", request=asked, response=answer)
+        return SendNodeHeartbeatResponse(success=True)
+
+    monkeypatch.setattr(FleetHttpClient, "SendNodeHeartbeat", busy)
+    monkeypatch.setattr(node, "_BEAT", 5.0)
+    with Department(house.place, house.hub.public_port, "a"):
+        until(lambda: len(at) == 2, 15)
+    assert 1 <= at[1] - at[0] < 3
+
+
+def spend(hub: SuperLink, line: str, *, seconds: float) -> None:
+    """The department's budget of requests, so that it has none for so many seconds."""
+    gate = hub._gate
+    assert gate is not None
+    budgets, now = gate._nodes, time.monotonic()
+    budgets._left[str(hub.node_id(line))] = (1.0 - seconds * budgets._rate, now)
 
 
 def test_departments_come_back_by_themselves_when_the_hub_was_restarted(tmp_path: Path) -> None:

@@ -199,10 +199,10 @@ def test_processes_keep_the_bounds_of_the_bench_at_a_smaller_size() -> None:
 def test_a_node_waits_as_long_as_the_hub_asks_and_no_longer_than_half_a_minute() -> None:
     import httpx
 
-    from commonroot.client.node_calls import _retry_after
+    from commonroot.client.node_calls import retry_after
 
     def told(value: bytes) -> float:
-        return _retry_after(httpx.Response(429, headers=[(b"retry-after", value)] if value else []))
+        return retry_after(httpx.Response(429, headers=[(b"retry-after", value)] if value else []))
 
     asked = (b"3", b"", b"soon", b"-1", b"9" * 5000, "²".encode("latin-1"))
     assert [told(value) for value in asked] == [3.0, 0.0, 0.0, 0.0, 30.0, 0.0]
