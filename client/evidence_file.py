@@ -9,7 +9,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.client.setup import other_rosters
 from commonroot.client.statements import sealed_as
 from commonroot.client.store import DepartmentStore
-from commonroot.common import records
+from commonroot.common import ledger, records
 from commonroot.common.errors import ConfigError, Malformed
 from commonroot.common.ledger import Entry, owner_of_ledger, require_continues, verify_signed
 from commonroot.common.records import Record, Stated
@@ -28,7 +28,7 @@ def export_ledger(folder: DepartmentFolder, path: Path) -> dict[str, Any]:
     try:
         head = store.checkpoint(owner_of_ledger(config.federation, config.name), identity)
         entries = store.ledger()[: head.entries + 1]  # a daemon may have gone on meanwhile
-        named = _named(entries)
+        named = ledger.named(entries)
         kept = [s for s in store.statements() if sha256(s.head).hex() in named]
     finally:
         store.close()
@@ -74,7 +74,7 @@ def verify_folder(folder: DepartmentFolder, *, against: Path | None = None) -> d
             salt, facts = sealed.get(entry.sequence, (b"", {}))
             if sealed_as(salt, facts).hex() != said:
                 raise Malformed(f"ledger entry {entry.sequence} commits to something else than is kept beside it")
-    named = _named(entries)
+    named = ledger.named(entries)
     for one in statements:
         if sha256(one.head).hex() not in named:
             raise Malformed(f"a {one.kind} is kept that no entry of the ledger names")
@@ -134,10 +134,6 @@ def account(folder: DepartmentFolder) -> dict[str, Any]:
         "parcels": parcels,
         "link": {kind: {"requests": requests, "bytes": size} for kind, (requests, size) in link.items()},
     }
-
-
-def _named(entries: list[Entry]) -> set[str]:
-    return {str(e.facts[name]) for e in entries for name in ("asked", "digest") if name in e.facts}
 
 
 def _open(folder: DepartmentFolder) -> DepartmentStore:

@@ -254,7 +254,7 @@ class FlowerNode:
                     rejected.set()
                     return
                 if wanted := retry_after(error.response):
-                    due = time.monotonic() + wanted  # too busy for this one, and it counts two before it gives us up
+                    due = time.monotonic() + min(wanted, _BEAT)  # it counts two before it gives us up
             except (httpx.HTTPError, ValueError):
                 continue  # the other thread notices and says so
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from commonroot.common import canonical, parcel
-from commonroot.common.evidence import LARGEST_HEAD
+from commonroot.common.evidence import LARGEST_HEAD, decoded
 from commonroot.common.ledger import Fact
+from commonroot.common.messages import Open
 from commonroot.common.secure_sum.primitives import sha256, tagged_hash
 
 #: Bytes of accepted statements kept of each kind, the newest ones; what is dropped stays in the ledger as a digest.
@@ -71,13 +72,15 @@ def keep(
         if count >= MOST_REFUSED:
             return
     digest = sha256(head)
-    if kind == parcel.OPEN and accepted and _has_opening(db, round, backbone):
+    if kind == parcel.OPEN and accepted and _says_nothing_new(db, head, round, backbone):
         head = b""  # the same set asked for again, with boxes of other members' or none: it says nothing new
     before = db.execute("SELECT id FROM statements WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,)).fetchone()
     number = db.execute(
         "INSERT INTO statements (kind, digest, round, backbone, accepted, head, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (kind, digest) DO UPDATE SET accepted = MAX(accepted, excluded.accepted), "
-        "backbone = COALESCE(excluded.backbone, backbone)",
+        "backbone = COALESCE(excluded.backbone, backbone), "
+        # what was refused may have come with something else than what was obeyed
+        "body = CASE WHEN excluded.accepted > accepted THEN excluded.body ELSE body END",
         (kind, digest, round, backbone, accepted, head, body if len(body) <= LARGEST_BODY else b""),
     ).lastrowid
     most = MOST_BYTES.get(kind, MOST_BYTES_OF_OTHERS)
@@ -98,10 +101,15 @@ def _forget_beyond(db: sqlite3.Connection, kind: str, most: int) -> None:
         )
 
 
-def _has_opening(db: sqlite3.Connection, round: int | None, backbone: str | None) -> bool:
-    query = "SELECT 1 FROM statements WHERE kind = ? AND round = ? AND backbone IS ? AND accepted = 1"
-    row = db.execute(query, (parcel.OPEN, round, backbone)).fetchone()
-    return row is not None
+def _says_nothing_new(db: sqlite3.Connection, head: bytes, round: int | None, backbone: str | None) -> bool:
+    """Was this very set of this very roster opened before?"""
+    query = (
+        "SELECT head FROM statements WHERE kind = ? AND round = ? AND backbone IS ? AND accepted = 1 "
+        "AND LENGTH(head) > 0 ORDER BY id DESC"
+    )
+    before = [decoded(parcel.OPEN, bytes(row[0])) for row in db.execute(query, (parcel.OPEN, round, backbone))]
+    asked = decoded(parcel.OPEN, head) if before else None
+    return isinstance(asked, Open) and any(isinstance(one, Open) and one.opened == asked.opened for one in before)
 
 
 def accepted(

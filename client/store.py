@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from commonroot.client import exhibits, statements, store_layout
+from commonroot.client import exhibits, ledger_table, statements, store_layout
 from commonroot.client.statements import Consent, Statement
 from commonroot.common import ledger, parcel
 from commonroot.common.errors import (
@@ -333,10 +333,8 @@ class DepartmentStore:
 
     def ledger(self, *, after: int = -1) -> list[Entry]:
         """Every event after a sequence number, oldest first; ``common.ledger.verify`` checks the whole chain."""
-        query = "SELECT sequence, at, kind, facts, hash FROM ledger WHERE sequence > ? ORDER BY sequence"
         with self._lock:
-            rows = self._db.execute(query, (after,)).fetchall()
-        return [Entry(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
+            return ledger_table.entries(self._db, after=after)
 
     def checkpoint(self, owner: str, identity: Identity) -> Head:
         """Sign the ledger as it stands; the account of the link goes in first.  Returns the new newest head.
@@ -348,8 +346,7 @@ class DepartmentStore:
             if sent:
                 totals = {kind: size for kind, (_, size) in sent.items()}
                 self._append(db, "link", {**totals, "requests": sum(count for count, _ in sent.values())})
-            last = self._last(db)
-            head = Head.sign(owner, last, identity)
+            head = Head.sign(owner, ledger_table.last(db), identity)
             self._append(db, ledger.CHECKPOINT, head.facts())
         atomic_write(self.folder / "ledger.head", json.dumps(head.facts()).encode(), mode=0o600)
         return head
@@ -478,20 +475,11 @@ class DepartmentStore:
     def _append(
         self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact], private: dict[str, Fact] | None = None
     ) -> None:
-        last = self._last(db)
         if private is not None:
+            last = ledger_table.last(db)
             sequence = 0 if last is None else last.sequence + 1
             facts = facts | {"sealed": statements.seal(db, sequence, private)}
-        entry = ledger.append(last, at=time.time(), kind=kind, facts=facts)
-        db.execute(
-            "INSERT INTO ledger VALUES (?, ?, ?, ?, ?)",
-            (entry.sequence, entry.at, entry.kind, json.dumps(entry.facts), entry.hash),
-        )
-
-    @staticmethod
-    def _last(db: sqlite3.Connection) -> Entry | None:
-        row = db.execute("SELECT sequence, at, kind, facts, hash FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
-        return None if row is None else Entry(row[0], row[1], row[2], json.loads(row[3]), row[4])
+        ledger_table.append(db, kind, facts)
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock:

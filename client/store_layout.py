@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from commonroot.client import ledger_table
+from commonroot.common import ledger
 from commonroot.common.errors import ForeignState, NewerLayout, OlderLayout
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import erase, lock_file, storage_errors
@@ -49,12 +51,13 @@ CREATE TABLE traffic (kind TEXT PRIMARY KEY, requests INTEGER NOT NULL, bytes IN
 #: Accepted heads lay in a table of their own, once for every subject; here ``sha256`` is SQL's, see ``_run_steps``.
 _THIRD: Final = """
 ALTER TABLE statements ADD COLUMN backbone TEXT;
-INSERT OR IGNORE INTO statements (kind, digest, round, accepted, head, body)
+INSERT INTO statements (kind, digest, round, accepted, head, body)
     SELECT kind, sha256(head), CAST(SUBSTR(subject, 7) AS INTEGER), 1, head, x'' FROM accepted
-    WHERE subject LIKE 'round %' ORDER BY id;
+    WHERE subject LIKE 'round %' ORDER BY id
+    ON CONFLICT (kind, digest) DO UPDATE SET accepted = 1;
 INSERT INTO statements (kind, digest, backbone, accepted, head, body)
     SELECT kind, sha256(head), subject, 1, head, x'' FROM accepted WHERE subject LIKE 'charter %' ORDER BY id
-    ON CONFLICT (kind, digest) DO UPDATE SET backbone = excluded.backbone;
+    ON CONFLICT (kind, digest) DO UPDATE SET accepted = 1, backbone = excluded.backbone;
 DROP TABLE accepted
 """
 #: What leads to layout 1, 2, …: statements, and what they are for.
@@ -104,15 +107,26 @@ def _run_steps(db: sqlite3.Connection) -> None:
     db.create_function("sha256", 1, sha256, deterministic=True)
     db.execute("BEGIN IMMEDIATE")
     try:
-        for statements, _ in STEPS[layout_of(db) :]:
+        before = layout_of(db)
+        for statements, _ in STEPS[before:]:
             for statement in statements.split(";"):
                 db.execute(statement)
+        if before:
+            _name_what_is_kept(db)
         db.execute("INSERT OR REPLACE INTO about VALUES ('layout', ?)", (str(NEWEST),))
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _name_what_is_kept(db: sqlite3.Connection) -> None:
+    """Entries for statements that no entry names, as none of layout 1 does: what is not named may be slipped in."""
+    named = ledger.named(ledger_table.entries(db))
+    for kind, digest in db.execute("SELECT kind, digest FROM statements ORDER BY id").fetchall():
+        if digest.hex() not in named:
+            ledger_table.append(db, "kept", {"what": kind, "asked": digest.hex()})
 
 
 @contextmanager

@@ -123,6 +123,11 @@ def append(last: Entry | None, *, at: float, kind: str, facts: dict[str, Fact]) 
     return Entry(sequence, at, kind, facts, _hash(previous, sequence, at, kind, facts))
 
 
+def named(entries: Iterable[Entry]) -> set[str]:
+    """Digests, hex, of the signed messages that these entries are about."""
+    return {str(e.facts[name]) for e in entries for name in ("asked", "digest") if name in e.facts}
+
+
 def verify(entries: Iterable[Entry]) -> int:
     """The number of entries, once the whole chain holds; Malformed names the first entry that does not fit."""
     previous, count = GENESIS, 0

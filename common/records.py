@@ -174,7 +174,7 @@ def _check_whose(file: _File, rosters: Sequence[Roster]) -> None:
 
 def _check_statements(statements: Sequence[Stated], entries: Sequence[Entry], rosters: Sequence[Roster]) -> None:
     """Every statement is one that the ledger names, and signed by a coordinator that a roster names."""
-    named = {str(e.facts[name]) for e in entries for name in ("asked", "digest") if name in e.facts}
+    named = ledger.named(entries)
     keys = [bytes.fromhex(key) for key in sorted({roster.coordinator for roster in rosters})]
     for at, one in enumerate(statements):
         if sha256(one.head).hex() not in named:

@@ -39,16 +39,18 @@ def _options(
 
 
 def main() -> None:
-    """Entry point.  Whoever reads may stop at any line, as ``head`` does: that is no error."""
+    """Entry point."""
+    code: str | int | None = 0
     try:
-        try:
-            app(prog_name="commonroot")
-        finally:
-            print(end="", flush=True, file=sys.__stdout__)
+        app(prog_name="commonroot")
+    except SystemExit as end:
+        code = end.code
+    try:
+        print(end="", flush=True, file=sys.__stdout__)
     except BrokenPipeError:
         # What is still held back goes nowhere; else Python would complain of it at the very end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(0) from None
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -45,22 +46,39 @@ LogLevel = Annotated[
 
 
 class Commands(TyperGroup):
-    """A group whose commands end in one clear error instead of a traceback."""
+    """A group whose commands end in one clear error instead of a traceback.
+
+    Whoever reads may stop at any line, as ``head`` does: that is no error, and hides none.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As every group; its help and the version are told here, where Rich would end the program with 1."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except (BrokenPipeError, SystemExit):
+            raise typer.Exit(0) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; the project's own errors become a message, a hint and their exit code."""
         try:
             return super().invoke(ctx)
         except CommonrootError as error:
-            if "--json" in sys.argv:
-                print(json.dumps({"error": error.describe()}))
-            else:
-                print(f"error {error.code}: {error}", file=sys.stderr)
-                if error.advice:
-                    print(f"  hint: {error.advice}", file=sys.stderr)
+            with suppress(BrokenPipeError):
+                _tell(error)
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
             raise typer.Exit(0) from None
+
+
+def _tell(error: CommonrootError) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error.describe()}))
+        return
+    print(f"error {error.code}: {error}", file=sys.stderr)
+    if error.advice:
+        print(f"  hint: {error.advice}", file=sys.stderr)
 
 
 def group(help: str, cls: type[Commands] = Commands) -> typer.Typer:

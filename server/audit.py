@@ -17,6 +17,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -27,20 +28,19 @@ from commonroot.common.messages import RoundOpen
 from commonroot.common.secure_sum.primitives import Identity, sha256
 from commonroot.server import journal_tables as tables
 
+#: Made once: every round asks several times.
+_LAST: Final = sa.select(tables.audit).order_by(tables.audit.c.sequence.desc()).limit(1)
+_INSERT: Final = tables.audit.insert()
+
 
 def append(db: sa.Connection, kind: str, facts: dict[str, Fact]) -> None:
-    """Append one event, in the caller's transaction.
-
-    Two processes write to one journal, a command beside the coordinator: whoever comes second waits here.
-    """
-    db.execute(tables.about.update().where(tables.about.c.name == "federation").values(value=tables.about.c.value))
+    """Append one event, in the caller's transaction, which has the journal's one lock for writers."""
     entry = ledger.append(_last(db), at=time.time(), kind=kind, facts=facts)
     _insert(db, entry)
 
 
 def checkpoint(db: sa.Connection, owner: str, identity: Identity) -> Head:
-    """Sign the log as it stands; the head is appended to it."""
-    db.execute(tables.about.update().where(tables.about.c.name == "federation").values(value=tables.about.c.value))
+    """Sign the log as it stands; the head is appended to it, in a transaction as above."""
     last = _last(db)
     head = Head.sign(owner, last, identity)
     _insert(db, ledger.append(last, at=time.time(), kind=ledger.CHECKPOINT, facts=head.facts()))
@@ -91,7 +91,7 @@ def who() -> str:
 
 
 def _last(db: sa.Connection) -> Entry | None:
-    row = db.execute(sa.select(tables.audit).order_by(tables.audit.c.sequence.desc()).limit(1)).first()
+    row = db.execute(_LAST).first()
     return None if row is None else _entry(row)
 
 
@@ -100,8 +100,5 @@ def _entry(row: sa.Row[tuple[object, ...]]) -> Entry:
 
 
 def _insert(db: sa.Connection, entry: Entry) -> None:
-    db.execute(
-        tables.audit.insert().values(
-            sequence=entry.sequence, at=entry.at, kind=entry.kind, facts=json.dumps(entry.facts), hash=entry.hash
-        )
-    )
+    row = {"sequence": entry.sequence, "at": entry.at, "kind": entry.kind, "facts": json.dumps(entry.facts)}
+    db.execute(_INSERT, row | {"hash": entry.hash})

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import time
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -32,6 +33,12 @@ from commonroot.server.journal_dump import highest, mark
 from commonroot.server.journal_faults import Faults
 from commonroot.server.journal_rows import Round, RoundState, Run, RunState, Version
 from commonroot.server.migrations import migrate
+
+# What every round asks for is made once.
+_STATE: Final = sa.select(tables.rounds.c.state).where(tables.rounds.c.round == sa.bindparam("number"))
+_ADD_ROUND: Final = tables.rounds.insert()
+_MOVE_ROUND: Final = tables.rounds.update().where(tables.rounds.c.round == sa.bindparam("number"))
+_ADD_VERSION: Final = tables.versions.insert()
 
 
 @outlasting
@@ -168,34 +175,30 @@ class Journal:
         """A round is about to open: written before its first message leaves."""
         with self._writing() as db:
             audit.append(db, "round-open", audit.of_opening(run, opening))
-            db.execute(
-                tables.rounds.insert().values(
-                    round=number,
-                    run=run,
-                    version=version,
-                    state="open",
-                    opening=opening,
-                    began=time.time(),
-                    report="{}",
-                    reason="",
-                )
-            )
+            row = {"round": number, "run": run, "version": version, "state": "open", "opening": opening}
+            db.execute(_ADD_ROUND, row | {"began": time.time(), "report": "{}", "reason": ""})
 
-    def fix_round(self, number: int, snapshot: bytes, *, survivors: tuple[int, ...] = (), opened: bytes = b"") -> None:
+    def fix_round(
+        self, number: int, snapshot: bytes | None, *, survivors: tuple[int, ...] = (), opened: bytes = b""
+    ) -> None:
         """The survivor set is fixed, for ever: written before anybody is asked to open it.
 
-        ``survivors`` and ``opened``, H(T, U), are for the audit log; the snapshot holds them too.
+        ``survivors`` and ``opened``, H(T, U), are for the audit log; the snapshot holds them too.  There is none where
+        nothing is masked.
         """
         self._forget_snapshots()  # of a round whose end was recorded by a process that then ended
-        atomic_write(self._snapshot(number), snapshot, mode=0o600)
-        digest = sha256(snapshot)
+        digest = None
+        if snapshot is not None:
+            atomic_write(self._snapshot(number), snapshot, mode=0o600)
+            digest = sha256(snapshot)
         with self._writing() as db:
             self._move_round(db, number, states.RoundEvent.FIX, snapshot=digest)
             told: dict[str, Fact] = {"round": number, "survivors": list(survivors), "opened": opened.hex()}
             audit.append(db, "survivors", told)
 
     def snapshot(self, number: int) -> bytes | None:
-        """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, or the round is over.
+        """The machine as ``fix_round`` was given it; None where the survivor set was not fixed, nothing
+        was masked, or the round is over.
 
         Raises ConfigError where the file is gone, ForeignState where it is another
         """
@@ -386,22 +389,13 @@ class Journal:
     @staticmethod
     def _move_round(db: sa.Connection, number: int, event: states.RoundEvent, **values: Any) -> None:
         """Change a round's state together with what belongs to it; UsageError for a step not in ``states.ROUNDS``."""
-        found = db.execute(sa.select(tables.rounds.c.state).where(tables.rounds.c.round == number)).scalar_one()
+        found = db.execute(_STATE, {"number": number}).scalar_one()
         after = states.ROUNDS.after(states.RoundState(found), event)
-        db.execute(tables.rounds.update().where(tables.rounds.c.round == number).values(state=after.value, **values))
+        db.execute(_MOVE_ROUND, {"number": number, "state": after.value} | values)
 
     def _writing(self) -> AbstractContextManager[sa.Connection]:
         return self.database.writing()
 
     @staticmethod
     def _insert_version(db: sa.Connection, version: Version) -> None:
-        db.execute(
-            tables.versions.insert().values(
-                run=version.run,
-                version=version.version,
-                file=version.file,
-                digest=version.digest,
-                bounds=version.bounds,
-                at=version.at,
-            )
-        )
+        db.execute(_ADD_VERSION, asdict(version))

@@ -39,9 +39,19 @@ def said(*words: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["--version"], ["scenarios"], ["scenarios", "--json"], ["--help"]])
-def test_a_reader_may_stop_reading(words, unbuffered):
-    """As in `commonroot scenarios | head -1`: no complaint, at whatever line it stops."""
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--version"], 0),
+        (["scenarios"], 0),
+        (["scenarios", "--json"], 0),
+        (["--help"], 0),
+        (["audit", "--help"], 0),
+        (["audit", "compare", "nowhere", "--json"], 2),
+    ],
+)
+def test_a_reader_may_stop_reading(words, code, unbuffered):
+    """As in `commonroot scenarios | head -1`: no complaint, at whatever line it stops, and an error is one still."""
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -53,7 +63,7 @@ def test_a_reader_may_stop_reading(words, unbuffered):
         check=False,
     )
     os.close(writer)
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: " ".join(path) or "commonroot")

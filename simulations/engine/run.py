@@ -85,6 +85,7 @@ class _Rounds:
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
         left = [one for one in journal.rounds(run.run) if one.state in ("open", "fixed")]
         self._pending = left[-1].round if left else None
+        self._last = journal.last_round()
         self._fixed = bool(left) and left[-1].state == "fixed"
 
     def drive(self, workers: int, memory: int, engine: Hire, *, finish: bool) -> None:
@@ -133,15 +134,15 @@ class _Rounds:
 
     def _one_round(self, version: Version, crews: Workers) -> Version:
         began = time.monotonic()
-        last = self._journal.last_round()
-        number, self._pending = self._pending or last + 1, None
+        number, self._pending = self._pending or self._last + 1, None
         found = fates(
             self._cast, self._charter, self._scenario.seed, self._numbers, round=number, version=version.version
         )
         if len(found.cohort) < self._opens_with:
             raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._opens_with} are needed")
-        if number > last:
+        if number > self._last:
             self._journal.open_round(number, self._run.run, version.version, b"")
+            self._last = number
         self._on_event("round", {"round": number, "version": version.version, "cohort": self._told(found.cohort)})
         state = self._backbones.read(version.file, version.digest)
         bounds = np.frombuffer(version.bounds, dtype="<f4")
@@ -160,7 +161,7 @@ class _Rounds:
             raise
         digest = sha256(bulk.view(np.uint8).data, exact.view(np.uint8).data)
         if not self._fixed:
-            self._journal.fix_round(number, b"")
+            self._journal.fix_round(number, None)  # nothing is masked
         self._fixed = False
         try:
             made, report = close_round(

@@ -18,6 +18,7 @@ from commonroot.client.statements import Statement
 from commonroot.client.store import HEADS_KEPT, DepartmentStore, Tensors
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
 from commonroot.common.ledger import verify
+from commonroot.common.messages import Open
 
 
 @pytest.fixture
@@ -296,20 +297,37 @@ def test_an_accepted_request_is_found_by_its_round_and_by_its_backbone(store):
     assert store.accepted("open") is None
 
 
+def opening(box, *, transcript=b"t", survivors=(0, 2)):
+    """A request to open this set, with boxes of so many of one letter."""
+    boxes = tuple(box * 4 for _ in survivors)
+    return Open(transcript * 32, 1, survivors, boxes, (), (), b"s" * 64).encode()
+
+
 def test_an_opening_asked_for_again_is_known_again_and_takes_no_room(store):
     """With boxes of other members it is another message, and says nothing new."""
-    for head in (b"first", b"other boxes", b"first", b"other boxes"):
+    first, others = opening(b"a"), opening(b"b")
+    for head in (first, others, first, others):
         answer(store, head)
-    assert [store.was_accepted("open", head) for head in (b"first", b"other boxes", b"never")] == [True, True, False]
-    assert [one.head for one in store.statements()] == [b"first"]
-    assert store.accepted("open", round=1) == b"first"
+    assert [store.was_accepted("open", head) for head in (first, others, opening(b"c"))] == [True, True, False]
+    assert [one.head for one in store.statements()] == [first]
+    assert store.accepted("open", round=1) == first
 
 
-def test_a_round_number_of_a_later_epoch_is_another_round(store):
-    answer(store, b"of this epoch")
-    answer(store, b"of the next", backbone="charter c version 7")
-    assert store.accepted("open", round=1) == b"of the next"
-    assert [one.head for one in store.statements()] == [b"of this epoch", b"of the next"]
+@pytest.mark.parametrize("backbone", ["charter c version 0", "charter c version 7"])
+def test_a_round_number_of_a_later_epoch_is_another_round(store, backbone):
+    """Also where it is on the same backbone: the roster is another, so a set of it contradicts none of before."""
+    before, after = opening(b"a"), opening(b"a", transcript=b"u")
+    answer(store, before)
+    answer(store, after, backbone=backbone)
+    assert store.accepted("open", round=1) == after
+    assert [one.head for one in store.statements()] == [before, after]
+
+
+def test_a_charter_is_kept_as_it_came_when_its_offer_was_accepted(store):
+    """Not as somebody sent it before, under the same signed offer, where it was refused."""
+    for body, accepted in ((b"junk", False), (b"charter", True), (b"junk", False)):
+        store.record("note", {}, statement=Statement("charter", b"offer", body, accepted))
+    assert store.statements() == [Statement("charter", b"offer", b"charter", True)]
 
 
 @pytest.mark.parametrize("accepted_first", [True, False])

@@ -14,9 +14,10 @@ from commonroot.client.store import DepartmentStore
 from commonroot.client.store_layout import NEWEST
 from commonroot.common import parcel
 from commonroot.common.errors import NewerLayout, OlderLayout, StorageFull
-from commonroot.common.ledger import verify
+from commonroot.common.ledger import named, verify
 from commonroot.common.messages import Open
 from commonroot.common.secure_sum.memory import DepartmentMemory
+from commonroot.common.secure_sum.primitives import sha256
 from commonroot.files import take_ownership
 
 #: The state of a department after three rounds under this charter, as version 0.1.0 wrote it.
@@ -50,8 +51,29 @@ def test_a_state_of_the_first_layout_is_brought_up_to_date_with_all_that_it_hold
         assert store.accepted(parcel.OPEN, backbone=f"charter {CHARTER} version 2") == last
         assert store.was_accepted(parcel.OPEN, last)
         assert [one.kind for one in store.statements()] == [parcel.ROUND_OPEN, parcel.OPEN] * 3
+        assert {sha256(one.head).hex() for one in store.statements()} <= named(store.ledger())
     with closing(opened(field)) as store:
         assert store.migrated is None
+
+
+@pytest.mark.parametrize("subject", ["round 7", "charter c version 3"])
+def test_what_was_refused_and_then_obeyed_in_layout_2_was_obeyed(subject, tmp_path, monkeypatch):
+    """There it stood in both tables: as refused while the department was paused, and among the accepted."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store_layout, "STEPS", store_layout.STEPS[:2])
+        earlier.setattr(store_layout, "NEWEST", 2)
+        with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as db:
+            store_layout.migrate(db, tmp_path / "state.db", alone=True)
+            for name, value in (("federation", "grove"), ("department", "ash")):
+                db.execute("INSERT INTO about VALUES (?, ?)", (name, value))
+            row = (parcel.OPEN, sha256(b"head"), 7, 0, b"head")
+            db.execute("INSERT INTO statements (kind, digest, round, accepted, head) VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT INTO accepted (kind, subject, head) VALUES (?, ?, ?)", (parcel.OPEN, subject, b"head"))
+    with closing(opened(tmp_path, owner=True)) as store:
+        assert store.migrated == (2, NEWEST)
+        assert store.was_accepted(parcel.OPEN, b"head")
+        assert store.accepted(parcel.OPEN, round=7) == b"head"
+        assert [one.accepted for one in store.statements()] == [True]
 
 
 def test_no_copy_with_keys_is_left_after_a_migration(field):
