@@ -2,8 +2,9 @@
 
     in   {"do": "train", "version": …, "bounds": […], "cohort": n, "who": […], "counted": […]}
          {"do": "finish", "version": …, "who": […]} · {"do": "check", "who": […]}
-    out  {"trained": 1} · {"checked": number, "wrong": text or null} · {"abstained": [name, code]} ·
-         {"finished": number}, and at the end {"end": "done"} or {"end": "failed", "code": …, "why": …}
+    out  {"trained": how many since it last said so} · {"checked": number, "wrong": text or null} ·
+         {"abstained": [name, code]} · {"finished": number}, and at the end {"end": "done"} or
+         {"end": "failed", "code": …, "why": …}
 
 The broadcast comes and the sum goes in files of the arm's ``work`` folder, which both processes map into memory.  It
 ends when its input does.
@@ -14,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.engine.workers import BROADCAST, WORK, sum_file
 
+#: How often it is told how many have trained, in seconds: whoever is told takes a core that somebody trains on.
+_TOLD_EVERY: Final = 0.05
+
 
 class _Worker:
     def __init__(self, root: Path, index: int, count: int, newest: int, memory: int, out: TextIO) -> None:
@@ -34,6 +39,7 @@ class _Worker:
         self._work = root / WORK
         self._sum = sum_file(root, index)
         self._out = out
+        self._trained, self._told = 0, time.monotonic()
         self._crew: Crew = self._plan.crew(
             (shard for shard in range(SHARDS) if shard % count == index),
             newest=newest,
@@ -61,11 +67,22 @@ class _Worker:
             asked["version"],
             np.array(asked["bounds"], dtype=np.float32),
             adder,
-            on_trained=lambda: self._say({"trained": 1}),
+            on_trained=self._count,
         )
+        self._tell_trained()
         with self._sum.open("wb") as file:
             file.write(bulk.view(np.uint8).data)
             file.write(exact.view(np.uint8).data)
+
+    def _count(self) -> None:
+        self._trained += 1
+        if time.monotonic() - self._told > _TOLD_EVERY:
+            self._tell_trained()
+
+    def _tell_trained(self) -> None:
+        if self._trained:
+            self._say({"trained": self._trained})
+        self._trained, self._told = 0, time.monotonic()
 
     def _say(self, value: dict[str, Any]) -> None:
         print(json.dumps(value), file=self._out, flush=True)

@@ -215,7 +215,8 @@ class _Processes:
 
     def _heard(self, answer: dict[str, Any]) -> None:
         if "trained" in answer:
-            self._on_done("trained", {})
+            for _ in range(answer["trained"]):
+                self._on_done("trained", {})
         elif "abstained" in answer:
             name, code = answer["abstained"]
             self._on_done("abstained", {"department": name, "code": code})
