@@ -220,8 +220,18 @@ class RoundDriver:
         )
 
     def _fix(self, machine: CoordinatorRound) -> None:
-        """Settle the survivor set.  Raises NotEnoughUploads, saying which departments refused and with what code."""
+        """Settle the survivor set, where it can be opened by those whom it holds.
+
+        Who has not masked can neither confirm nor open, however often it is asked, and nothing else may ever be opened
+        of a backbone whose set is fixed: with too few of its committee in it, such a set would end the run.  Without
+        one the round is lost and the next is tried.
+
+        Raises NotEnoughUploads, saying which departments refused and with what code.
+        """
         try:
+            opening, quorum = len({*machine.uploaded} & {*machine.members}), self._roster.parameters.opening_quorum
+            if opening < quorum:
+                raise NotEnoughUploads(f"{opening} of those who open sums uploaded; {quorum} are needed to open one")
             machine.fix()
         except NotEnoughUploads as error:
             told = "".join(f"; {self._name(who)!r} {self._refused[who]}" for who in sorted(self._refused))

@@ -11,7 +11,7 @@ from federation import small
 from federation.test_lies import honest_versions
 
 from commonroot.common import parcel
-from commonroot.common.messages import Confirm, Confirmed, Open
+from commonroot.common.messages import Confirm, Confirmed, Open, RoundOpen
 from commonroot.simulations.network import Crossing, MemoryNetwork
 
 ELM = small.NAMES[4]
@@ -63,6 +63,19 @@ def test_who_is_left_confirms_and_opens_with_the_quorums_signatures(tmp_path):
     assert {(len(one.head), len(one.body)) for one in confirmed} == {(1 + 32 + 2 + 64, 0)}
     asked_for = [c.parcel.head for c in seen if c.parcel.kind == parcel.CONFIRM]
     assert {Confirm.decode(head).survivors for head in asked_for} == {(0, 1, 2, 3)}
+
+
+def test_a_round_that_too_few_of_the_committee_have_masked_for_is_lost_and_not_fixed(tmp_path):
+    """Of five two hear nothing of round 1.  Three are enough to sum and too few to open, now and later: no set is fixed
+    that nobody could ever open, and the next round goes on."""
+
+    def deaf(crossing: Crossing, _random: random.Random) -> Iterable[Crossing]:
+        first = crossing.parcel.kind == parcel.ROUND_OPEN and RoundOpen.decode(crossing.parcel.head).round == 1
+        return () if first and crossing.department in ("ash", ELM) else (crossing,)
+
+    _, seen, run, rounds = played(tmp_path, deaf, rounds=2, attempts=3)
+    assert (run, rounds) == ("finished", ["lost", "closed", "closed"])
+    assert {Open.decode(c.parcel.head).round for c in seen if c.parcel.kind == parcel.OPEN} == {2, 3}
 
 
 def test_the_ledger_tells_what_was_confirmed_before_it_was_opened(tmp_path):
