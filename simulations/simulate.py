@@ -30,11 +30,11 @@ from commonroot.files import atomic_write, read_text, storage_errors, take_owner
 from commonroot.simulations.arms import Arm, Report, parse_arm, run_federated
 from commonroot.simulations.behaviour.misbehaving import Misbehaviour
 from commonroot.simulations.comparison import table_rows
+from commonroot.simulations.contents import Contents, tables_of
 from commonroot.simulations.engine.arm import run_unmasked
 from commonroot.simulations.engine.run import refuse_data
 from commonroot.simulations.engine.workers import Hire, hire
 from commonroot.simulations.pooled import pooled_statistics, run_pooled
-from commonroot.simulations.provenance import content_digest
 from commonroot.simulations.scenario import Scenario, read_scenario
 from commonroot.strategies import build, gathers, seal
 
@@ -238,18 +238,20 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         ours["behaviour"] = [one.model_dump(mode="json", by_alias=True) for one in scenario.behaviour]
     if scenario.coordinator is not None:
         ours["coordinator"] = scenario.coordinator.model_dump(mode="json", by_alias=True)
-    read = {
-        name: [path for path in (data.path, data.test_path, data.catalogue) if path is not None]
-        for name, data in sections.items()
-    }
     if missing := [
-        f"{name}: {path} does not exist" for name, paths in read.items() for path in paths if not path.exists()
+        f"{name}: {path} does not exist"
+        for name, data in sections.items()
+        for path in tables_of(data)
+        if not path.exists()
     ]:
         raise DataError("\n".join(missing), hint="paths start at the file they stand in")
     if engine != OWN:
         ours["engine"] = engine  # each keeps private states in its own way
+    contents = Contents()
     for name, data in sections.items():
-        record = {"data": data.model_dump(mode="json"), "sha256": [content_digest(path) for path in read[name]]}
+        record = {"data": data.model_dump(mode="json"), "sha256": [contents.of(path) for path in tables_of(data)]}
+        if (images := contents.of_images(data, scenario.charter)) is not None:
+            record["images"] = images
         ours[f"department {name}"] = record
     if not (root / MARK).is_file():
         atomic_write(root / MARK, json.dumps(ours, indent=1).encode())

@@ -15,18 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from commonroot.client.data import DataConfig
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
 from commonroot.logs import Tell
 from commonroot.simulations.arms import parse_arm
+from commonroot.simulations.contents import Contents
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
-from commonroot.simulations.provenance import content_digest, kept_result, libraries, program_digest
+from commonroot.simulations.provenance import kept_result, libraries, program_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.sweeps.axes import SEED, Setting
 from commonroot.simulations.sweeps.validated import validation_of
-from commonroot.simulations.worlds import Published
+from commonroot.simulations.worlds import Parts, Published
 from commonroot.strategies import seal
 
 LAYOUT: Final = 1
@@ -79,10 +81,10 @@ def told(value: Any) -> str:
     return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
 
 
-def key_of(scenario: Scenario, *, quick: bool, digests: dict[Path, str]) -> str:
+def key_of(scenario: Scenario, *, quick: bool, contents: Contents) -> str:
     """The hash of all that decides a result: where files lie does not, what is in them does.
 
-    digests  what files were found to hold, for the next one
+    contents  what files were found to hold, for the next one
 
     Raises ConfigError for a file that is not there, and for rows that come from a database, which may change unseen.
     """
@@ -93,21 +95,22 @@ def key_of(scenario: Scenario, *, quick: bool, digests: dict[Path, str]) -> str:
             hint="write them to a file first",
         )
 
-    def of_path(path: Path) -> str:
-        if path not in digests:
-            if not path.exists():
-                raise ConfigError(f"{path} does not exist")
-            digests[path] = content_digest(path)
-        return f"sha256 {digests[path]}"
-
     decided = {
         "layout": LAYOUT,
-        "scenario": values_of(_with_published(scenario), of_path),
+        "scenario": values_of(_with_published(scenario), lambda path: f"sha256 {contents.of(path)}"),
+        "images": [contents.of_images(data, scenario.charter) for data in _sections(scenario)],
         "quick": quick,
         "program": program_digest(),
         "libraries": libraries(),
     }
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _sections(scenario: Scenario) -> list[DataConfig]:
+    """Every section that rows are read by: the departments' own, or that of the table which a world cuts."""
+    if isinstance(scenario.world, Parts) and isinstance(scenario.world.data, DataConfig):
+        return [scenario.world.data]
+    return [one.data for one in scenario.departments]
 
 
 def _with_published(scenario: Scenario) -> Scenario:

@@ -23,6 +23,7 @@ from commonroot.common.charter import field_of, model_from_toml, plainly
 from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
 from commonroot.simulations.arms import parse_arm
+from commonroot.simulations.contents import Contents
 from commonroot.simulations.engine.run import Unsigned
 from commonroot.simulations.given import absolute, scenario_from_values, values_of, without_masks
 from commonroot.simulations.scenario import Scenario, read_scenario
@@ -119,14 +120,14 @@ def make_plan(
 
 
 def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: Path, where: str) -> list[Cell]:
-    values, digests = values_of(base), dict[Path, str]()
+    values, contents = values_of(base), Contents()
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once
     for setting in settings:
         found, wrong = _scenario(base, values, setting, beside)
         if found is not None and not wrong:
             try:
-                key = key_of(found, quick=quick, digests=digests)
+                key = key_of(found, quick=quick, contents=contents)
             except ConfigError as error:
                 near = {axis: value for axis, value in setting.items() if str(value) in str(error)}
                 wrong.append(f"{_named(near)}: {error}" if near else str(error))

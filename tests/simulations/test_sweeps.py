@@ -23,6 +23,7 @@ from commonroot import sweep
 from commonroot.common.errors import ConfigError
 from commonroot.console import group
 from commonroot.simulations.cli import add_commands
+from commonroot.simulations.contents import Contents
 from commonroot.simulations.search import search
 from commonroot.simulations.sweeps.axes import Axis, Range, axes_of, grid, random, varied
 from commonroot.simulations.sweeps.cells import kept, key_of, request_of, run_cell
@@ -168,7 +169,7 @@ def test_a_key_depends_on_what_is_in_files_and_not_on_where_they_lie(tmp_path):
         csv.writer(file).writerow([0, 0, 0, 0, 1])
     [changed] = read_plan(tmp_path / "b" / "rates.toml").cells
     assert changed.key != keys[0]
-    assert key_of(changed.scenario, quick=True, digests={}) != changed.key
+    assert key_of(changed.scenario, quick=True, contents=Contents()) != changed.key
 
 
 def test_a_scenario_that_asks_a_database_is_refused(tmp_path):
