@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ from commonroot.strategies import build, gathers, seal
 
 MARK: Final = "simulation.json"
 ALONE: Final = "alone"
+#: Before a department's name in the mark, which holds them in their order.
+_DEPARTMENT: Final = "department "
 #: What a folder may hold besides, before the mark is written: a simulation whose data was refused goes that far.
 _OURS: Final = frozenset({"arms", "alone", "data", "daemon.lock"})
 
@@ -252,17 +254,23 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         record = {"data": data.model_dump(mode="json"), "sha256": [contents.of(path) for path in tables_of(data)]}
         if (images := contents.of_images(data, scenario.charter)) is not None:
             record["images"] = images
-        ours[f"department {name}"] = record
+        ours[_DEPARTMENT + name] = record
     if not (root / MARK).is_file():
         atomic_write(root / MARK, json.dumps(ours, indent=1).encode())
         return
     theirs = json.loads(read_text(root / MARK, what="the mark of a simulation"))
-    differing = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if not differing and _in_order(ours) != _in_order(theirs):  # what they keep lies under their numbers
+        differing = ["the order of departments"]
     if differing:
         raise ConfigError(
-            f"{root} holds another simulation; what differs: {', '.join(sorted(differing))}",
+            f"{root} holds another simulation; what differs: {', '.join(differing)}",
             hint="choose another folder with --folder, or bring the old file and data back",
         )
+
+
+def _in_order(mark: Mapping[str, Any]) -> list[str]:
+    return [key for key in mark if key.startswith(_DEPARTMENT)]
 
 
 def _check(arms: Sequence[Arm], statistics: Draft | None, sections: dict[str, DataConfig]) -> None:

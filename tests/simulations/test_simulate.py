@@ -285,6 +285,18 @@ def test_a_folder_is_of_one_simulation(tmp_path):
         simulate(path, folder=tmp_path / "kept", arms=["local"])
 
 
+@pytest.mark.parametrize("sum", ["ring", "exact"])
+def test_a_folder_keeps_the_order_of_its_departments(sum, tmp_path):
+    """What departments keep lies under their numbers."""
+    path = scenario(tmp_path / "data", rounds=1)
+    simulate(path, folder=tmp_path / "kept", sum=sum, finish=False)
+    head, *departments = path.read_text().split("[[departments]]")
+    path.write_text("[[departments]]".join([head, *reversed(departments)]))
+    with pytest.raises(ConfigError, match="what differs: the order of departments$") as caught:
+        simulate(path, folder=tmp_path / "kept", sum=sum, finish=False)
+    assert "bring the old file" in str(caught.value.advice)
+
+
 def test_a_folder_that_no_simulation_made_is_left_alone(tmp_path):
     path = scenario(tmp_path / "data")
     with pytest.raises(ConfigError, match="no simulation made it"):
