@@ -32,7 +32,8 @@ _EMPTY: Final = -1
 class Pages:
     """States by department number.
 
-    newest  versions beyond this one were written by rounds that never closed, and count as nothing
+    newest  the version that the journal ends with: no round can have put anything under a later one, and what is found
+            there counts as nothing
     """
 
     def __init__(self, folder: Path, departments: int, *, newest: int) -> None:
@@ -71,7 +72,10 @@ class Pages:
         return found
 
     def put(self, department: int, version: int, state: Arrays) -> None:
-        """Keep what a department has after a round on this version; again where the round is tried again."""
+        """Keep what a department has after a round on this version, even one that is lost; again where it is tried again.
+
+        A round reads versions below its own, so what it puts never changes what it finds when it is tried again.
+        """
         arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
         layout = tuple((name, array.shape, array.dtype.str) for name, array in arrays.items())
         data = b"".join(array.tobytes() for array in arrays.values())

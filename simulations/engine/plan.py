@@ -86,7 +86,7 @@ class Plan:
     def crew(self, shards: Iterable[int], *, newest: int, memory: int, on_abstained: OnAbstained) -> Crew:
         """The departments of some shards.
 
-        newest  the version that the journal ends with: states of later ones are of rounds that never closed
+        newest  the version that the journal ends with; what a round on it left behind stands, even if the round was lost
         memory  bytes of encoded rows that may be held
         """
         shards = frozenset(shards)
@@ -96,9 +96,8 @@ class Plan:
             for number, (name, data) in enumerate(self.departments.items())
             if number % SHARDS in shards
         }
-        # a state that was put under version v came of the round that made version v + 1
         room = -(-len(self.departments) // SHARDS)
-        pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest - 1) for shard in sorted(shards)}
+        pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest) for shard in sorted(shards)}
         return Crew(
             self.charter, seats, pages, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
         )
