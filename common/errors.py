@@ -512,7 +512,7 @@ class RunStopped(RoundLost):
 
 
 class NotEnoughUploads(RoundLost):
-    """Fewer departments than the floor uploaded before the deadline."""
+    """Fewer departments than the floor, or than open a sum, uploaded before the deadline."""
 
     code = "CR40"
 
@@ -521,6 +521,7 @@ class NotEnoughShares(RoundLost):
     """Fewer committee members than the opening quorum answered before the deadline."""
 
     code = "CR41"
+    hint = "nothing was learned and the backbone is unchanged; the same sum is asked for again until enough answer"
 
 
 class SumRejected(RoundLost):
