@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from commonroot.common.errors import ConfigError
 from commonroot.console import Json, emit, say
 from commonroot.simulations.cli_bench import bench
 from commonroot.simulations.cli_choosing import search, sweep
 from commonroot.simulations.cli_published import download, scenarios
 from commonroot.simulations.cli_track import Track
+
+#: Said where the number of Flower's nodes is not by the departments.
+_UNCOUNTED: Final = "only the data knows the departments, and it is not here; the number changes nothing but the time"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -67,7 +71,10 @@ def simulate(
             "with the very same result; `off` without rounding either. The file's own, or exact."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that departments are dealt out to.", min=1)] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes that departments are dealt out to; 16 at most unless sums are `exact`.", min=1),
+    ] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Rounds alone: no department fine-tunes, compares and chooses at the end.")
     ] = False,
@@ -100,7 +107,18 @@ def simulate(
     from commonroot.simulations.tracking import both, trackers
 
     if write_flower_app is not None:
-        _write_app(file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, json=json)
+        if track:
+            raise ConfigError(
+                "--track: an app for Flower shows its rounds in what `flwr run` streams", hint="leave it out"
+            )
+        if workers != 1:
+            raise ConfigError(
+                "--workers: an app for Flower has the workers that `flwr run` starts",
+                hint=f"leave it out, and add init-args-num-cpus={workers} to what --federation-config says",
+            )
+        _write_app(
+            file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, data=data, json=json
+        )
         return
     torch.set_num_threads(1)  # departments' networks are small: more threads only wait for each other
     with ArmsProgress(Console(stderr=True)) as tell, trackers(track or (), read_scenario(file)) as shown:
@@ -140,17 +158,18 @@ def _write_app(
     quick: bool,
     keep: Path | None,
     out: Path | None,
+    data: Path | None,
     json: bool,
 ) -> None:
-    from commonroot.simulations.flower_app.writing import write_app
-    from commonroot.simulations.scenario import read_scenario
+    from commonroot.simulations.flower_app.writing import nodes_for, write_app
 
-    nodes = min(len(read_scenario(file).names), 100)
-    files = write_app(folder, file, arms=arms, sum=sum, quick=quick, keep=keep, out=out)
+    nodes, counted = nodes_for(file, data)
+    files = write_app(folder, file, arms=arms, sum=sum, quick=quick, keep=keep, out=out, data=data)
     emit(
         {"written": [str(path) for path in files], "nodes": nodes},
         json,
         lambda: say(
             f"written: {files[0]}\nrun it: flwr run {folder} --stream --federation-config 'num-supernodes={nodes}'"
+            + ("" if counted else f"\n{_UNCOUNTED}")
         ),
     )

@@ -1,7 +1,7 @@
 """The ServerApp of ``flwr run``: the whole simulation, with Flower's nodes for workers.
 
 What is simulated stands in the run's configuration, as ``writing`` writes it: ``scenario``, ``arms`` (parted by
-spaces), ``sum``, ``quick``, ``folder``, ``out``.  Paths are absolute, and mean the same on every machine.
+spaces), ``sum``, ``quick``, ``data``, ``folder``, ``out``.  Paths are absolute, and mean the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from commonroot.simulations.flower_app.crews import hire_on
 
 _log = logging.getLogger("flwr")  # what Flower streams to whoever started the run
 
-SETTINGS: Final = ("scenario", "arms", "sum", "quick", "folder", "out")
+SETTINGS: Final = ("scenario", "arms", "sum", "quick", "data", "folder", "out")
 
 app = ServerApp()
 
@@ -48,6 +48,7 @@ def main(grid: Grid, context: Context) -> None:
         folder=Path(str(found["folder"])),
         sum=str(found["sum"]) or None,
         finish=not found["quick"],
+        data=Path(str(found["data"])) if found["data"] else None,
         engine=hire_on(grid),
         tell=_tell,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +11,17 @@ from commonroot import __version__
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.simulations.arms import parse_arm
+from commonroot.simulations.datasets import find, get
 from commonroot.simulations.founding import to_toml
 from commonroot.simulations.scenario import read_scenario
+from commonroot.simulations.worlds import Published, World
 
 _APP: Final = "commonroot.simulations.flower_app"
 _FILES: Final = frozenset({"pyproject.toml", ".gitignore"})
+#: Flower's nodes where every department could be one of its own: more cost more messages than they save time.
+_MOST_NODES: Final = 100
+#: Where nobody knows how many departments there will be.
+_SOME_NODES: Final = 16
 
 
 def write_app(
@@ -26,8 +33,11 @@ def write_app(
     quick: bool,
     keep: Path | None,
     out: Path | None,
+    data: Path | None = None,
 ) -> list[Path]:
     """Write the app; the files.  ``keep`` and ``out`` lie beside it where they are not given.
+
+    data  where published data is looked for first; by default where this machine has it, if it does
 
     Raises ConfigError for a folder that holds something else, and for what could not be simulated there.
     """
@@ -48,6 +58,7 @@ def write_app(
         "arms": " ".join(arms),
         "sum": sum or "",
         "quick": quick,
+        "data": str(_source(scenario.world, file, data) or (data.resolve() if data is not None else "")),
         "folder": str((keep or folder.with_name(f"{folder.name}-kept")).resolve()),
         "out": str((out or folder.with_name(f"{folder.name}-report")).resolve()),
     }
@@ -71,3 +82,35 @@ def write_app(
     atomic_write(files[0], to_toml(project).encode())
     atomic_write(files[1], b"*\n!pyproject.toml\n")  # nothing else goes into the bundle
     return files
+
+
+def nodes_for(file: Path, data: Path | None) -> tuple[int, bool]:
+    """How many of Flower's nodes suit a scenario, and whether its departments say so or nobody knows them yet.
+
+    Departments that only a world's data knows are counted as a run would find them, where that data is here.
+
+    Raises ConfigError and DataError for what no run would take.
+    """
+    scenario = read_scenario(file)
+    names: Collection[str] = scenario.names
+    if not names:
+        if _needs(scenario.world) and _source(scenario.world, file, data) is None:
+            return _SOME_NODES, False
+        with tempfile.TemporaryDirectory(prefix="commonroot-") as world:
+            names = scenario.sections(file.resolve().parent, Path(world), data)
+    return min(len(names), _MOST_NODES), True
+
+
+def _needs(world: World | None) -> str:
+    """The folder of published data that a world is made from; empty where it needs none."""
+    return get(world.name).folder if isinstance(world, Published) else ""
+
+
+def _source(world: World | None, file: Path, data: Path | None) -> Path | None:
+    """What ``--data`` would have to say for a run to find a world's published data; None where it is not here."""
+    if not isinstance(world, Published):
+        return None
+    own = None if world.data is None else file.resolve().parent / world.data
+    folder = _needs(world)
+    found = find(folder, data or own) if folder else None
+    return None if found is None else found.parents[len(Path(folder).parts) - 1].resolve()

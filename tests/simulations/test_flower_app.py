@@ -17,17 +17,24 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+from click.testing import Result
 from flower_grid import GridHere
 from flwr.supercore.task_identity import TaskIdentity
 from small_world import NAMES, STORM, quick_last_steps, scenario
+from typer.testing import CliRunner
 
 from commonroot.common.errors import ConfigError, DataError, ProcessDied
+from commonroot.console import group
+from commonroot.simulations.cli import add_commands
+from commonroot.simulations.datasets import get
 from commonroot.simulations.flower_app import client
 from commonroot.simulations.flower_app.crews import hire_on
+from commonroot.simulations.flower_app.server import SETTINGS, main
 from commonroot.simulations.flower_app.states import States
 from commonroot.simulations.flower_app.writing import write_app
 from commonroot.simulations.simulate import simulate
@@ -224,6 +231,88 @@ def test_an_app_is_not_written_over_something_else(tmp_path):
     path = scenario(tmp_path)  # which lies in the folder
     with pytest.raises(ConfigError, match="holds no app"):
         write_app(tmp_path, path, arms=[], sum=None, quick=True, keep=None, out=None)
+
+
+PUBLISHED = """
+[charter]
+federation = "house"
+name = "read"
+rounds = 1
+backbone = { family = "mlp", inputs = 7, widths = [4] }
+[world]
+kind = "dataset"
+name = "NAME"
+"""
+
+
+def command(*arguments: object) -> Result:
+    app = group("The program.")
+    add_commands(app)
+    return CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+
+
+def published(folder: Path, name: str, monkeypatch) -> Path:
+    """A scenario of a published dataset, on a machine that has none."""
+    monkeypatch.delenv("COMMONROOT_DATA", raising=False)
+    monkeypatch.setattr("commonroot.simulations.datasets.world.downloads", lambda: folder / "downloads")
+    path = folder / "federation.toml"
+    path.write_text(PUBLISHED.replace("NAME", name))
+    return path
+
+
+def test_departments_that_only_data_knows_are_counted_where_it_is_here(tmp_path, monkeypatch):
+    path = published(tmp_path, "digit-images", monkeypatch)  # which comes with scikit-learn
+    done = command(path, "--write-flower-app", tmp_path / "app")
+    assert done.exit_code == 0 and "'num-supernodes=4'" in done.output
+    assert "the data" not in done.output
+
+
+def test_a_number_that_works_is_said_to_be_one_where_the_data_is_not_here(tmp_path, monkeypatch):
+    path = published(tmp_path, "heart", monkeypatch)
+    done = command(path, "--write-flower-app", tmp_path / "app")
+    assert done.exit_code == 0 and "'num-supernodes=16'" in done.output
+    assert "only the data knows the departments" in done.output
+
+
+def test_the_app_says_where_published_data_lies(tmp_path, monkeypatch):
+    path = published(tmp_path, "heart", monkeypatch)
+
+    def said(data: Path | None) -> str:
+        written = write_app(tmp_path / "app", path, arms=[], sum=None, quick=True, keep=None, out=None, data=data)
+        return tomllib.loads(written[0].read_text())["tool"]["flwr"]["app"]["config"]["data"]
+
+    assert said(None) == ""
+    assert said(tmp_path / "elsewhere") == str(tmp_path / "elsewhere")
+    (tmp_path / "here" / get("heart").folder).mkdir(parents=True)
+    monkeypatch.setenv("COMMONROOT_DATA", str(tmp_path / "here"))  # which Flower's processes may not have
+    assert said(None) == str(tmp_path / "here")
+
+
+def test_the_server_app_looks_for_data_where_its_settings_say(tmp_path, monkeypatch):
+    asked = {}
+
+    def simulate(path, **options):
+        asked.update(options, path=path)
+        return {"arms": []}
+
+    monkeypatch.setattr("commonroot.simulations.simulate.simulate", simulate)
+    monkeypatch.setattr("commonroot.simulations.comparison.save", lambda result, folder: [])
+    settings = dict.fromkeys(SETTINGS, "") | {"scenario": "x.toml", "quick": True, "data": str(tmp_path)}
+    main(None, SimpleNamespace(run_config=settings))
+    assert asked["data"] == tmp_path
+    main(None, SimpleNamespace(run_config=settings | {"data": ""}))
+    assert asked["data"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--track", "tensorboard:here", "leave it out"), ("--workers", "4", "init-args-num-cpus=4")],
+)
+def test_what_has_no_meaning_in_an_app_is_refused(tmp_path, option, value, told):
+    done = command(scenario(tmp_path), "--write-flower-app", tmp_path / "app", option, value)
+    assert done.exit_code == ConfigError.exit_code
+    assert f"{option}: an app for Flower" in done.output and told in done.output
+    assert not (tmp_path / "app").exists()
 
 
 @pytest.fixture

@@ -292,7 +292,7 @@ def test_a_folder_keeps_the_order_of_its_departments(sum, tmp_path):
     simulate(path, folder=tmp_path / "kept", sum=sum, finish=False)
     head, *departments = path.read_text().split("[[departments]]")
     path.write_text("[[departments]]".join([head, *reversed(departments)]))
-    with pytest.raises(ConfigError, match="what differs: the order of departments$") as caught:
+    with pytest.raises(ConfigError, match=r"what differs: the order of departments$") as caught:
         simulate(path, folder=tmp_path / "kept", sum=sum, finish=False)
     assert "bring the old file" in str(caught.value.advice)
 
