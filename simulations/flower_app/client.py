@@ -22,9 +22,11 @@ from flwr.clientapp import ClientApp
 
 from commonroot.client import contribution
 from commonroot.client.contribution import Tensors
-from commonroot.client.learner import DepartmentLearner
 from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
 from commonroot.common.manifest import unflatten
+from commonroot.simulations.behaviour.cast import acts_of, parts_of
+from commonroot.simulations.behaviour.learners import learner_for
+from commonroot.simulations.behaviour.misbehaving import Learns
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.flower_app.states import States
@@ -48,25 +50,29 @@ class _Home:
     """One simulation, as this worker process knows it."""
 
     def __init__(self, root: Path) -> None:
-        torch.set_num_threads(
-            1
-        )  # as everywhere in a simulation: the result depends on it, and there is a worker a core
+        # as everywhere in a simulation: the result depends on it, and there is a worker a core
+        torch.set_num_threads(1)
         self.root = root
         self.plan = Plan.read(root)
         self.names = list(self.plan.departments)
         self.states = States(root / STATES)
-        self._awake: OrderedDict[int, tuple[DepartmentLearner, int]] = OrderedDict()
+        self._parts = parts_of(self.plan.behaviour, tuple(self.names), self.plan.seed)
+        self._awake: OrderedDict[int, tuple[Learns, int]] = OrderedDict()
         self._held = 0
 
     def secret(self, number: int) -> bytes:
         return training_secret(self.plan.seed, self.names[number])
 
-    def wake(self, number: int) -> DepartmentLearner:
+    def wake(self, number: int) -> Learns:
         if number in self._awake:
             self._awake.move_to_end(number)
             return self._awake[number][0]
-        name = self.names[number]
-        learner = DepartmentLearner(self.plan.folder(name), name, self.plan.departments[name], self.secret(number))
+        name, plan, secret = self.names[number], self.plan, self.secret(number)
+        learner = learner_for(
+            name,
+            acts_of(self._parts, name),
+            lambda kind: kind(plan.folder(name), name, plan.departments[name], secret, memory=plan.alone),
+        )
         size = _LEARNER + learner.rows_bytes(self.plan.charter)
         self._awake[number] = (learner, size)
         self._held += size

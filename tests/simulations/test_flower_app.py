@@ -85,6 +85,16 @@ def test_any_number_of_nodes_gives_the_backbone_of_our_own_engine(tmp_path, kind
     ]
 
 
+@pytest.mark.parametrize("how", ['kind = "sign-flip"', 'kind = "stale"', 'kind = "label-flip"'])
+def test_departments_misbehave_there_too(tmp_path, how):
+    """With workers that forget: what a misbehaving department remembers is among its private state."""
+    path = scenario(tmp_path, more=f'[[behaviour]]\n{how}\ndepartments = ["north"]\n')
+    own = arm(path, sum="ring", finish=False)
+    found = arm(path, finish=False, engine=hire_on(GridHere(2, forgets=True)))
+    honest = arm(scenario(tmp_path / "honest"), sum="ring", finish=False)
+    assert found["backbone"] == own["backbone"] != honest["backbone"]
+
+
 def test_departments_end_with_the_same_reports(tmp_path):
     path = scenario(tmp_path, rounds=2)
     own, found = arm(path, sum="ring"), arm(path, engine=hire_on(GridHere(2)))
