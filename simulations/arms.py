@@ -7,7 +7,8 @@ import re
 import shutil
 import statistics
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -118,7 +119,7 @@ def run_federated(
     """Run an arm in ``folder`` to its end, from wherever its journal stands; its report.
 
     workers   processes that hold the departments' sessions; the result is the same for any number
-    finish    let departments fine-tune, compare and choose at the end
+    finish    let departments fine-tune, compare and choose at the end; also where an earlier call left that out
     pause_at  leave off once this version of the backbone is made; called again, the arm goes on from there
 
     The report is ``outcome``'s, and besides: arm, method, backbone (SHA-256 of the final version's file),
@@ -163,6 +164,7 @@ def run_federated(
     if version == last or (pause_at is not None and version >= pause_at):
         return report_of(federation.coordinator, _roots(federation), arm, scenario)
     tell("stands", {"version": version})
+    late = _left_out(federation, arm, cast.present(version))
     workers = min(workers, len(sections))
     if workers == 1 or scenario.coordinator is not None:  # a liar hears every answer before its next lie
         front = _front(federation, scenario, folder)
@@ -171,7 +173,10 @@ def run_federated(
         simulated = DealtFederation(federation, network, workers=workers, on_department=on_department, acts=cast.acts)
     try:
         simulated.gather(cast.present(version))
-        simulated.run(on_event)
+        if late is None:
+            simulated.run(on_event)
+        else:
+            simulated.close_late(late, on_event)
     except Paused:
         if _version(federation, arm) == last:
             _finished(federation, arm)
@@ -198,6 +203,14 @@ def _finished(federation: Federation, arm: Arm) -> None:
             journal.set_run(number, "finished")
     finally:
         journal.close()
+
+
+def _left_out(federation: Federation, arm: Arm, present: Collection[str]) -> int | None:
+    """The arm's run, if it is over and somebody of those ``present`` has not gone through the last step; else None."""
+    with closing(federation.coordinator.journal()) as journal:
+        number = _run_of(journal, arm)
+        over = next(run.state for run in journal.runs() if run.run == number) == "finished"
+        return number if over and not journal.closed_departments(number).issuperset(present) else None
 
 
 def _roots(federation: Federation) -> dict[str, Path]:

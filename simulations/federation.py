@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ from commonroot.common.secure_sum.primitives import Random
 from commonroot.logs import Tell
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.exchange import Exchange
+from commonroot.server.journal import Journal
+from commonroot.server.journal_rows import Run
 from commonroot.server.run import RunDriver
 from commonroot.simulations.behaviour.learners import learner_in
 from commonroot.simulations.behaviour.misbehaving import Act
@@ -118,31 +121,33 @@ class SimulatedFederation:
 
     def run(self, on_event: Tell = lambda kind, facts: None) -> None:
         """Carry out the next queued or interrupted run, to its end or to an exception from ``on_event``."""
-        coordinator = self.federation.coordinator
-        journal = coordinator.journal()
-        try:
+        with closing(self.federation.coordinator.journal()) as journal:
             run = journal.next_run()
-            if run is None:
-                return
-            exchange = Exchange(
-                self.network,
-                self._roster,
-                self.network.clock,
-                absence=run.charter.charter.timing.absence,
-            )
-            RunDriver(
-                run,
-                roster=self._roster,
-                identity=coordinator.identity(),
-                journal=journal,
-                backbones=BackboneStore(coordinator.root / "backbones"),
-                exchange=exchange,
-                clock=self.network.clock,
-                on_event=on_event,
-                newest_roster=lambda: coordinator.roster().digest,
-            ).drive()
-        finally:
-            journal.close()
+            if run is not None:
+                self._driver(run, journal, on_event).drive()
+
+    def close_late(self, run: int, on_event: Tell = lambda kind, facts: None) -> None:
+        """Hand the backbone of a finished run to those who are up and have not taken it over, as a coordinator does."""
+        with closing(self.federation.coordinator.journal()) as journal:
+            found = next(one for one in journal.runs() if one.run == run)
+            driver = self._driver(found, journal, on_event)
+            up = {number for number, member in enumerate(self._roster.departments) if self.is_up(member.name)}
+            seconds = found.charter.charter.timing.closing
+            driver.deliver_closing(driver.without_closing() & up, seconds=seconds)
+
+    def _driver(self, run: Run, journal: Journal, on_event: Tell) -> RunDriver:
+        coordinator, clock = self.federation.coordinator, self.network.clock
+        return RunDriver(
+            run,
+            roster=self._roster,
+            identity=coordinator.identity(),
+            journal=journal,
+            backbones=BackboneStore(coordinator.root / "backbones"),
+            exchange=Exchange(self.network, self._roster, clock, absence=run.charter.charter.timing.absence),
+            clock=clock,
+            on_event=on_event,
+            newest_roster=lambda: coordinator.roster().digest,
+        )
 
     def close(self) -> None:
         """Stop every department."""

@@ -72,7 +72,7 @@ class Pages:
         return found
 
     def put(self, department: int, version: int, state: Arrays) -> None:
-        """Keep what a department has after a round on this version, even one that is lost; again where it is tried again.
+        """Keep what a department has after a round on this version, even a lost one; again where it is tried again.
 
         A round reads versions below its own, so what it puts never changes what it finds when it is tried again.
         """

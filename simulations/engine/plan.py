@@ -86,7 +86,7 @@ class Plan:
     def crew(self, shards: Iterable[int], *, newest: int, memory: int, on_abstained: OnAbstained) -> Crew:
         """The departments of some shards.
 
-        newest  the version that the journal ends with; what a round on it left behind stands, even if the round was lost
+        newest  the version that the journal ends with; what rounds on it left behind stands, even if they were lost
         memory  bytes of encoded rows that may be held
         """
         shards = frozenset(shards)

@@ -25,7 +25,7 @@ from commonroot.server.backbones import BackboneStore
 from commonroot.server.closing import close_round, first_version
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
-from commonroot.server.journal_rows import Run, Version
+from commonroot.server.journal_rows import Round, Run, Version
 from commonroot.simulations.engine.fates import fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
@@ -45,19 +45,19 @@ def drive(
     engine: Hire = hire,
     on_event: Tell = lambda kind, facts: None,
 ) -> None:
-    """Carry out the next queued or interrupted run to its end.
+    """Carry out the plan's run to its end, from wherever the journal says it stands.
 
     memory  bytes of encoded rows that departments may hold, all processes together
     finish  let every department fine-tune, compare and choose at the end, which takes longer than the rounds of many
-            worlds; without it there are no departments' reports
+            worlds; without it there are no departments' reports, until a later call asks for them
     engine  who lets departments work
 
     Raises DataError where a department cannot take part in a method that must not abstain; what ``on_event`` raises.
     """
     journal = coordinator.journal()
     try:
-        run = journal.next_run()
-        if run is not None:
+        run = next(run for run in journal.runs() if run.digest == plan.charter.digest.hex())
+        if run.state != "stopped":
             _Rounds(coordinator, plan, scenario, run, journal, on_event).drive(workers, memory, engine, finish=finish)
     finally:
         journal.close()
@@ -83,19 +83,16 @@ class _Rounds:
         self._opens_with = smallest_cohort(roster.parameters, self._charter.cohort.floor)
         self._cast = scenario.cast()
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
-        left = [one for one in journal.rounds(run.run) if one.state in ("open", "fixed")]
+        left = journal.rounds(run.run, "open", "fixed")
         self._pending = left[-1].round if left else None
         self._last = journal.last_round()
         self._fixed = bool(left) and left[-1].state == "fixed"
 
     def drive(self, workers: int, memory: int, engine: Hire, *, finish: bool) -> None:
-        run, rounds = self._run.run, self._charter.rounds
-        self._journal.set_run(run, "running")
-        self._on_event("run", {"run": run, "rounds": rounds, "charter": self._run.digest})
-        if not self._journal.versions(run):
-            codec = self._adder(len(self._names)).codec
-            first_version(run, self._charter, codec, journal=self._journal, backbones=self._backbones)
-        version = self._journal.versions(run)[-1]
+        over = self._run.state == "finished"
+        version = self._newest() if over else self._begin()
+        if over and not (finish and self._without_last_step(version)):
+            return
         wrong: dict[str, list[str]] = {}
 
         def on_done(kind: str, facts: dict[str, Any]) -> None:
@@ -114,23 +111,43 @@ class _Rounds:
             if version.version == 0:
                 crews.check(range(len(self._names)))
                 refuse_data(wrong)
-            lost = 0
-            while version.version < rounds:
-                try:
-                    version, lost = self._one_round(version, crews), 0
-                except RoundLost as error:
-                    lost += 1
-                    self._on_event("lost", {"code": error.code, "why": str(error)})
-                    if lost >= self._charter.timing.attempts:
-                        reason = f"{lost} rounds in a row came to nothing; the last: {error} ({error.code})"
-                        self._journal.set_run(run, "stopped", reason)
-                        self._on_event("stopped", {"why": reason})
-                        return
+            last = self._all_rounds(version, crews)
+            if last is None:
+                return
             if finish:
-                self._finish(version, crews)
+                self._finish(last, crews)
         finally:
             crews.close()
-        self._journal.set_run(run, "finished")
+        if not over:
+            self._journal.set_run(self._run.run, "finished")
+
+    def _begin(self) -> Version:
+        """The version that rounds go on from, in a run that is under way from here on."""
+        run = self._run.run
+        self._journal.set_run(run, "running")
+        self._on_event("run", {"run": run, "rounds": self._charter.rounds, "charter": self._run.digest})
+        if not self._journal.versions(run, newest=1):
+            codec = self._adder(len(self._names)).codec
+            first_version(run, self._charter, codec, journal=self._journal, backbones=self._backbones)
+        return self._newest()
+
+    def _all_rounds(self, version: Version, crews: Workers) -> Version | None:
+        """The last version; None where so many rounds in a row were lost that the run has stopped."""
+        lost = lost_in_a_row(self._journal, self._run.run)
+        last = lost[-1].reason if lost else ""
+        attempts, many = self._charter.timing.attempts, len(lost)
+        while version.version < self._charter.rounds:
+            if many >= attempts:
+                reason = f"{many} rounds in a row came to nothing; the last: {last}"
+                self._journal.set_run(self._run.run, "stopped", reason)
+                self._on_event("stopped", {"why": reason})
+                return None
+            try:
+                version, many = self._one_round(version, crews), 0
+            except RoundLost as error:
+                many, last = many + 1, f"{error} ({error.code})"
+                self._on_event("lost", {"code": error.code, "why": str(error)})
+        return version
 
     def _one_round(self, version: Version, crews: Workers) -> Version:
         began = time.monotonic()
@@ -190,9 +207,7 @@ class _Rounds:
         return made
 
     def _finish(self, version: Version, crews: Workers) -> None:
-        done = self._journal.closed_departments(self._run.run)
-        present = self._cast.present(version.version)
-        left = [self._numbers[name] for name in present if name not in done]
+        left = self._without_last_step(version)
         self._on_event("closing", {"departments": self._told(tuple(left))})
         state = self._backbones.read(version.file, version.digest)
         told = self._on_event
@@ -206,11 +221,34 @@ class _Rounds:
         crews.finish(left, state, version.version)
         self._on_event = told
 
+    def _without_last_step(self, version: Version) -> list[int]:
+        """Departments that are there at the end and have not gone through their last step."""
+        done = self._journal.closed_departments(self._run.run)
+        return [self._numbers[name] for name in self._cast.present(version.version) if name not in done]
+
+    def _newest(self) -> Version:
+        return self._journal.versions(self._run.run, newest=1)[-1]
+
     def _adder(self, cohort: int) -> Adder:
         return Adder(self._charter, self._plan.sum, enrolled=len(self._names), departments=cohort)
 
     def _told(self, who: tuple[int, ...]) -> list[str]:
         return [self._names[number] for number in who]
+
+
+def lost_in_a_row(journal: Journal, run: int) -> list[Round]:
+    """The rounds since the last that closed, oldest first: all of them came to nothing.
+
+    A run that was stopped and that a person then resumed begins anew; when that was, the audit log tells.
+    """
+    closed = journal.rounds(run, "closed", newest=1)
+    since = before = closed[-1].round if closed else 0
+    for entry in journal.audit():
+        if entry.kind == "round-lost":
+            before = max(before, int(str(entry.facts["round"])))
+        elif entry.kind == "run" and (entry.facts["run"], entry.facts["state"]) == (run, "queued"):
+            since = before
+    return [one for one in journal.rounds(run, "lost") if one.round > since]
 
 
 def refuse_data(problems: Mapping[str, Sequence[str]]) -> None:
