@@ -54,8 +54,10 @@ def scenario_of(
     Raises ConfigError that names every wrong field at once.
     """
     given = {name: value for name, value in sections.items() if value is not None}
-    if departments is None and "world" not in given:
+    if departments is None and ("world" not in given or _is_whole(charter)):
         values, where = _whole(charter)
+        if "world" in given:  # it stands over departments as over another world
+            values.pop("departments", None)
         if common:
             raise ConfigError("common says what departments have in common, and no departments were given")
     else:
@@ -75,8 +77,13 @@ def without_masks(scenario: Scenario) -> Scenario:
 def scenario_from_values(values: Mapping[str, Any], *, path: str) -> Scenario:
     """A scenario from what its file would hold; departments are told of by their names.
 
-    Raises ConfigError that names every wrong field at once.
+    Raises ConfigError that names every wrong field at once, and for fragments to include, which lie beside a file.
     """
+    if "include" in values:
+        raise ConfigError(
+            "include: only a file includes others",
+            hint="give the path of a federation.toml with that line, or what the fragments hold: behaviour, events …",
+        )
     try:
         return model_from_values(Scenario, dict(values), path=path)
     except ConfigError as error:
@@ -113,6 +120,13 @@ def _plain(value: Any, of_path: Callable[[Path], Any]) -> Any:
 
 
 # -- its parts ---------------------------------------------------------------------------------------------------------
+
+
+def _is_whole(given: Any) -> bool:
+    """Is this a scenario, rather than a charter alone?"""
+    if isinstance(given, str | Path):
+        return "charter" in _toml(Path(given), what="the charter")
+    return isinstance(given, Scenario) or (isinstance(given, Mapping) and "charter" in given)
 
 
 def _whole(given: Any) -> tuple[Values, str]:

@@ -60,7 +60,7 @@ def simulate(
 
     charter      the path of a ``charter.toml``, a ``Draft``, or a mapping of a charter's fields, which may leave out
                  ``federation`` and ``name``.  Without departments: the path of a ``federation.toml``, a ``Scenario``,
-                 or a mapping of a whole scenario
+                 or a mapping of a whole scenario without ``include``
     departments  by name: the path of a ``department.toml`` or of a table; a ``[data]`` section as a mapping or a
                  ``DataConfig``; a frame of polars or pandas; ``(X, y)`` of NumPy.  A mapping with ``rows`` (a frame, a
                  dict of lists or ``(X, y)``) in place of a path says more about rows in memory

@@ -26,6 +26,7 @@ from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, DataError
+from commonroot.common.roster import MOST_DEPARTMENTS
 from commonroot.files import atomic_write, read_text, storage_errors, take_ownership, unforced
 from commonroot.simulations.arms import Arm, Report, parse_arm, run_federated
 from commonroot.simulations.behaviour.misbehaving import Misbehaviour
@@ -89,6 +90,7 @@ def simulate(
     """
     if engine not in ENGINES and isinstance(engine, str):
         raise ConfigError(f"--engine {engine}: no such engine", hint=f"one of {', '.join(ENGINES)}")
+    require_workers(workers)
     if engine == FLOWER:
         from commonroot.simulations.flower_app.here import refuse_without_ray
 
@@ -157,16 +159,9 @@ def prepared(
     scenario = scenario.summed(sum)
     if unmasked and scenario.sum == "exact":
         raise ConfigError("Flower's engine has no exact sums", hint="--sum ring gives the very same backbone")
-    scenario.require_protocol()
     beside = Path() if isinstance(path, Scenario) else path.resolve().parent
     chosen = [parse_arm(text, scenario.draft, scenario.sum) for text in arms or [scenario.draft.method.name]]
-    flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
-    gathering = [arm.label for arm in chosen if not arm.pooled and gathers(build(arm.draft))]
-    if flips and gathering:
-        raise ConfigError(
-            f"label-flip: {gathering[0]} trains on no labels",
-            hint="a method that trains a network, or another kind of [[behaviour]]",
-        )
+    require_fitting(scenario, chosen)
     twice = sorted({arm.label for arm in chosen if [other.folder for other in chosen].count(arm.folder) > 1})
     if twice:
         raise ConfigError(f"the same arm stands twice: {', '.join(twice)}")
@@ -177,10 +172,35 @@ def prepared(
         with take_ownership(root), unforced():
             sections = scenario.sections(beside, root / "data", data)
             scenario = scenario.settled(sections)
+            require_fitting(scenario, chosen)  # only now are the departments of some worlds known
             if scenario.sum == "exact":  # where not, departments are read by whoever trains them, and once
                 _check(chosen, scenario.statistics, sections)
             _same_simulation(root, scenario, sections, engine=FLOWER if unmasked else OWN)
             yield Ready(root, scenario, chosen, sections)
+
+
+def require_fitting(scenario: Scenario, arms: Sequence[Arm]) -> None:
+    """Raise ConfigError where a scenario asks something of an arm that it cannot do, as far as no data has to say."""
+    scenario.require_protocol()
+    flips = any(isinstance(one, Misbehaviour) and one.flips for one in scenario.behaviour)
+    gathering = [arm.label for arm in arms if not arm.pooled and gathers(build(arm.draft))]
+    if flips and gathering:
+        raise ConfigError(
+            f"label-flip: {gathering[0]} trains on no labels",
+            hint="a method that trains a network, or another kind of [[behaviour]]",
+        )
+    many = len(scenario.names)
+    if many > MOST_DEPARTMENTS and any(not arm.pooled and arm.sum == "exact" for arm in arms):
+        raise ConfigError(
+            f"{many:,} departments: exact sums are over {MOST_DEPARTMENTS:,} at most",
+            hint="--sum ring gives the very same backbone",
+        )
+
+
+def require_workers(workers: int) -> None:
+    """Raise ConfigError for fewer than one."""
+    if workers < 1:
+        raise ConfigError(f"workers: {workers}; at least 1 does the work", hint="--workers 1, or workers=1")
 
 
 def _run(

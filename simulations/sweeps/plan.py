@@ -22,17 +22,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from commonroot.common.charter import field_of, model_from_toml, plainly
 from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
-from commonroot.simulations.arms import parse_arm
+from commonroot.simulations.arms import Arm, parse_arm
 from commonroot.simulations.contents import Contents
 from commonroot.simulations.engine.run import Unsigned
 from commonroot.simulations.given import absolute, scenario_from_values, values_of, without_masks
 from commonroot.simulations.scenario import Scenario, read_scenario
+from commonroot.simulations.simulate import require_fitting
 from commonroot.simulations.sweeps.axes import SEED, Axis, Setting, axes_of, grid, random, refuse, varied
 from commonroot.simulations.sweeps.cells import Cell, key_of, told
-from commonroot.strategies import check_roster
+from commonroot.strategies import build, check_roster, gathers, seal
 
 #: So many wrong settings are told one by one.
 _MOST_TOLD = 30
+#: Axes that may ask of a method what it cannot do begin so.
+_ASKING = ("behaviour", "charter.method", "coordinator", "departments", "sum", "world")
 
 
 class _Frozen(BaseModel):
@@ -124,7 +127,7 @@ def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: 
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once
     for setting in settings:
-        found, wrong = _scenario(base, values, setting, beside)
+        found, wrong = _scenario(base, values, setting, beside, quick=quick)
         if found is not None and not wrong:
             try:
                 key = key_of(found, quick=quick, contents=contents)
@@ -142,7 +145,7 @@ def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: 
 
 
 def _scenario(
-    base: Scenario, values: Mapping[str, Any], setting: Setting, beside: Path
+    base: Scenario, values: Mapping[str, Any], setting: Setting, beside: Path, *, quick: bool
 ) -> tuple[Scenario | None, list[str]]:
     """The scenario of a setting, and everything that is wrong with it: what is wrong is left out, and the rest tried
     again."""
@@ -155,10 +158,12 @@ def _scenario(
         blamed = {axis for field, _ in found for axis in _near(setting, field)}
         rest = {axis: value for axis, value in setting.items() if axis not in blamed}
         if blamed and rest:
-            problems += _scenario(base, values, rest, beside)[1]
+            problems += _scenario(base, values, rest, beside, quick=quick)[1]
         return None, list(dict.fromkeys(problems))
+    arm = None
     try:
         arm = parse_arm(scenario.draft.method.name, scenario.draft, scenario.sum)
+        seal(arm.draft)
         if scenario.names:  # some worlds know them only once they are made
             check_roster(arm.draft, Unsigned(scenario.names))
     except (ConfigError, TooFewDepartments) as error:
@@ -166,7 +171,26 @@ def _scenario(
         nearest = {a: v for a, v in setting.items() if a.startswith("charter.method")}
         nearest = nearest or {a: v for a, v in setting.items() if a.startswith("charter")}
         problems.append(f"{_named(nearest or setting)}: {' '.join(text.split())}")
+    if arm is not None:
+        problems += _misfits(scenario, arm, setting, quick=quick)
     return scenario, problems
+
+
+def _misfits(scenario: Scenario, arm: Arm, setting: Setting, *, quick: bool) -> list[str]:
+    """What is asked of a method that it cannot do, each with the axes that ask for it."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    try:
+        require_fitting(scenario, [arm])
+    except ConfigError as error:
+        found.append((f"{error} (hint: {error.advice})", _ASKING))
+    if quick and gathers(build(arm.draft)):
+        text = f"sums of {arm.label} carry no held-out loss, by which a quick sweep ranks (hint: leave `quick` out)"
+        found.append((text, ("charter.method",)))
+    problems = []
+    for text, sections in found:
+        near = {a: v for a, v in setting.items() if a.startswith(sections) and ".options." not in a}
+        problems.append(f"{_named(near)}: {text}" if near else text)
+    return problems
 
 
 def _near(setting: Setting, field: str) -> Setting:

@@ -28,6 +28,7 @@ from commonroot.simulations.cell_pool import Work, run_missing
 from commonroot.simulations.given import scenario_of
 from commonroot.simulations.notebook import TABLES, kept_folder, seen_console
 from commonroot.simulations.pictures import Picture
+from commonroot.simulations.simulate import require_workers
 from commonroot.simulations.sweeps.axes import SEED
 from commonroot.simulations.sweeps.cells import Cell, kept, request_of
 from commonroot.simulations.sweeps.drawing import marginal
@@ -101,8 +102,9 @@ def run_plan(
     ``name``, ``federation``, ``told`` (what was varied), ``quick``, ``axes``, ``cells`` (``ranking.rows_of``) and
     ``settings`` (``ranking.ranked``), best first.
 
-    Raises ConfigError where another process uses the folder.
+    Raises ConfigError for fewer than one of ``workers``, and where another process uses the folder.
     """
+    require_workers(workers)
     listening = trackers(track, plan.base)
     folder = root / CELLS
     with storage_errors(root):

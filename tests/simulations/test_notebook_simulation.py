@@ -7,6 +7,7 @@ import csv
 import gc
 import io
 import re
+import tomllib
 import xml.etree.ElementTree as xml
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -114,6 +115,24 @@ def test_sections_stand_over_those_of_the_file(tmp_path):
     assert found.report["seed"] == 5
     assert found.rounds["survivors"].to_list() == [4, 3]
     assert found.table.height == 0
+
+
+@pytest.mark.parametrize("form", ["path", "mapping", "scenario"])
+def test_a_world_stands_over_the_departments_of_a_scenario(form, tmp_path):
+    path = scenario(tmp_path, rounds=1)
+    path.write_text(path.read_text().replace("inputs = 4", "inputs = 64"))
+    whole = {"path": path, "mapping": tomllib.loads(path.read_text()), "scenario": read_scenario(path)}[form]
+    found = simulate(whole, world={"kind": "parts", "data": "digits", "departments": 3}, quick=True)
+    assert found.rounds["survivors"].to_list() == [3]
+    assert found.report["federation"] == "works"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_fragments_are_included_by_files_alone(inside, tmp_path):
+    whole = tomllib.loads(scenario(tmp_path).read_text())
+    include = {"include": ["dropout-30.toml"]}
+    with pytest.raises(ConfigError, match="include: only a file includes others"):
+        simulate(whole | include if inside else whole, quick=True, **({} if inside else include))
 
 
 def test_a_charter_is_a_path_a_draft_or_a_mapping(tmp_path):

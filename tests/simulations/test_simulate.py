@@ -309,6 +309,23 @@ def test_the_same_arm_twice_is_refused(tmp_path):
         simulate(scenario(tmp_path), arms=["fedavg", "fedavg"])
 
 
+@pytest.mark.parametrize("sum", ["exact", "ring"])
+def test_fewer_than_one_worker_is_refused(sum, tmp_path):
+    with pytest.raises(ConfigError, match="workers: 0; at least 1"):
+        simulate(scenario(tmp_path / "data"), folder=tmp_path / "kept", sum=sum, workers=0)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_exact_sums_of_more_departments_than_a_roster_has_are_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "federation.toml"
+    world = '[world]\nkind = "parts"\ndata = "digits"\ndepartments = 1001\ncopies = 20\n'
+    path.write_text(CHARTER.format(rounds=1) + world)
+    with pytest.raises(ConfigError, match="1,001 departments: exact sums are over 1,000 at most") as caught:
+        simulate(path, folder=tmp_path / "kept")
+    assert "--sum ring" in str(caught.value.advice)
+    assert not (tmp_path / "kept").exists()
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 

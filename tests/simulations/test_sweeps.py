@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,6 +134,64 @@ network.drop = [0.1, 2.0]
         "network.drop = 2: Input should be less than or equal to 1",
         "seed = -2: Input should be greater than or equal to 0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "axes", "told"),
+    [
+        (
+            '[coordinator]\nlies = ["old-backbone"]\n',
+            'seed = [1, 2]\nsum = ["exact", "ring"]',
+            [r"sum = ring: \[coordinator\] lies, and with ring sums .*sum = \"exact\""],
+        ),
+        (
+            '[[behaviour]]\nkind = "label-flip"\ncount = 1\n',
+            'seed = [1, 2]\ncharter.method = [{ name = "fedavg" }, { name = "statistics" }]',
+            [
+                r"charter.method = statistics: the charter lists no \[\[columns\]\]",
+                "charter.method = statistics: label-flip: statistics trains on no labels",
+            ],
+        ),
+    ],
+)
+def test_what_a_method_cannot_do_is_told_before_anything_runs(more, axes, told, tmp_path):
+    path = sweep_file(tmp_path, axes)
+    with (tmp_path / "federation.toml").open("a") as file:
+        file.write(more)
+    with pytest.raises(ConfigError) as caught:
+        read_plan(path)
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert len(lines) == len(told)
+    assert [one for one, line in zip(told, lines, strict=True) if not re.match(one, line)] == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "begins"),
+    [
+        ("charter.method.options.strength = [1.0, 5.0]", ""),
+        ('charter.method = [{ name = "als" }, { name = "als", options = { strength = 5.0 } }]', "charter.method = als"),
+    ],
+)
+def test_a_quick_sweep_takes_no_method_without_held_out_losses(axes, begins, tmp_path):
+    path = sweep_file(tmp_path, axes, before="quick = true")
+    text = (tmp_path / "federation.toml").read_text()
+    text = re.sub("(?m)^method = .*$", 'method = { name = "als" }', text)
+    text = re.sub("(?m)^backbone = .*$", 'backbone = { family = "factors", items = 4, width = 2 }', text)
+    (tmp_path / "federation.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_plan(path)
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert len(lines) == (2 if begins else 1)
+    assert all(line.startswith(begins) and "leave `quick` out" in line for line in lines)
+    path.write_text(path.read_text().replace("quick = true", ""))
+    assert len(read_plan(path).cells) == 2
+
+
+def test_fewer_than_one_worker_is_refused(tmp_path):
+    path = sweep_file(tmp_path, "seed = [1]")
+    with pytest.raises(ConfigError, match="workers: 0; at least 1"):
+        sweep(path, folder=tmp_path / "out", workers=0, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
