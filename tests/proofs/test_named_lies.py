@@ -142,7 +142,7 @@ LIES = [
     coordinator("other-letters-than-signed", "one set of greetings under the hash of another", parcel.INTRODUCE, "CR34",
                 playing(parcel.INTRODUCE, c.with_body(lambda body: body[:-1] + bytes([body[-1] ^ 1])), of=(ELM,))),
     coordinator("cohort-of-strangers", "birch, from whom ash's greeting was withheld, in a cohort with ash", ROUND_OPEN,
-                "CR50", m.strangers, "lost", also=frozenset({("coordinator", CONFIRMED, "CR41")})),
+                "CR50", m.strangers, "lost", also=frozenset({("coordinator", MASKED, "CR40")})),
     # -- the coordinator, about the charter --------------------------------------------------------------------------
     coordinator("charter-not-approved", "a charter with one number changed, under a good signature", CHARTER, "CR12",
                 playing(CHARTER, c.other_charter(c.more_clip))),
@@ -195,7 +195,7 @@ LIES = [
                 playing(ROUND_OPEN, c.bounds_times(0.5)), also=frozenset({("coordinator", MASKED, "CR33")})),
     coordinator("two-models", "one backbone to two departments, another to the other three: neither has a quorum",
                 ROUND_OPEN, "CR26", playing(ROUND_OPEN, c.altered(lambda s, m: {}, c.another_model), of=(ASH, BIRCH)),
-                "lost", also=frozenset({("coordinator", s, x) for s in (MASKED, CONFIRMED) for x in ("CR33", "CR41")})),
+                "lost", also=frozenset({("coordinator", MASKED, x) for x in ("CR33", "CR40")})),
     coordinator("split-survivor-set", "all five to three departments, and to two a survivor set that nobody confirmed",
                 OPEN, "CR38", playing(OPEN, c.survivors(lambda who: who[:4]), of=(ASH, BIRCH)), "lost",
                 also=frozenset({("coordinator", SHARES, "CR41")})),
