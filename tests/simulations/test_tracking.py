@@ -191,13 +191,15 @@ def test_tensorboard_shows_a_cell_once_and_anew_where_it_was_half_written(tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_reads_what_is_written(tmp_path, monkeypatch):
-    """Its own client, on a store of files."""
+@pytest.mark.parametrize("store", ["sqlite", "file"])
+def test_mlflow_reads_what_is_written(store, tmp_path, monkeypatch):
+    """Its own client, on both stores that ``docs/notebook.md`` names."""
     pytest.importorskip("mlflow", reason="the extra commonroot[tracking] is not installed")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if store == "file":
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.tracking import MlflowClient
 
-    uri = (tmp_path / "runs").as_uri()
+    uri = f"sqlite:///{tmp_path}/runs.db" if store == "sqlite" else (tmp_path / "runs").as_uri()
     result = simulate(scenario(tmp_path / "data", rounds=3), quick=True, track=f"mlflow:{uri}")
     client = MlflowClient(uri)
     [run] = client.search_runs([client.get_experiment_by_name("works").experiment_id])
