@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from commonroot.common import parcel
-from commonroot.common.messages import Confirm, Confirmed, Masked, Open, RoundOpen, Shares
+from commonroot.common.messages import Confirm, Confirmed, Masked, Open, Ready, RoundOpen, Shares, Train
 from commonroot.common.parcel import Parcel
 from commonroot.simulations.network import Crossing, Weather
 
@@ -47,6 +47,10 @@ def _round(one: Parcel, rounds: dict[bytes, int]) -> int:
         opened = RoundOpen.decode(head)
         rounds[opened.transcript] = opened.round
         return opened.round
+    if one.kind == parcel.TRAIN:
+        ahead = Train.decode(head)
+        rounds[ahead.digest] = ahead.round
+        return ahead.round
     if one.kind in (parcel.CONFIRM, parcel.OPEN):
         asked = Confirm.decode(head) if one.kind == parcel.CONFIRM else Open.decode(head)
         rounds[asked.transcript] = rounds[asked.opened] = asked.round
@@ -54,6 +58,8 @@ def _round(one: Parcel, rounds: dict[bytes, int]) -> int:
     if one.kind in (parcel.MASKED, parcel.SHARES):
         reply = Masked.decode(head) if one.kind == parcel.MASKED else Shares.decode(head)
         return rounds.get(reply.transcript, 0)
+    if one.kind == parcel.TRAINED:
+        return rounds.get(Ready.decode(head).asked, 0)
     if one.kind == parcel.CONFIRMED:
         return rounds.get(Confirmed.decode(head).opened, 0)
     return 0

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from commonroot.common.charter import Charter
 from commonroot.common.enrolled import Named
 from commonroot.common.errors import DataError, NotEnoughUploads, RoundLost
-from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
+from commonroot.common.roster import MOST_DEPARTMENTS, Parameters, Roster
 from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.logs import Tell
@@ -26,7 +26,7 @@ from commonroot.server.closing import close_round, first_version
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.server.journal import Journal
 from commonroot.server.journal_rows import Round, Run, Version
-from commonroot.simulations.engine.fates import fates
+from commonroot.simulations.engine.fates import Fates, fates
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.engine.workers import Hire, Workers, hire
@@ -81,11 +81,14 @@ class _Rounds:
         roster = Unsigned(tuple(self._names))
         self._fewest = fewest_summed(self._charter, roster)
         self._opens_with = smallest_cohort(roster.parameters, self._charter.cohort.floor)
+        self._ready_stage = self._charter.trains_first(cast(Roster, roster))  # it asks for no more than parameters
         self._cast = scenario.cast()
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
         left = journal.rounds(run.run, "open", "fixed")
         self._pending = left[-1].round if left else None
         self._last = journal.last_round()
+        #: How often departments trained ahead of the next round, or of this one, and too few were heard of.
+        self._in_vain = self._tried_before(left[-1]) if left else 0
         self._fixed = bool(left) and left[-1].state == "fixed"
 
     def drive(self, workers: int, memory: int, engine: Hire, *, finish: bool) -> None:
@@ -135,7 +138,8 @@ class _Rounds:
         """The last version; None where so many rounds in a row were lost that the run has stopped."""
         lost = lost_in_a_row(self._journal, self._run.run)
         last = lost[-1].reason if lost else ""
-        attempts, many = self._charter.timing.attempts, len(lost)
+        attempts = self._charter.timing.attempts
+        many = self._in_vain + sum(1 + self._tried_before(one) for one in lost)
         while version.version < self._charter.rounds:
             if many >= attempts:
                 reason = f"{many} rounds in a row came to nothing; the last: {last}"
@@ -151,12 +155,13 @@ class _Rounds:
 
     def _one_round(self, version: Version, crews: Workers) -> Version:
         began = time.monotonic()
-        number, self._pending = self._pending or self._last + 1, None
-        found = fates(
-            self._cast, self._charter, self._scenario.seed, self._numbers, round=number, version=version.version
-        )
+        number, in_vain = self._pending or self._last + 1, self._in_vain
+        found = self._fates(number, version.version, in_vain)
         if len(found.cohort) < self._opens_with:
-            raise NotEnoughUploads(f"{len(found.cohort)} departments are present; {self._opens_with} are needed")
+            self._in_vain += 1
+            there = "have trained" if self._ready_stage else "are present"
+            raise NotEnoughUploads(f"{len(found.cohort)} departments {there}; {self._opens_with} are needed")
+        self._pending, self._in_vain = None, 0
         if number > self._last:
             self._journal.open_round(number, self._run.run, version.version, b"")
             self._last = number
@@ -201,10 +206,29 @@ class _Rounds:
                 backbones=self._backbones,
             )
         except RoundLost:  # its survivors stand: it is tried again with the same, as a coordinator would
-            self._pending, self._fixed = number, True
+            self._pending, self._in_vain, self._fixed = number, in_vain, True
             raise
         self._on_event("closed", {"round": number, "version": made.version} | report)
         return made
+
+    def _fates(self, number: int, version: int, in_vain: int) -> Fates:
+        return fates(
+            self._cast,
+            self._charter,
+            self._scenario.seed,
+            self._numbers,
+            round=number,
+            version=version,
+            ready_stage=self._ready_stage,
+            in_vain=in_vain,
+        )
+
+    def _tried_before(self, opened: Round) -> int:
+        """How often departments trained ahead of a round in vain before it was opened: the journal does not tell."""
+        for in_vain in range(self._charter.timing.attempts):
+            if len(self._fates(opened.round, opened.version, in_vain).cohort) >= self._opens_with:
+                return in_vain
+        return 0
 
     def _finish(self, version: Version, crews: Workers) -> None:
         left = self._without_last_step(version)
