@@ -79,8 +79,10 @@ class _Rounds:
         self._names = list(plan.departments)
         self._numbers = {name: number for number, name in enumerate(self._names)}
         roster = Unsigned(tuple(self._names))
-        self._fewest = fewest_summed(self._charter, roster)
         self._opens_with = smallest_cohort(roster.parameters, self._charter.cohort.floor)
+        # Where everybody opens, a coordinator fixes only what so many could open; a committee is drawn with the keys.
+        everybody = roster.parameters.committee is None
+        self._fewest = self._opens_with if everybody else fewest_summed(self._charter, roster)
         self._ready_stage = self._charter.trains_first(cast(Roster, roster))  # it asks for no more than parameters
         self._cast = scenario.cast()
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.

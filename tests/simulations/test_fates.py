@@ -55,6 +55,31 @@ def test_the_same_befalls_departments_whatever_the_sum(tmp_path, seed):
     assert facts_of(path, sum="ring") == facts_of(path, sum="exact")
 
 
+FIVE = """seed = 1
+[charter]
+federation = "digits"
+name = "tried"
+rounds = 4
+method = { name = "fedper" }
+backbone = { inputs = 64, widths = [8] }
+[world]
+kind = "digits"
+[[behaviour]]
+kind = "dropout"
+share = 0.3
+"""
+
+
+def test_of_five_that_drop_out_often_rounds_are_lost_and_the_run_ends_whatever_the_sum(tmp_path):
+    """Three of five are enough to sum and one too few to open: such a round is lost, under either sum."""
+    path = tmp_path / "federation.toml"
+    path.write_text(FIVE)
+    state, backbone, lost, rounds = facts_of(path, sum="exact")
+    assert (state, len(rounds)) == ("finished", 4)
+    assert lost > 0
+    assert facts_of(path, sum="ring") == [state, backbone, lost, rounds]
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the program catches it."""
 
