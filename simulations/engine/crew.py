@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,11 @@ from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
 from commonroot.simulations.behaviour.learners import learner_for
 from commonroot.simulations.behaviour.misbehaving import Act, Learns
-from commonroot.simulations.engine.pages import Pages
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.founding import training_secret
 
 _log = logging.getLogger(__name__)
 
-#: Departments are dealt out to so many files of states, whatever the number of processes.
-SHARDS: Final = 16
 #: Bytes that a learner takes beside its rows: features, task, and what belongs to them.
 _LEARNER: Final = 64 * 1024
 
@@ -54,18 +51,27 @@ class Seat:
     acts: tuple[Act, ...] = ()
 
 
+class Keeps(Protocol):
+    """Where private states lie while departments wait, by department number: ``pages``, or files of their own."""
+
+    def before(self, department: int, version: int) -> dict[str, NDArray[Any]] | None:
+        """The newest state that was put under a version below this one; None before the first."""
+
+    def put(self, department: int, version: int, state: Mapping[str, NDArray[Any]]) -> None:
+        """Keep what a department has after a round on this version; again where the round is tried again."""
+
+
 class Crew:
     """Departments by their number in the federation.
 
-    pages   of every shard that has a department here
     memory  bytes of encoded rows that may stay awake; one department always may
     """
 
     def __init__(
         self,
         charter: Charter,
-        seats: Mapping[int, Seat],
-        pages: Mapping[int, Pages],
+        seats: Sequence[Seat],
+        states: Keeps,
         *,
         seed: int,
         memory: int,
@@ -74,7 +80,7 @@ class Crew:
     ) -> None:
         self._charter = charter
         self._seats = seats
-        self._pages = pages
+        self._states = states
         self._seed = seed
         self._memory = memory
         self._alone = alone
@@ -118,9 +124,9 @@ class Crew:
                 return code
 
             learner = self._wake(number)
-            local = self._before(number, version)
+            local = self._states.before(number, version)
             trained = contribution.train(learner, self._charter, received, version, local, failed)
-            self._pages[number % SHARDS].put(number // SHARDS, version, trained.local)
+            self._states.put(number, version, trained.local)
             if number in counted:
                 words, words64 = adder.encode(
                     version, trained.terms, bounds, secret=training_secret(self._seed, seat.name), on_failure=failed
@@ -133,10 +139,7 @@ class Crew:
     def finish(self, number: int, received: Tensors, version: int) -> None:
         """A department's last step: fine-tune, choose, store, report.  Again after a kill gives the same."""
         learner = self._wake(number)
-        learner.finish(self._charter, received, version, self._before(number, version))
-
-    def _before(self, number: int, version: int) -> dict[str, NDArray[Any]] | None:
-        return self._pages[number % SHARDS].before(number // SHARDS, version)
+        learner.finish(self._charter, received, version, self._states.before(number, version))
 
     def _wake(self, number: int) -> Learns:
         if number in self._awake:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ Arrays = Mapping[str, NDArray[Any]]
 _Layout = tuple[tuple[str, tuple[int, ...], str], ...]
 _VERSION, _LAYOUT, _OFFSET, _ROOM = range(4)
 _EMPTY: Final = -1
+#: Departments are dealt out to so many files of states, whatever the number of processes.
+SHARDS: Final = 16
 
 
 class Pages:
@@ -99,6 +101,22 @@ class Pages:
             self._numbers[layout] = len(self._layouts)
             self._layouts.append(layout)
         return self._numbers[layout]
+
+
+class Shards:
+    """Pages of some shards of all departments, by a department's number in the federation."""
+
+    def __init__(self, folder: Path, shards: Iterable[int], departments: int, *, newest: int) -> None:
+        room = -(-departments // SHARDS)
+        self._pages = {shard: Pages(folder / str(shard), room, newest=newest) for shard in shards}
+
+    def before(self, department: int, version: int) -> dict[str, NDArray[Any]] | None:
+        """See ``Pages``."""
+        return self._pages[department % SHARDS].before(department // SHARDS, version)
+
+    def put(self, department: int, version: int, state: Arrays) -> None:
+        """See ``Pages``."""
+        self._pages[department % SHARDS].put(department // SHARDS, version, state)
 
 
 def _slots(path: Path, departments: int) -> NDArray[np.int64]:

@@ -19,8 +19,8 @@ from commonroot.common.charter import Charter
 from commonroot.files import atomic_write, read_text
 from commonroot.simulations.behaviour.cast import acts_of, parts_of
 from commonroot.simulations.behaviour.kinds import Kind
-from commonroot.simulations.engine.crew import SHARDS, Crew, OnAbstained, Seat
-from commonroot.simulations.engine.pages import Pages
+from commonroot.simulations.engine.crew import Crew, Keeps, OnAbstained, Seat
+from commonroot.simulations.engine.pages import Shards
 from commonroot.simulations.engine.sums import Sum
 
 FILE: Final = "engine.json"
@@ -83,21 +83,22 @@ class Plan:
         """Where a department keeps its splits, models and report."""
         return self.arm / DEPARTMENTS / name
 
-    def crew(self, shards: Iterable[int], *, newest: int, memory: int, on_abstained: OnAbstained) -> Crew:
-        """The departments of some shards.
+    def states(self, shards: Iterable[int], *, newest: int) -> Shards:
+        """Private states of some shards' departments.
 
         newest  the version that the journal ends with; what rounds on it left behind stands, even if they were lost
+        """
+        return Shards(self.root / PAGES, shards, len(self.departments), newest=newest)
+
+    def crew(self, states: Keeps, *, memory: int, on_abstained: OnAbstained) -> Crew:
+        """All departments, of which those may be called whose ``states`` these are.
+
         memory  bytes of encoded rows that may be held
         """
-        shards = frozenset(shards)
         parts = parts_of(self.behaviour, tuple(self.departments), self.seed)
-        seats = {
-            number: Seat(name, data, self.folder(name), tuple(acts_of(parts, name)))
-            for number, (name, data) in enumerate(self.departments.items())
-            if number % SHARDS in shards
-        }
-        room = -(-len(self.departments) // SHARDS)
-        pages = {shard: Pages(self.root / PAGES / str(shard), room, newest=newest) for shard in sorted(shards)}
+        seats = [
+            Seat(name, data, self.folder(name), tuple(acts_of(parts, name))) for name, data in self.departments.items()
+        ]
         return Crew(
-            self.charter, seats, pages, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
+            self.charter, seats, states, seed=self.seed, memory=memory, alone=self.alone, on_abstained=on_abstained
         )

@@ -24,7 +24,8 @@ import numpy as np
 from commonroot.common.errors import CommonrootError
 from commonroot.common.manifest import unflatten
 from commonroot.files import unforced
-from commonroot.simulations.engine.crew import SHARDS, Crew
+from commonroot.simulations.engine.crew import Crew
+from commonroot.simulations.engine.pages import SHARDS
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.engine.workers import BROADCAST, WORK, sum_file
@@ -40,9 +41,9 @@ class _Worker:
         self._sum = sum_file(root, index)
         self._out = out
         self._trained, self._told = 0, time.monotonic()
+        shards = (shard for shard in range(SHARDS) if shard % count == index)
         self._crew: Crew = self._plan.crew(
-            (shard for shard in range(SHARDS) if shard % count == index),
-            newest=newest,
+            self._plan.states(shards, newest=newest),
             memory=memory,
             on_abstained=lambda name, code: self._say({"abstained": [name, code]}),
         )

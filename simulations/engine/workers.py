@@ -20,7 +20,7 @@ from commonroot.common.manifest import flatten
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
 from commonroot.files import storage_errors
-from commonroot.simulations.engine.crew import SHARDS
+from commonroot.simulations.engine.pages import SHARDS
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.one_core import on_one_core
@@ -77,8 +77,7 @@ class _Here:
         self._plan, self._on_done = plan, on_done
         self._names = list(plan.departments)
         self._crew = plan.crew(
-            range(SHARDS),
-            newest=newest,
+            plan.states(range(SHARDS), newest=newest),
             memory=memory,
             on_abstained=lambda name, code: on_done("abstained", {"department": name, "code": code}),
         )

@@ -10,7 +10,6 @@ and of Flower's nodes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -20,17 +19,12 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from commonroot.client import contribution
 from commonroot.client.contribution import Tensors
-from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
+from commonroot.common.errors import CommonrootError
 from commonroot.common.manifest import unflatten
-from commonroot.simulations.behaviour.cast import acts_of, parts_of
-from commonroot.simulations.behaviour.learners import learner_for
-from commonroot.simulations.behaviour.misbehaving import Learns
 from commonroot.simulations.engine.plan import Plan
 from commonroot.simulations.engine.sums import Adder
 from commonroot.simulations.flower_app.states import States
-from commonroot.simulations.founding import training_secret
 
 #: Bytes of encoded rows that a worker keeps, so that small worlds are read once; one department always may.
 ROWS: Final = 1 << 30
@@ -54,32 +48,12 @@ class _Home:
         torch.set_num_threads(1)
         self.root = root
         self.plan = Plan.read(root)
-        self.names = list(self.plan.departments)
-        self.states = States(root / STATES)
-        self._parts = parts_of(self.plan.behaviour, tuple(self.names), self.plan.seed)
-        self._awake: OrderedDict[int, tuple[Learns, int]] = OrderedDict()
-        self._held = 0
-
-    def secret(self, number: int) -> bytes:
-        return training_secret(self.plan.seed, self.names[number])
-
-    def wake(self, number: int) -> Learns:
-        if number in self._awake:
-            self._awake.move_to_end(number)
-            return self._awake[number][0]
-        name, plan, secret = self.names[number], self.plan, self.secret(number)
-        learner = learner_for(
-            name,
-            acts_of(self._parts, name),
-            lambda kind: kind(plan.folder(name), name, plan.departments[name], secret, memory=plan.alone),
+        self.abstained: list[str] = []
+        self.crew = self.plan.crew(
+            States(root / STATES),
+            memory=ROWS,
+            on_abstained=lambda name, code: self.abstained.append(f"{name} {code}"),
         )
-        size = _LEARNER + learner.rows_bytes(self.plan.charter)
-        self._awake[number] = (learner, size)
-        self._held += size
-        while self._held > ROWS and len(self._awake) > 1:
-            _, (_, gone) = self._awake.popitem(last=False)
-            self._held -= gone
-        return learner
 
 
 #: The newest one; a worker has one simulation at a time.
@@ -115,17 +89,10 @@ def check(message: Message, context: Context) -> Message:
     """Hold departments' data against the charter: what is wrong with each, or an empty text."""
 
     def work(home: _Home, ask: ConfigRecord, message: Message) -> RecordDict:
-        return RecordDict({TOLD: ConfigRecord({"wrong": [_wrong(home, number) for number in _numbers(ask, "who")]})})
+        wrong = [home.crew.check(number) or "" for number in _numbers(ask, "who")]
+        return RecordDict({TOLD: ConfigRecord({"wrong": wrong})})
 
     return _answer(message, work)
-
-
-def _wrong(home: _Home, number: int) -> str:
-    try:
-        home.wake(number).check(home.plan.charter)
-    except (ConfigError, DataError) as error:
-        return str(error)
-    return ""
 
 
 @app.train("share")
@@ -135,32 +102,20 @@ def share(message: Message, context: Context) -> Message:
 
 
 def _share(home: _Home, ask: ConfigRecord, message: Message) -> RecordDict:
-    plan, version, counted = home.plan, int(cast(int, ask["version"])), frozenset(_numbers(ask, "counted"))
-    received = _received(home, message)
+    plan, version = home.plan, int(cast(int, ask["version"]))
     bounds = np.frombuffer(message.content.array_records[BROADCAST][BOUNDS].data, dtype="<f4")
     adder = Adder(plan.charter, plan.sum, enrolled=len(plan.departments), departments=int(cast(int, ask["cohort"])))
-    bulk, exact = adder.codec.layout.empty()
-    bulk[:], exact[:] = 0, 0
-    abstained: list[str] = []
-    for number in _numbers(ask, "who"):
-        name = home.names[number]
-
-        def failed(error: Exception, name: str = name) -> str:
-            if isinstance(error, StorageFull):
-                raise error
-            code = error.code if isinstance(error, CommonrootError) else type(error).__name__
-            abstained.append(f"{name} {code}")
-            return code
-
-        local = home.states.before(number, version)
-        trained = contribution.train(home.wake(number), plan.charter, received, version, local, failed)
-        home.states.put(number, version, trained.local)
-        if number in counted:
-            words, words64 = adder.encode(version, trained.terms, bounds, secret=home.secret(number), on_failure=failed)
-            np.add(bulk, words, out=bulk)
-            np.add(exact, words64, out=exact)
-    sum_ = bulk.tobytes() + exact.tobytes()
-    return RecordDict({TOLD: ConfigRecord({"abstained": abstained}), WORDS: ArrayRecord({WORDS: flat(sum_)})})
+    home.abstained.clear()
+    bulk, exact = home.crew.train(
+        _numbers(ask, "who"),
+        frozenset(_numbers(ask, "counted")),
+        _received(home, message),
+        version,
+        bounds,
+        adder,
+    )
+    told = ConfigRecord({"abstained": list(home.abstained)})
+    return RecordDict({TOLD: told, WORDS: ArrayRecord({WORDS: flat(bulk.tobytes() + exact.tobytes())})})
 
 
 @app.train("finish")
@@ -170,8 +125,7 @@ def finish(message: Message, context: Context) -> Message:
     def work(home: _Home, ask: ConfigRecord, message: Message) -> RecordDict:
         version, received = int(cast(int, ask["version"])), _received(home, message)
         for number in _numbers(ask, "who"):
-            local = home.states.before(number, version)
-            home.wake(number).finish(home.plan.charter, received, version, local)
+            home.crew.finish(number, received, version)
         return RecordDict({TOLD: ConfigRecord({})})
 
     return _answer(message, work)
