@@ -28,9 +28,10 @@ from pydantic_core import ErrorDetails
 from commonroot.common import canonical
 from commonroot.common.backbone import BackboneSpec, Shapes
 from commonroot.common.backbone.factors import FactorsSpec
+from commonroot.common.enrolled import Enrolled
 from commonroot.common.errors import ConfigError
 from commonroot.common.manifest import PRIVATE, Lane, Manifest, Term
-from commonroot.common.roster import FEWEST_DEPARTMENTS, NAME_PATTERN, Hex32, Hex64, Name, Roster, parse
+from commonroot.common.roster import FEWEST_DEPARTMENTS, NAME_PATTERN, Hex32, Hex64, Name, parse
 from commonroot.common.schema import Column
 from commonroot.common.secure_sum.lanes import LaneChoice
 from commonroot.common.secure_sum.primitives import Identity, tagged_hash, verify
@@ -297,7 +298,7 @@ class Charter(Draft):
     terms: Annotated[tuple[TermSpec, ...], Field(min_length=1)]
     broadcast: Shapes
 
-    def trains_first(self, roster: Roster) -> bool:
+    def trains_first(self, roster: Enrolled) -> bool:
         """Do rounds under this charter and roster have a ready stage?  See docs/adr/0008."""
         return roster.parameters.degree is not None if self.ready == "auto" else self.ready == "on"
 

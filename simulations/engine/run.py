@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from commonroot.common.charter import Charter
 from commonroot.common.enrolled import Named
 from commonroot.common.errors import DataError, NotEnoughUploads, RoundLost
-from commonroot.common.roster import MOST_DEPARTMENTS, Parameters, Roster
+from commonroot.common.roster import MOST_DEPARTMENTS, Parameters
 from commonroot.common.secure_sum.edges import smallest_cohort
 from commonroot.common.secure_sum.primitives import sha256
 from commonroot.logs import Tell
@@ -83,7 +83,7 @@ class _Rounds:
         # Where everybody opens, a coordinator fixes only what so many could open; a committee is drawn with the keys.
         everybody = roster.parameters.committee is None
         self._fewest = self._opens_with if everybody else fewest_summed(self._charter, roster)
-        self._ready_stage = self._charter.trains_first(cast(Roster, roster))  # it asks for no more than parameters
+        self._ready_stage = self._charter.trains_first(roster)
         self._cast = scenario.cast()
         #: The round that a killed process was in, and whether it had gone as far as to fix its survivors.
         left = journal.rounds(run.run, "open", "fixed")
