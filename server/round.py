@@ -230,7 +230,7 @@ class RoundDriver:
         """
         try:
             opening, quorum = len({*machine.uploaded} & {*machine.members}), self._roster.parameters.opening_quorum
-            if opening < quorum:
+            if opening < quorum and len(machine.uploaded) >= machine.floor:
                 raise NotEnoughUploads(f"{opening} of those who open sums uploaded; {quorum} are needed to open one")
             machine.fix()
         except NotEnoughUploads as error:
