@@ -10,15 +10,19 @@ import sqlite3
 import time
 from typing import Final
 
+from commonroot.client import statements
 from commonroot.common import ledger
 from commonroot.common.ledger import Entry, Fact
 
 _ENTRY: Final = "SELECT sequence, at, kind, facts, hash FROM ledger"
 
 
-def append(db: sqlite3.Connection, kind: str, facts: dict[str, Fact]) -> None:
-    """Append one event."""
-    entry = ledger.append(last(db), at=time.time(), kind=kind, facts=facts)
+def append(db: sqlite3.Connection, kind: str, facts: dict[str, Fact], private: dict[str, Fact] | None = None) -> None:
+    """Append one event.  Facts that are ``private`` stay in this store: the entry holds a commitment to them."""
+    before = last(db)
+    if private is not None:
+        facts = facts | {"sealed": statements.seal(db, 0 if before is None else before.sequence + 1, private)}
+    entry = ledger.append(before, at=time.time(), kind=kind, facts=facts)
     row = (entry.sequence, entry.at, entry.kind, json.dumps(entry.facts), entry.hash)
     db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", row)
 

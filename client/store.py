@@ -143,7 +143,7 @@ class DepartmentStore:
                 db.execute(f"DELETE FROM {table}")
             db.execute("INSERT INTO memory VALUES (?, ?)", (epoch, memory))
             db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, roster, setup))
-            self._append(db, "joined", facts)
+            ledger_table.append(db, "joined", facts)
         self._forget_replaced()
         self._sweep()
 
@@ -161,7 +161,7 @@ class DepartmentStore:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
             db.execute("DELETE FROM forgotten WHERE charter = ?", (charter,))
-            self._append(db, "passed-over", facts)
+            ledger_table.append(db, "passed-over", facts)
         self._forget_replaced()
 
     def commit_introduction(self, *, epoch: int, setup: bytes, memory: bytes, facts: dict[str, Fact]) -> None:
@@ -169,7 +169,7 @@ class DepartmentStore:
         with self._transaction() as db:
             db.execute("UPDATE epochs SET setup = ? WHERE epoch = ?", (setup, epoch))
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
-            self._append(db, "introduced", facts)
+            ledger_table.append(db, "introduced", facts)
         self._forget_replaced()
 
     def commit_upload(
@@ -211,7 +211,7 @@ class DepartmentStore:
                     (charter, HEADS_KEPT),
                 )
                 statements.keep(db, parcel.ROUND_OPEN, request, round=round)
-                self._append(db, "sent", facts, private)
+                ledger_table.append(db, "sent", facts, private)
             self._forget_replaced()
         except Exception:
             self._sweep()  # a full disk must not fill up further with blobs that nothing names
@@ -221,7 +221,7 @@ class DepartmentStore:
     def commit_ready(self, *, round: int, request: bytes, facts: dict[str, Fact]) -> None:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
         with self._transaction() as db:
-            self._append(db, "sent", facts)
+            ledger_table.append(db, "sent", facts)
             statements.keep(db, parcel.TRAIN, request, round=round)
 
     def upload(self, epoch: int, round: int) -> StoredUpload | None:
@@ -250,7 +250,7 @@ class DepartmentStore:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
             statements.keep(db, kind, request, round=round, backbone=backbone)
-            self._append(db, "sent", facts)
+            ledger_table.append(db, "sent", facts)
         self._forget_replaced()
 
     # -- heads -----------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class DepartmentStore:
             if predictor is not None:
                 made = (charter, version, predictor, time.time())
                 db.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?, ?)", made)
-            self._append(db, "closed", facts, private)
+            ledger_table.append(db, "closed", facts, private)
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class DepartmentStore:
         statement  what the coordinator signed that brought it about, kept in the same commit
         """
         with self._transaction() as db:
-            self._append(db, kind, facts, private)
+            ledger_table.append(db, kind, facts, private)
             if statement is not None:
                 s = statement
                 statements.keep(db, s.kind, s.head, round=round_of(s.kind, s.head), body=s.body, accepted=s.accepted)
@@ -345,9 +345,9 @@ class DepartmentStore:
             sent = statements.traffic(db)
             if sent:
                 totals = {kind: size for kind, (_, size) in sent.items()}
-                self._append(db, "link", {**totals, "requests": sum(count for count, _ in sent.values())})
+                ledger_table.append(db, "link", {**totals, "requests": sum(count for count, _ in sent.values())})
             head = Head.sign(owner, ledger_table.last(db), identity)
-            self._append(db, ledger.CHECKPOINT, head.facts())
+            ledger_table.append(db, ledger.CHECKPOINT, head.facts())
         atomic_write(self.folder / "ledger.head", json.dumps(head.facts()).encode(), mode=0o600)
         return head
 
@@ -406,7 +406,7 @@ class DepartmentStore:
                 for table in ("memory", "epochs", "uploads"):
                     db.execute(f"DELETE FROM {table}")
             db.execute("INSERT OR REPLACE INTO about VALUES ('standing', ?)", (standing,))
-            self._append(db, "resumed" if standing == ACTIVE else standing, facts or {})
+            ledger_table.append(db, "resumed" if standing == ACTIVE else standing, facts or {})
         if standing == LEFT:
             self._forget_replaced()
             self._sweep()
@@ -424,7 +424,7 @@ class DepartmentStore:
         """A decision on a charter, with its ledger entry, in one commit."""
         with self._transaction() as db:
             statements.set_consent(db, charter, state, at=time.time(), reason=reason)
-            self._append(db, state, {"charter": charter, **facts})
+            ledger_table.append(db, state, {"charter": charter, **facts})
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
@@ -471,15 +471,6 @@ class DepartmentStore:
         """
         with self._lock, suppress(sqlite3.OperationalError):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _append(
-        self, db: sqlite3.Connection, kind: str, facts: dict[str, Fact], private: dict[str, Fact] | None = None
-    ) -> None:
-        if private is not None:
-            last = ledger_table.last(db)
-            sequence = 0 if last is None else last.sequence + 1
-            facts = facts | {"sealed": statements.seal(db, sequence, private)}
-        ledger_table.append(db, kind, facts)
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commonroot.client import statements
+from commonroot.client import ledger_table, statements
 from commonroot.client import store as module
 from commonroot.client.statements import Statement
 from commonroot.client.store import HEADS_KEPT, DepartmentStore, Tensors
@@ -169,7 +169,7 @@ def test_a_failure_in_the_middle_of_a_transaction_takes_all_of_it_back(store, mo
         raise RuntimeError("in the middle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(DepartmentStore, "_append", broken)
+        patch.setattr(ledger_table, "append", broken)
         with pytest.raises(RuntimeError):
             upload(store, 2)
     assert store.memory(1) == b"memory 1"
@@ -179,9 +179,9 @@ def test_a_failure_in_the_middle_of_a_transaction_takes_all_of_it_back(store, mo
 
 def test_a_blob_is_durable_before_the_transaction_that_names_it(store, monkeypatch):
     order: list[str] = []
-    write, append = module.atomic_write, DepartmentStore._append
+    write, append = module.atomic_write, ledger_table.append
     monkeypatch.setattr(module, "atomic_write", lambda path, *a, **k: (write(path, *a, **k), order.append(path.name)))
-    monkeypatch.setattr(DepartmentStore, "_append", lambda self, *a: (append(self, *a), order.append("transaction")))
+    monkeypatch.setattr(ledger_table, "append", lambda *a: (append(*a), order.append("transaction")))
     upload(store, 1)
     assert order == ["upload-1-1.bin", f"head-{'c' * 16}-0-1.safetensors", "transaction"]
 

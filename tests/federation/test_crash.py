@@ -22,6 +22,7 @@ import pytest
 import torch
 from federation import small
 
+from commonroot.client import ledger_table
 from commonroot.client.store import DepartmentStore
 from commonroot.common import parcel
 from commonroot.common.parcel import Parcel
@@ -79,7 +80,7 @@ WRITES = [
     (DepartmentStore, "commit_upload", "department: upload"),
     (DepartmentStore, "commit_answer", "department: answer"),
     (DepartmentStore, "commit_closed", "department: closed"),
-    (DepartmentStore, "_append", "department: ledger, inside the transaction"),
+    (ledger_table, "append", "department: ledger, inside the transaction"),
     (small.ToyLearner, "train", "department: training"),
     (small.ToyLearner, "finish", "department: finishing"),
     (Journal, "set_run", "coordinator: run state"),

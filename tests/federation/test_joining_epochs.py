@@ -12,6 +12,7 @@ from federation import small
 from federation.epochs import key_of, occurs, setup_of, states
 from typer.testing import CliRunner
 
+from commonroot.client import ledger_table
 from commonroot.client import setup as joining
 from commonroot.client.cli import app as department_cli
 from commonroot.client.folder import DepartmentFolder
@@ -86,7 +87,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "point",
-    ["store.begin_epoch", "setup.atomic_write", "setup.erase", "store._forget_replaced", "store._append"],
+    ["store.begin_epoch", "setup.atomic_write", "setup.erase", "store._forget_replaced", "ledger_table.append"],
 )
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_joining_that_is_killed_anywhere_is_finished_by_joining_again(point, when, tmp_path, monkeypatch):
@@ -99,7 +100,7 @@ def test_joining_that_is_killed_anywhere_is_finished_by_joining_again(point, whe
     ash = federation.departments["ash"]
     key = key_of(ash)
     owner, name = point.split(".")
-    target: Any = DepartmentStore if owner == "store" else joining
+    target: Any = {"store": DepartmentStore, "setup": joining, "ledger_table": ledger_table}[owner]
 
     def mortal(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **fields: Any) -> Any:
