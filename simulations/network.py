@@ -53,6 +53,8 @@ class _Event:
     node_key: str = field(compare=False)
     crossing: Crossing = field(compare=False)
     life: int = field(compare=False)
+    #: Was the department told of it already?
+    begun: bool = field(compare=False, default=False)
 
 
 class MemoryNetwork:
@@ -69,6 +71,9 @@ class MemoryNetwork:
         self._forgotten: set[str] = set()
         self._numbers = itertools.count()
         self._now = 0.0
+        #: Do departments work elsewhere while the coordinator does?  Under weather they wait for each other: what is
+        #: sent between two replies throws dice, and so would the replies in another order.
+        self._beside = False
         #: Every parcel that a department really sent, for audits.
         self.sent_by_departments: list[Crossing] = []
         self.keep_sent = False
@@ -85,8 +90,9 @@ class MemoryNetwork:
         """A department comes online, for the first time or again after a restart.
 
         begin  told what ``handle`` will be called with, as soon as that is certain: where departments work elsewhere,
-               those that are asked at one moment work at once
+               those that are asked at one moment work at once, and the coordinator beside them
         """
+        self._beside = begin is not None and not self._weather
         life = self._departments[node_key].life + 1 if node_key in self._departments else 0
         self._departments[node_key] = _Department(handle, name, begin, life)
 
@@ -123,6 +129,8 @@ class MemoryNetwork:
     def forget(self, tickets: Collection[str]) -> None:
         """Replies to these are not wanted any more."""
         self._forgotten.update(tickets)
+        while self._moment:  # whoever was asked at this moment has worked on it before anything else happens
+            self._deliver(self._moment.popleft())
         for ticket in tickets:
             self._arrived.pop(ticket, None)
 
@@ -135,11 +143,21 @@ class MemoryNetwork:
         for one in crossings:
             event = _Event(self._now + one.seconds, next(self._numbers), ticket, node_key, one, life)
             heapq.heappush(self._events, event)
+            if self._beside and one.direction == "to-department":
+                self._begin(event)
+
+    def _begin(self, event: _Event) -> None:
+        """Tell a department that works elsewhere what it will be asked."""
+        department = self._departments[event.node_key]
+        if department.begin is not None and not event.begun and department.online and department.life == event.life:
+            event.begun = True
+            department.begin(event.crossing.parcel)
 
     def _next(self) -> _Event:
         """The next event; of requests that come one after the other at one moment, all are begun."""
         if self._moment:
-            return self._moment.popleft()
+            replied = bool(self._events) and self._events[0].crossing.direction == "to-coordinator"
+            return heapq.heappop(self._events) if self._beside and replied else self._moment.popleft()
         first = heapq.heappop(self._events)
         if first.crossing.direction == "to-coordinator":
             return first
@@ -147,9 +165,7 @@ class MemoryNetwork:
         while self._events and self._events[0].at == first.at and self._events[0].crossing.direction == "to-department":
             self._moment.append(heapq.heappop(self._events))
         for event in self._moment:
-            department = self._departments[event.node_key]
-            if department.begin is not None and department.online and department.life == event.life:
-                department.begin(event.crossing.parcel)
+            self._begin(event)
         return self._moment.popleft()
 
     def _deliver(self, event: _Event) -> None:

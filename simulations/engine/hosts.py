@@ -2,7 +2,8 @@
 
 Everything that befalls a parcel is decided here, in the order of one process: a session elsewhere is a handler that
 takes its time.  What several departments are asked at one moment of the simulated clock they work on at once, and their
-replies are taken in the order in which one process would have made them.  So the number of processes changes nothing.
+replies are taken in the order in which one process would have made them; without weather each as soon as it is its
+turn, so that the coordinator works meanwhile.  So the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ class _Elsewhere:
     def stop(self) -> None:
         """Have it ended, as a kill between two requests would."""
         self._require_started()
+        self._pass_over(None)
         self._host.ask({"do": "stop", "name": self._name})
         self._answer()
 
@@ -196,12 +198,19 @@ class _Elsewhere:
 
     def handle(self, request: Parcel) -> Parcel:
         """Its reply, once it is there."""
+        self._require_started()
+        self._pass_over(request)
         if not self._begun:
             self.begin(request)
         self._begun.popleft()
-        self._require_started()
         facts, (head, body) = self._answer()
         return Parcel(facts["reply"], head, body)
+
+    def _pass_over(self, request: Parcel | None) -> None:
+        """Drop the replies to what was begun before ``request`` and then lost on its way."""
+        while self._begun and self._begun[0] is not request:
+            self._begun.popleft()
+            self._answer()
 
     def _require_started(self) -> None:
         if not self._started:

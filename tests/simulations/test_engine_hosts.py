@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from small_world import STORM, quick_last_steps, scenario, started
 
 from commonroot.common.errors import ProcessDied
 from commonroot.common.parcel import Parcel
-from commonroot.simulations.network import MemoryNetwork, delay
+from commonroot.simulations.engine.hosts import _Elsewhere
+from commonroot.simulations.network import MemoryNetwork, delay, drop
 from commonroot.simulations.simulate import simulate
 
 LEAVES = '[[events]]\nround = 2\nkill = "east"\n[[events]]\nround = 4\nstart = "east"\n'
@@ -112,8 +114,8 @@ def test_a_killed_process_with_workers_resumes_to_the_same_hash(tmp_path):
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
-def asked(weather=()):
-    """Two departments asked at once: what happened, in order."""
+def asked(weather=(), *, enough=2):
+    """Two departments asked at once: what happened, in order, until ``enough`` were heard."""
     network, seen = MemoryNetwork(seed=1, weather=weather), []
     for name in "ab":
         network.attach(
@@ -122,28 +124,67 @@ def asked(weather=()):
             lambda request, name=name: seen.append(("handled", name)) or request,
             begin=lambda request, name=name: seen.append(("begun", name)),
         )
-    tickets = [network.send(name, Parcel("train")) for name in "ab"]
-    while tickets:
-        for ticket, _ in network.collect(tickets, 60.0):
-            tickets.remove(ticket)
+    tickets = {network.send(name, Parcel("train")): name for name in "ab"}
+    while tickets and enough:
+        for ticket, _ in network.collect(list(tickets), 60.0):
+            seen.append(("heard", tickets.pop(ticket)))
+            enough -= 1
+    network.forget(list(tickets))
     return seen
 
 
-def test_what_is_asked_at_one_moment_is_begun_at_once_and_taken_in_order():
-    assert asked() == [("begun", "a"), ("begun", "b"), ("handled", "a"), ("handled", "b")]
+def test_what_is_asked_at_one_moment_is_begun_at_once_and_heard_in_order_while_others_work():
+    in_turn = [(what, name) for name in "ab" for what in ("handled", "heard")]
+    assert asked() == [("begun", "a"), ("begun", "b"), *in_turn]
+
+
+def test_who_was_asked_at_one_moment_has_worked_before_anything_else_happens():
+    """The first reply is enough: the second department has answered all the same, and may be killed now."""
+    assert asked(enough=1) == [("begun", "a"), ("begun", "b"), ("handled", "a"), ("heard", "a"), ("handled", "b")]
+
+
+def test_under_weather_replies_are_heard_once_all_of_a_moment_have_worked():
+    """What the coordinator sends in between would throw the dice in another order."""
+    found = asked([drop(0.0)])
+    assert [what for what, _ in found] == ["begun", "begun", "handled", "handled", "heard", "heard"]
 
 
 def test_nothing_is_begun_that_an_earlier_reply_could_change():
     """Late requests: the second department might be killed in between."""
-    found = asked([delay(5.0)])
+    found = [one for one in asked([delay(5.0)]) if one[0] != "heard"]
     first, second = found[0][1], found[2][1]
     assert found == [("begun", first), ("handled", first), ("begun", second), ("handled", second)]
 
 
-def test_nothing_is_begun_by_a_department_that_is_gone():
-    network, seen = MemoryNetwork(), []
+@pytest.mark.parametrize("weather", [[], [drop(0.0)]], ids=["clear", "weather"])
+def test_nothing_is_begun_by_a_department_that_is_gone(weather):
+    network, seen = MemoryNetwork(weather=weather), []
     network.attach("a", "a", lambda request: request, begin=lambda request: seen.append(request))
-    ticket = network.send("a", Parcel("train"))
     network.detach("a")
+    ticket = network.send("a", Parcel("train"))
     assert network.collect([ticket], 1.0) == []
     assert seen == []
+
+
+class Replying:
+    """The near end of a process that answers whatever it is asked at once, with what it was asked."""
+
+    def __init__(self):
+        self.replies = {"a": SimpleQueue()}
+
+    def ask(self, facts, request=None):
+        head = b"" if request is None else request.head
+        self.replies["a"].put(({"name": "a", "told": [], "reply": "trained"}, [head, b""]))
+
+
+def test_a_reply_to_what_was_lost_on_its_way_is_not_taken_for_the_next_one(tmp_path):
+    """Begun when it was sent; the department was away when it should have come, and is asked something else now."""
+    session = _Elsewhere(Replying(), "a", tmp_path, [], lambda *_: None)
+    network = MemoryNetwork()
+    network.attach("a", "a", session.handle, begin=session.begin)
+    lost = network.send("a", Parcel("train", b"first"))
+    network.detach("a")
+    assert network.collect([lost], 1.0) == []
+    network.attach("a", "a", session.handle, begin=session.begin)
+    again = network.send("a", Parcel("train", b"second"))
+    assert [(ticket, bytes(reply.head)) for ticket, reply in network.collect([again], 1.0)] == [(again, b"second")]
