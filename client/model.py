@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from commonroot.client.accelerator import PROCESSOR, where
 from commonroot.client.backbones import build, fill, named
 from commonroot.client.backbones.parts import linear
 from commonroot.client.vectors import Vector
@@ -82,6 +83,9 @@ class DepartmentModel(nn.Module):
         self.shift = nn.Parameter(torch.empty(spec.outputs)) if form.shift else None
         self.family = linear(spec.outputs, outputs) if form.family is not None else None
         self._shape = None if spec.adapter else spec.input.shape
+        self.device = where()
+        if self.device != PROCESSOR:
+            self.to(self.device)
         self.eval()
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -172,10 +176,10 @@ class DepartmentModel(nn.Module):
         """
         out = _copy({name: getattr(self.head, name) for name in HEAD})
         if self.shift is not None:
-            moved = out["weight"].astype(np.float64) @ self.shift.detach().numpy().astype(np.float64)
+            moved = out["weight"].astype(np.float64) @ self.shift.detach().cpu().numpy().astype(np.float64)
             out["bias"] = (out["bias"] + moved).astype(np.float32)
         if self.family is not None:
-            out = {name: out[name] + getattr(self.family, name).detach().numpy() for name in HEAD}
+            out = {name: out[name] + getattr(self.family, name).detach().cpu().numpy() for name in HEAD}
         return out
 
     def export_adapter(self) -> Arrays:
@@ -206,15 +210,22 @@ def workbench(
     Raises as ``DepartmentModel`` does.
     """
     if isinstance(spec, _REUSED):
-        return _bench(spec, outputs, columns, per_token, form, place, threading.get_ident())
+        return _bench(spec, outputs, columns, per_token, form, place, where(), threading.get_ident())
     return DepartmentModel(spec, outputs, columns=columns, per_token=per_token, form=form)
 
 
 @lru_cache(maxsize=16)
 def _bench(
-    spec: BackboneSpec, outputs: int, columns: int | None, per_token: bool, form: Form, place: int, thread: int
+    spec: BackboneSpec,
+    outputs: int,
+    columns: int | None,
+    per_token: bool,
+    form: Form,
+    place: int,
+    device: torch.device,
+    thread: int,
 ) -> DepartmentModel:
-    del place, thread
+    del place, device, thread
     return DepartmentModel(spec, outputs, columns=columns, per_token=per_token, form=form)
 
 
@@ -286,9 +297,10 @@ def evaluate(model: DepartmentModel, x: NDArray[Any], *, representation: bool = 
     size = block_rows(model.spec)
     what = model.represent if representation else model
     with torch.inference_mode():
-        blocks = [what(as_batch(model.spec, x[at : at + size])).numpy() for at in range(0, max(len(x), 1), size)]
+        rows = (as_batch(model.spec, x[at : at + size]) for at in range(0, max(len(x), 1), size))
+        blocks = [what(block.to(model.device)).cpu().numpy() for block in rows]
     return np.concatenate(blocks).astype(np.float32, copy=False)
 
 
 def _copy(parameters: Mapping[str, nn.Parameter]) -> Arrays:
-    return {name: parameter.detach().numpy().copy() for name, parameter in parameters.items()}
+    return {name: np.array(parameter.detach().cpu().numpy()) for name, parameter in parameters.items()}

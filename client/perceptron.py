@@ -75,10 +75,10 @@ class Perceptron:
         self._task = task
         self._chance = task.chance
         #: The slope of a loss in multiples of chance.
-        self._one = torch.from_numpy(np.asarray(np.float32(1) / np.float32(task.chance)))
+        self._one = torch.from_numpy(np.asarray(np.float32(1) / np.float32(task.chance))).to(model.device)
         self._entropy = isinstance(task, Classes) and type(task).loss is Classes.loss
         weights = task.weights if isinstance(task, Classes) else None
-        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=model.device)
         self._of_shift: Tensor | None = None
         self._lowest = 0
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from commonroot.client.accelerator import PROCESSOR, where
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
 from commonroot.client.perceptron import Perceptron
@@ -38,7 +39,7 @@ class Source:
 
     def __init__(self, model: DepartmentModel, task: Task, rows: Rows) -> None:
         check_rows(model.spec, rows.x)
-        self._spec, self._task, self._x = model.spec, task, rows.x
+        self._spec, self._task, self._x, self._device = model.spec, task, rows.x, model.device
         self._itself = task.reconstructs
         # targets of one number per row are made once; larger ones batch by batch
         self._ready = rows.y.ndim == 1 and not self._itself
@@ -55,7 +56,8 @@ class Source:
         found = self._x.take(at, axis=0)
         x = torch.from_numpy(np.asarray(found)) if self._plain else as_batch(self._spec, found)
         y = found if self._itself else self._y.take(at, axis=0)
-        return x, torch.from_numpy(y if self._ready else self._task.targets(y))
+        targets = torch.from_numpy(y if self._ready else self._task.targets(y))
+        return (x, targets) if self._device == PROCESSOR else (x.to(self._device), targets.to(self._device))
 
     def each(self, batches: Iterable[NDArray[Any]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of rows one after the other, taken from where they lie a block at a time."""
@@ -85,6 +87,11 @@ class Source:
 def own_dice(*words: int) -> Iterator[None]:
     """Let whatever draws from torch's generator (dropout) draw from a seed of its own, and nobody notice outside."""
     seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+    if (device := where()) != PROCESSOR:
+        with torch.random.fork_rng([device.index or 0], device_type=device.type):
+            torch.manual_seed(seed)
+            yield
+        return
     dice = torch.default_generator  # torch.manual_seed would ask every accelerator too, which takes milliseconds
     before = dice.get_state()
     try:
@@ -113,7 +120,8 @@ class Flat:
 
     def hold_near(self, arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> None:
         """Let an anchor hold the vector near these instead of near where it began."""
-        self.first = torch.from_numpy(np.concatenate([np.asarray(arrays[name]).reshape(-1) for name in names]))
+        first = np.concatenate([np.asarray(arrays[name]).reshape(-1) for name in names])
+        self.first = torch.from_numpy(first).to(self.vector.device)
 
     def move(self, training: Training, rate: float) -> None:
         """One step against the gradient, which is overwritten."""
@@ -176,7 +184,9 @@ class Loop:
             head_velocity = None  # of other tensors than these: a head was put in the place of another
         self.head = Flat(model.private_vector, head_velocity)
         #: Mean representation of the last pass over the rows, where the model's form asks for it.
-        self.centre: Tensor | None = torch.zeros(model.spec.outputs) if model.form.centre else None
+        self.centre: Tensor | None = None
+        if model.form.centre:
+            self.centre = torch.zeros(model.spec.outputs, device=model.device)
         self._target = target
         self._critic, self._labelled = critic, labelled
         self._chain = Perceptron.of(model, task)
@@ -231,7 +241,7 @@ class Loop:
         if self.centre is not None:
             self.centre /= len(source)
         # one after the other, whatever the number of batches
-        means = (torch.stack(losses) / self.task.chance).numpy()
+        means = (torch.stack(losses) / self.task.chance).cpu().numpy()
         return float(np.add.accumulate(means * np.array(rows, dtype=np.float32))[-1]) / len(source)
 
     def mean_loss(self, source: Source) -> float:
@@ -246,7 +256,7 @@ class Loop:
     @property
     def finite(self) -> bool:
         """Is every number of the network one?"""
-        return all(np.isfinite(flat.vector.numpy()).all() for flat in (self.backbone, self.head))
+        return all(np.isfinite(flat.vector.cpu().numpy()).all() for flat in (self.backbone, self.head))
 
     @property
     def draws(self) -> bool:
@@ -321,7 +331,7 @@ class Loop:
             cost = outputs.sum() * 0.0
             if share:
                 cost = cost + share * self.task.loss(outputs[known], y[known]) / self.task.chance
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=outputs.device)
         if self._critic is None or not self._confusion:
             return loss, cost
         return loss, cost + self._confusion * self._critic.confusion(represented)

@@ -150,8 +150,8 @@ class Trainer:
         kept = model.export_private()
         if self.draft.training.optimizer == "sgd" and loop.head.part.tensors:
             # the backbone's momentum is dropped: the sum moves on from elsewhere
-            kept[HEAD_MOMENTUM] = loop.head.velocity.numpy()
-        centre = None if loop.centre is None else loop.centre.numpy()
+            kept[HEAD_MOMENTUM] = loop.head.velocity.cpu().numpy()
+        centre = None if loop.centre is None else loop.centre.cpu().numpy()
         result = LocalResult(
             model.export_shared(),
             len(rows),
@@ -249,8 +249,9 @@ class Trainer:
         dice: tuple[int, ...],
         momentum: NDArray[np.float32] | None,
     ) -> Loop:
-        velocity = None if momentum is None else torch.from_numpy(np.array(momentum, dtype=np.float32))
-        target = torch.from_numpy(np.array(received[MEAN])) if float(received.get(KNOWN, np.zeros(()))) else None
+        velocity = None if momentum is None else torch.from_numpy(np.array(momentum, dtype=np.float32)).to(model.device)
+        known = float(received.get(KNOWN, np.zeros(())))
+        target = torch.from_numpy(np.array(received[MEAN])).to(model.device) if known else None
         random = np.random.default_rng(dice)
         return Loop(
             model,

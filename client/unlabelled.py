@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from commonroot.client.accelerator import where
 from commonroot.client.models import Model
 from commonroot.client.tasks import Task
 from commonroot.common.charter import Draft
@@ -46,7 +47,7 @@ class Critic:
         if critic.WEIGHT not in received:
             return None
         bias = float(received[critic.BIAS]) - float(received[critic.PRIOR])
-        return cls(torch.from_numpy(np.array(received[critic.WEIGHT], dtype=np.float32)), bias)
+        return cls(torch.from_numpy(np.array(received[critic.WEIGHT], dtype=np.float32)).to(where()), bias)
 
     def confusion(self, represented: Tensor) -> Tensor:
         """Mean CE(uniform, critic(z)) / log 2 of (…, outputs): 1 where it knows nothing, else more."""

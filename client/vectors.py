@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from commonroot.client.accelerator import where
+
 
 class Vector:
     """From now on the tensors lie in it, one behind the other: moving one moves both.
@@ -20,7 +22,8 @@ class Vector:
         """``whole``: that of another network, whose values these tensors take; their own where it is None."""
         self.tensors: list[nn.Parameter] = list(tensors.values())
         if whole is None:
-            whole = torch.cat([torch.zeros(0), *(tensor.detach().reshape(-1) for tensor in self.tensors)])
+            none = torch.zeros(0, device=where())
+            whole = torch.cat([none, *(tensor.detach().reshape(-1) for tensor in self.tensors)])
         self.whole = whole
         for tensor, view in zip(self.tensors, self._views(whole), strict=True):
             tensor.data = view

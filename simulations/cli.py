@@ -85,6 +85,13 @@ def simulate(
             "backbone is the same."
         ),
     ] = "own",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where networks are computed: `cpu`, as in deployment, or a GPU, `cuda`. Another device ends at other "
+            "last bits, the same each time."
+        ),
+    ] = "cpu",
     write_flower_app: Annotated[
         Path | None,
         typer.Option(help="Run nothing; write the folder that `flwr run` takes, for Flower's simulation elsewhere."),
@@ -116,6 +123,8 @@ def simulate(
                 "--workers: an app for Flower has the workers that `flwr run` starts",
                 hint=f"leave it out, and add init-args-num-cpus={workers} to what --federation-config says",
             )
+        if device != "cpu":
+            raise ConfigError("--device: departments under Flower's engine compute on processors", hint="leave it out")
         _write_app(
             file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, data=data, json=json
         )
@@ -131,6 +140,7 @@ def simulate(
             finish=not quick,
             data=data,
             engine=engine,
+            device=device,
             tell=both(tell, shown),
         )
         shown.ended(result)

@@ -189,7 +189,12 @@ def _gain(row: Row) -> Text:
 def _title(result: Mapping[str, Any]) -> str:
     arms = len(result["arms"])
     many = f"{arms} arms" if arms > 1 else "one arm"
-    return f"{result['federation']}: {many}, {result['rounds_wanted']} rounds, seed {result['seed']}"
+    return f"{result['federation']}: {many}, {result['rounds_wanted']} rounds, seed {result['seed']}{on_device(result)}"
+
+
+def on_device(result: Mapping[str, Any]) -> str:
+    """To be put behind what says how a result came about: the device, where it was not the processor."""
+    return "" if result["device"] == "cpu" else f", on {result['device']}"
 
 
 def _word(value: object) -> str:

@@ -49,6 +49,7 @@ def simulate(
     workers: int = 1,
     quick: bool = False,
     engine: str = "own",
+    device: str = "cpu",
     network: Mapping[str, Any] | None = None,
     events: Sequence[Mapping[str, Any]] | None = None,
     folder: str | Path | None = None,
@@ -72,6 +73,7 @@ def simulate(
     workers      processes; the result is the same for any number
     quick        rounds alone: no department fine-tunes, compares and chooses at the end
     engine       ``own`` processes of this machine, or ``flower``, its simulation on Ray; the backbone is the same
+    device       where networks are computed: ``cpu``, as in deployment, or a GPU, ``cuda``, with other last bits
     folder       keep everything there; killed at any moment, the same call goes on.  Otherwise it is kept as long as
                  the result is, in a temporary folder
     track        ``tensorboard:DIR``, ``mlflow:URI`` or both (``simulations.tracking``)
@@ -99,6 +101,7 @@ def simulate(
                 workers=workers,
                 finish=not quick,
                 engine=engine,
+                device=device,
                 tell=both(tell, tracked),
             )
             tracked.ended(report)

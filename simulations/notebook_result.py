@@ -16,7 +16,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.server.backbones import BackboneStore
 from commonroot.server.folder import CoordinatorFolder
 from commonroot.simulations.arms import Arm
-from commonroot.simulations.comparison import save
+from commonroot.simulations.comparison import on_device, save
 from commonroot.simulations.notebook_html import summary
 from commonroot.simulations.outcome import kept_model
 from commonroot.simulations.pictures import Picture
@@ -162,7 +162,7 @@ class Result:
         about, arms = self.report, "one arm" if len(self.arms) == 1 else f"{len(self.arms)} arms"
         return (
             f"Result of {about['federation']!r}: {arms}, {len(self.departments)} departments, "
-            f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}"
+            f"{about['rounds_wanted']} rounds, seed {about['seed']}, sum {about['sum']}{on_device(about)}"
         )
 
     def _repr_html_(self) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from commonroot.client.accelerator import PROCESSOR, computing_on, where
 from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
@@ -65,6 +66,7 @@ def simulate(
     alone: Path | None = None,
     data: Path | None = None,
     engine: str | Hire = OWN,
+    device: str = "cpu",
     tell: TellArm = lambda arm, kind, facts: None,
 ) -> dict[str, Any]:
     """Run every arm of a scenario; the result as JSON values.
@@ -80,8 +82,10 @@ def simulate(
     data    where published data is looked for first
     engine  ``own``, or ``flower`` to let departments work under Flower's simulation (``flower_app``), where sums are
             not ``exact`` and are ``ring`` if nobody says; or workers that are there.  The result is the same
+    device  where networks are computed: ``cpu`` as in deployment, or a GPU, ``cuda``.  The result is the same each time
+            and for any number of workers, but not that of another device, nor of a deployment (see ADR 0023)
 
-    The result holds ``federation``, ``charter`` (its name), ``seed``, ``rounds_wanted``, ``table`` (see
+    The result holds ``federation``, ``charter`` (its name), ``seed``, ``device``, ``rounds_wanted``, ``table`` (see
     ``comparison.table_rows``) and ``arms``, one report each (see ``arms.run_federated``) with ``wall_seconds``, what
     this call spent on it.  An arm whose run was stopped says so in ``state`` and ``reason``.
 
@@ -95,7 +99,14 @@ def simulate(
         from commonroot.simulations.flower_app.here import refuse_without_ray
 
         refuse_without_ray()
-    with prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready:
+    if engine != OWN and device != "cpu":
+        raise ConfigError(
+            f"--device {device}: departments under Flower's engine compute on processors", hint="leave one of them out"
+        )
+    with (
+        computing_on(device),
+        prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready,
+    ):
         scenario = ready.scenario
 
         def run_all(hired: Hire) -> list[Report]:
@@ -109,6 +120,7 @@ def simulate(
         "charter": scenario.charter.name,
         "seed": scenario.seed,
         "sum": scenario.sum,
+        "device": device,
         "rounds_wanted": scenario.charter.rounds,
         "table": table_rows(scenario.names, reports),
         "arms": reports,
@@ -269,6 +281,8 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
         raise DataError("\n".join(missing), hint="paths start at the file they stand in")
     if engine != OWN:
         ours["engine"] = engine  # each keeps private states in its own way
+    if where() != PROCESSOR:
+        ours["device"] = where().type  # a run that goes on elsewhere would end like neither
     contents = Contents()
     for name, data in sections.items():
         record = {"data": data.model_dump(mode="json"), "sha256": [contents.of(path) for path in tables_of(data)]}

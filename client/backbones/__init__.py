@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -88,7 +89,11 @@ def fill(parameters: Mapping[str, nn.Parameter], arrays: Mapping[str, NDArray[An
     for name, parameter in parameters.items():
         if name not in arrays:
             raise ManifestError(f"the {what} has no tensor {name!r}")
-        array, place = np.asarray(arrays[name]), parameter.detach().numpy()
+        array, place = np.asarray(arrays[name]), parameter.detach()
         if array.shape != place.shape:
-            raise ManifestError(f"tensor {name!r} of the {what}: expected shape {place.shape}, found {array.shape}")
-        np.copyto(place, array, casting="unsafe")
+            shape = tuple(place.shape)
+            raise ManifestError(f"tensor {name!r} of the {what}: expected shape {shape}, found {array.shape}")
+        if place.is_cpu:
+            np.copyto(place.numpy(), array, casting="unsafe")
+        else:
+            place.copy_(torch.from_numpy(np.array(array, dtype=np.float32)))

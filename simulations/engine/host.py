@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from commonroot.client.accelerator import computing_on
 from commonroot.client.daemon import open_session
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.session import Session
@@ -89,13 +90,13 @@ def _with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """``python -m commonroot.simulations.engine.host PARENT``."""
+    """``python -m commonroot.simulations.engine.host PARENT DEVICE``."""
     import torch
 
     torch.set_num_threads(1)  # there is a process for every core
     threading.Thread(target=_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     out = sys.stdout.buffer
-    with contextlib.redirect_stdout(sys.stderr), unforced():  # what a library prints is no answer
+    with contextlib.redirect_stdout(sys.stderr), unforced(), computing_on(sys.argv[2]):  # what is printed is no answer
         host = _Host(out)
         try:
             while (found := frames.read(sys.stdin.buffer)) is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from commonroot.client.accelerator import where
 from commonroot.common.errors import DataError, ProcessDied
 from commonroot.common.parcel import Parcel
 from commonroot.common.secure_sum.committee import Committee
@@ -110,7 +111,7 @@ class _Host:
         self.log = log
         with log.open("a") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "commonroot.simulations.engine.host", str(os.getpid())],
+                [sys.executable, "-m", "commonroot.simulations.engine.host", str(os.getpid()), str(where())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

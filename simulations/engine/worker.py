@@ -21,6 +21,7 @@ from typing import Any, Final, TextIO
 
 import numpy as np
 
+from commonroot.client.accelerator import computing_on
 from commonroot.common.errors import CommonrootError
 from commonroot.common.manifest import unflatten
 from commonroot.files import unforced
@@ -90,13 +91,13 @@ class _Worker:
 
 
 def main() -> None:
-    """``python -m commonroot.simulations.engine.worker ROOT INDEX COUNT NEWEST MEMORY``."""
+    """``python -m commonroot.simulations.engine.worker ROOT INDEX COUNT NEWEST MEMORY DEVICE``."""
     import torch
 
     torch.set_num_threads(1)  # there is a process for every core
     root, (index, count, newest, memory) = Path(sys.argv[1]), map(int, sys.argv[2:6])
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr), unforced():  # what a library prints is no answer
+    with contextlib.redirect_stdout(sys.stderr), unforced(), computing_on(sys.argv[6]):  # what is printed is no answer
         worker = _Worker(root, index, count, newest, memory, out)
         for line in sys.stdin:
             try:

@@ -15,6 +15,7 @@ from typing import IO, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from commonroot.client.accelerator import where
 from commonroot.common.errors import CommonrootError, DataError, ProcessDied
 from commonroot.common.manifest import flatten
 from commonroot.common.secure_sum.codec import Bounds
@@ -162,7 +163,7 @@ class _Processes:
             path.write_bytes(flatten(state, self._plan.charter.broadcast))
 
     def _start(self, at: int, newest: int, memory: int) -> subprocess.Popen[bytes]:
-        arguments = [str(self._plan.root), *map(str, (at, self._count, newest, memory))]
+        arguments = [str(self._plan.root), *map(str, (at, self._count, newest, memory, where()))]
         with (self._plan.root / WORK / f"worker-{at + 1}.log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "commonroot.simulations.engine.worker", *arguments],

@@ -1,0 +1,69 @@
+"""Simulations whose networks are computed on a device beside the processor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from device_apart import a_device_apart
+from small_world import quick_last_steps, scenario
+
+from commonroot.client.accelerator import PROCESSOR, where
+from commonroot.common.errors import ConfigError
+from commonroot.simulations.comparison import on_device
+from commonroot.simulations.simulate import simulate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with quick_last_steps(2):
+        yield
+
+
+@pytest.mark.parametrize("sum", ["ring", "exact"])
+def test_a_simulation_there_is_the_one_here_where_both_compute_alike(tmp_path, sum):
+    """To the last step: what departments fine-tune, compare and choose."""
+    path = scenario(tmp_path, rounds=3)
+    here = simulate(path, sum=sum)
+    with a_device_apart() as name:
+        there = simulate(path, sum=sum, device=name)
+    assert where() == PROCESSOR
+    assert there["arms"][0]["backbone"] == here["arms"][0]["backbone"]
+    assert there["table"] == here["table"]
+    assert (here["device"], there["device"]) == ("cpu", name)
+    assert (on_device(here), on_device(there)) == ("", f", on {name}")
+
+
+def test_a_kept_simulation_goes_on_where_it_began(tmp_path):
+    path, kept = scenario(tmp_path, rounds=2), tmp_path / "kept"
+    simulate(path, sum="ring", folder=kept, finish=False)
+    with a_device_apart() as name, pytest.raises(ConfigError, match="what differs: device"):
+        simulate(path, sum="ring", folder=kept, finish=False, device=name)
+
+
+def test_workers_are_told_where_to_compute(tmp_path):
+    """There is no such device in another process: each says so instead of computing elsewhere."""
+    path = scenario(tmp_path, rounds=2)
+    for sum in ("ring", "exact"):
+        with a_device_apart() as name, pytest.raises(Exception, match="ended with status"):
+            simulate(path, sum=sum, workers=2, device=name, finish=False)
+
+
+def test_flowers_engine_computes_on_processors(tmp_path):
+    with pytest.raises(ConfigError, match="--device cuda"):
+        simulate(scenario(tmp_path), engine="flower", device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_here_is_told_before_anything_runs(tmp_path):
+    kept = tmp_path / "kept"
+    with pytest.raises(ConfigError, match="'cuda' cannot be used here"):
+        simulate(scenario(tmp_path), folder=kept, device="cuda")
+    assert not kept.exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("sum", ["ring", "exact"])
+def test_on_a_gpu_the_number_of_workers_changes_nothing(tmp_path, sum):
+    path = scenario(tmp_path, rounds=3)
+    found = {simulate(path, sum=sum, workers=n, device="cuda", finish=False)["arms"][0]["backbone"] for n in (1, 2)}
+    assert len(found) == 1
