@@ -102,15 +102,19 @@ def serve(
     """Serve until stopped by a signal (or ``stop``), under one roster after another.
 
     Parameters  as_json: short for ``log=LogOptions("json")``; view: show a picture of what goes on instead of lines
-    Raises      KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the coordinator
-                is not the pinned one or does not know this department; HasLeft; DataError soon after, where the table
-                cannot be read
+    Raises      KeyFileError, ForeignState, ConfigError for a device that is not here, before anything is sent;
+                WrongAuthority or NodeRefused where the coordinator is not the pinned one or does not know this
+                department; HasLeft; DataError soon after, where the table cannot be read
     """
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = DepartmentFolder(root)
     folder.data  # noqa: B018 - said here and now where it is missing
     with ExitStack() as undo:
+        if folder.config.device != "cpu":
+            from commonroot.client.accelerator import computing_on  # torch takes its time to load
+
+            undo.enter_context(computing_on(folder.config.device))
         terminal = _terminal(folder, undo) if view else None
         tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
         seen = _unseen if terminal is None else terminal.losses

@@ -81,6 +81,7 @@ class DepartmentConfig(BaseModel):
 
     authority    the enrolment authority's Ed25519 public key, 32 bytes hex; signs every roster
     coordinator  host:port of the public listener
+    device       where the daemon computes networks: the processor, or a GPU
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +90,7 @@ class DepartmentConfig(BaseModel):
     name: Name
     coordinator: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
     authority: Hex32
+    device: Annotated[str, Field(min_length=1)] = "cpu"
     data: DataConfig | None = None
     guard: GuardConfig = GuardConfig()
     retention: RetentionConfig = RetentionConfig()

@@ -57,6 +57,9 @@ coordinator = "{coordinator}"
 
 # The enrolment authority's public key. Only rosters under its signature are believed.
 authority = "{authority}"
+
+# Where networks are trained: the processor, or a GPU ("cuda"), for which torch must be a build that knows it.
+#device = "cpu"
 """
 
 _DATA_TEMPLATE = """

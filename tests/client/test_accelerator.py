@@ -17,7 +17,7 @@ from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, evaluate, initial_head
 from commonroot.client.tasks import Classification
 from commonroot.client.trainer import Trainer, train_alone, train_pooled
-from commonroot.common.backbone import BackboneSpec, MlpSpec
+from commonroot.common.backbone import MlpSpec
 from commonroot.common.charter import Draft, Family, Method, Training
 from commonroot.common.errors import ConfigError
 from commonroot.strategies import STRATEGIES, build
@@ -103,15 +103,13 @@ def test_a_department_without_labels_trains_there_as_here(method):
     assert here == there
 
 
-def test_an_adapter_families_and_weighted_labels_train_there_as_here():
-    _, make = CASES["mlp"]
+@pytest.mark.parametrize("family", [(), (Family(name="all", outputs=3),)], ids=["private heads", "a family"])
+@pytest.mark.parametrize("spec", [MlpSpec(inputs=4, widths=(8,), adapter=True), MlpSpec(inputs=6, widths=(8,))])
+def test_an_adapter_a_family_and_weighted_labels_train_there_as_here(spec, family):
     task = Classification(("a", "b", "c"), weights=(0.5, 1.0, 2.0))
-    family = (Family(name="all", outputs=3),)
-    for spec in (MlpSpec(inputs=4, widths=(8,), adapter=True), BackboneSpec(inputs=6, widths=(8,))):
-        here, there = on_both(
-            lambda spec=spec: rounds(draft_of(spec, "feddbe", families=family), make(40, 1), task=task)
-        )
-        assert here == there
+    rows = CASES["mlp"][1](40, 1)
+    here, there = on_both(lambda: rounds(draft_of(spec, "feddbe", families=family), rows, task=task))
+    assert here == there
 
 
 def test_a_consensus_is_drawn_to_there_as_here():

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from device_apart import a_device_apart
 from federation import small
 from typer.testing import CliRunner
 
 from commonroot.cli import app
+from commonroot.client import daemon
+from commonroot.client.accelerator import PROCESSOR, where
 from commonroot.client.daemon import serve
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.common.roster import SignedRoster
@@ -142,6 +145,30 @@ def test_a_daemon_whose_table_cannot_be_read_says_so_and_ends(alone):
     (alone / "rows.npz").write_bytes(b"no table")
     with pytest.raises(DataError):
         serve(alone, stop=threading.Event())
+
+
+def on(folder: Path, device: str) -> None:
+    path = folder / "department.toml"
+    path.write_text(f'device = "{device}"\n{path.read_text()}')
+
+
+def test_a_daemon_whose_device_is_not_there_says_so_before_anything_else(alone, monkeypatch):
+    on(alone, "meta")
+    monkeypatch.setattr(daemon, "_serve_epoch", lambda *_, **__: pytest.fail("it was served"))
+    with pytest.raises(ConfigError, match="'meta' computes nothing"):
+        serve(alone, stop=threading.Event())
+
+
+def test_a_daemon_computes_where_its_configuration_says(alone, monkeypatch):
+    seen, stop = [], threading.Event()
+    monkeypatch.setattr(daemon, "_serve_epoch", lambda *_, **__: (seen.append(where().type), stop.set()))
+    for device in ("cpu", "apart"):
+        stop.clear()
+        if device == "apart":
+            on(alone, device)
+        with a_device_apart():
+            serve(alone, stop=stop)
+    assert seen == ["cpu", "apart"] and where() == PROCESSOR
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
