@@ -43,12 +43,14 @@ class Cell:
     setting   the value of every axis
     scenario  with them in place, every path absolute
     quick     rounds alone
+    device    where networks are computed
     key       the hash that its result is kept under
     """
 
     setting: Setting
     scenario: Scenario = field(repr=False)
     quick: bool
+    device: str
     key: str
 
     @property
@@ -81,7 +83,7 @@ def told(value: Any) -> str:
     return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
 
 
-def key_of(scenario: Scenario, *, quick: bool, contents: Contents) -> str:
+def key_of(scenario: Scenario, *, quick: bool, device: str, contents: Contents) -> str:
     """The hash of all that decides a result: where files lie does not, what is in them does.
 
     contents  what files were found to hold, for the next one
@@ -100,6 +102,7 @@ def key_of(scenario: Scenario, *, quick: bool, contents: Contents) -> str:
         "scenario": values_of(_with_published(scenario), lambda path: f"sha256 {contents.of(path)}"),
         "images": [contents.of_images(data, scenario.charter) for data in _sections(scenario)],
         "quick": quick,
+        "device": device,
         "program": program_digest(),
         "libraries": libraries(),
     }
@@ -136,7 +139,8 @@ def kept(key: str, folder: Path) -> Result | None:
 
 def request_of(cell: Cell) -> dict[str, Any]:
     """What a worker is asked for."""
-    return {"key": cell.key, "quick": cell.quick, "scenario": values_of(cell.scenario)}
+    asked = {"key": cell.key, "quick": cell.quick, "device": cell.device}
+    return asked | {"scenario": values_of(cell.scenario)}
 
 
 def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind, facts: None) -> Result:
@@ -160,7 +164,8 @@ def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind,
             scenario,
             folder=work / "run",
             finish=not request["quick"],
-            alone=folder / "alone" / program_digest()[:16],
+            alone=folder / "alone" / f"{program_digest()[:16]}-{request['device'].replace(':', '-')}",
+            device=request["device"],
             tell=lambda arm, kind, facts: tell(kind, facts),
         )
     except ConfigError:

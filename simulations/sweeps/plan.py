@@ -2,6 +2,7 @@
 
 scenario = "federation.toml"     # what is varied; its path starts at this file.  Or a table: a scenario's own sections
 quick = false                    # rounds alone, ranked by the held-out loss of the last sum
+device = "cpu"                   # where networks are computed, as of `simulate`
 [axes]                           # what of it, see ``axes``
 [random]                         # leave it out for every combination
 draws = 20
@@ -19,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from commonroot.client.accelerator import usable
 from commonroot.common.charter import field_of, model_from_toml, plainly
 from commonroot.common.errors import ConfigError, TooFewDepartments
 from commonroot.files import read_text
@@ -58,6 +60,7 @@ class SweepFile(_Frozen):
 
     scenario: str | dict[str, Any]
     quick: bool = False
+    device: str = "cpu"
     axes: dict[str, Any]
     random: Draws | None = None
 
@@ -83,7 +86,7 @@ def read_plan(path: Path) -> Plan:
         found = model_from_toml(SweepFile, read_text(path, what="the sweep"), path=str(path))
     except ConfigError as error:
         raise ConfigError(
-            str(error), hint="a sweep holds scenario, [axes], and if need be quick and [random]"
+            str(error), hint="a sweep holds scenario, [axes], and if need be quick, device and [random]"
         ) from error
     beside = path.resolve().parent
     if isinstance(found.scenario, str):
@@ -92,7 +95,14 @@ def read_plan(path: Path) -> Plan:
     else:
         base = absolute(scenario_from_values(found.scenario, path=f"{path}, [scenario]"), beside)
     return make_plan(
-        base, found.axes, random_draws=found.random, quick=found.quick, beside=beside, where=str(path), name=path.stem
+        base,
+        found.axes,
+        random_draws=found.random,
+        quick=found.quick,
+        device=found.device,
+        beside=beside,
+        where=str(path),
+        name=path.stem,
     )
 
 
@@ -102,6 +112,7 @@ def make_plan(
     *,
     random_draws: Draws | None,
     quick: bool,
+    device: str,
     beside: Path,
     where: str,
     name: str,
@@ -111,18 +122,23 @@ def make_plan(
     beside  the folder that paths among the axes' values start at
     where   what errors call it
 
-    Raises ConfigError that lists every wrong axis and every setting that no scenario takes.
+    Raises ConfigError for a device that is not here, and one that lists every wrong axis and every setting that no
+    scenario takes.
     """
+    usable(device)
     listed = axes_of(axes, where=where)
     base = without_masks(base)
     if random_draws is None:
         settings = grid(listed, where=where)
     else:
         settings = random(listed, random_draws.draws, random_draws.seed, where=where)
-    return Plan(name, base, listed, _cells(base, settings, quick=quick, beside=beside, where=where), quick)
+    cells = _cells(base, settings, quick=quick, device=device, beside=beside, where=where)
+    return Plan(name, base, listed, cells, quick)
 
 
-def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: Path, where: str) -> list[Cell]:
+def _cells(
+    base: Scenario, settings: Sequence[Setting], *, quick: bool, device: str, beside: Path, where: str
+) -> list[Cell]:
     values, contents = values_of(base), Contents()
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once
@@ -130,12 +146,12 @@ def _cells(base: Scenario, settings: Sequence[Setting], *, quick: bool, beside: 
         found, wrong = _scenario(base, values, setting, beside, quick=quick)
         if found is not None and not wrong:
             try:
-                key = key_of(found, quick=quick, contents=contents)
+                key = key_of(found, quick=quick, device=device, contents=contents)
             except ConfigError as error:
                 near = {axis: value for axis, value in setting.items() if str(value) in str(error)}
                 wrong.append(f"{_named(near)}: {error}" if near else str(error))
             else:
-                cells.append(Cell(setting, found, quick, key))
+                cells.append(Cell(setting, found, quick, device, key))
         problems |= dict.fromkeys(wrong)
     lines = list(problems)
     if len(lines) > _MOST_TOLD:

@@ -48,6 +48,7 @@ def sweep(
     draws: int | None = None,
     draw_seed: int = 1,
     quick: bool = False,
+    device: str = "cpu",
     common: Mapping[str, Any] | None = None,
     workers: int = 1,
     folder: str | Path | None = None,
@@ -71,12 +72,19 @@ def sweep(
     with ExitStack() as undo:
         root = kept_folder(folder, undo)
         if axes is None:
-            plan = _from_file(base, departments, common, draws, quick, sections)
+            plan = _from_file(base, departments, common, draws, quick or device != "cpu", sections)
         else:
             scenario = scenario_of(base, departments, common=common, sections=sections, tables=lambda: root / TABLES)
             drawn = None if draws is None else Draws(draws=draws, seed=draw_seed)
             plan = make_plan(
-                scenario, axes, random_draws=drawn, quick=quick, beside=Path.cwd(), where="the sweep", name="sweep"
+                scenario,
+                axes,
+                random_draws=drawn,
+                quick=quick,
+                device=device,
+                beside=Path.cwd(),
+                where="the sweep",
+                name="sweep",
             )
         result = run_plan(plan, root, workers=workers, track=track, console=seen_console(progress))
         found = Sweep(result, plan, root)
@@ -86,10 +94,10 @@ def sweep(
     return found
 
 
-def _from_file(base: Any, departments: Any, common: Any, draws: int | None, quick: bool, sections: Any) -> Plan:
+def _from_file(base: Any, departments: Any, common: Any, draws: int | None, more: bool, sections: Any) -> Plan:
     if not isinstance(base, str | Path):
         raise ConfigError("a sweep needs axes", hint='{"charter.training.learning_rate": [0.01, 0.1]}')
-    if departments is not None or common or draws is not None or quick or sections:
+    if departments is not None or common or draws is not None or more or sections:
         raise ConfigError(f"{base} says all that a sweep is", hint="give axes, or the path of a SWEEP.toml alone")
     return read_plan(Path(base))
 

@@ -1,6 +1,6 @@
 """A process that runs cells of a sweep; see ``simulations.cell_worker``.
 
-in   {"key": …, "quick": …, "scenario": {…}}
+in   {"key": …, "quick": …, "device": …, "scenario": {…}}
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from commonroot.client.accelerator import PROCESSOR, where
 from commonroot.common.errors import ConfigError
 from commonroot.simulations.comparison import on_device
 from commonroot.simulations.simulate import simulate
+from commonroot.simulations.sweeps.cells import request_of, run_cell
+from commonroot.simulations.sweeps.plan import read_plan
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +48,30 @@ def test_workers_are_told_where_to_compute(tmp_path):
     for sum in ("ring", "exact"):
         with a_device_apart() as name, pytest.raises(Exception, match="ended with status"):
             simulate(path, sum=sum, workers=2, device=name, finish=False)
+
+
+def test_a_cell_of_a_sweep_is_computed_there_and_kept_apart(tmp_path):
+    scenario(tmp_path, rounds=2)
+    file = tmp_path / "sweep.toml"
+    text = 'scenario = "federation.toml"\nquick = true\n{}[axes]\nseed = [1]\n'
+    file.write_text(text.format(""))
+    [here] = read_plan(file).cells
+    with a_device_apart() as name:
+        file.write_text(text.format(f'device = "{name}"\n'))
+        [there] = read_plan(file).cells
+        found = run_cell(request_of(there), tmp_path / "cells")
+    assert here.key != there.key
+    assert found["report"]["device"] == name
+    same = run_cell(request_of(here), tmp_path / "cells")
+    assert found["report"]["arms"][0]["backbone"] == same["report"]["arms"][0]["backbone"]
+
+
+def test_a_sweep_on_a_device_that_is_not_here_is_refused_before_anything_runs(tmp_path):
+    scenario(tmp_path, rounds=2)
+    file = tmp_path / "sweep.toml"
+    file.write_text('scenario = "federation.toml"\ndevice = "meta"\n[axes]\nseed = [1]\n')
+    with pytest.raises(ConfigError, match="'meta' computes nothing"):
+        read_plan(file)
 
 
 def test_flowers_engine_computes_on_processors(tmp_path):

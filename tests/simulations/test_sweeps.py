@@ -228,7 +228,7 @@ def test_a_key_depends_on_what_is_in_files_and_not_on_where_they_lie(tmp_path):
         csv.writer(file).writerow([0, 0, 0, 0, 1])
     [changed] = read_plan(tmp_path / "b" / "rates.toml").cells
     assert changed.key != keys[0]
-    assert key_of(changed.scenario, quick=True, contents=Contents()) != changed.key
+    assert key_of(changed.scenario, quick=True, device="cpu", contents=Contents()) != changed.key
 
 
 def test_a_scenario_that_asks_a_database_is_refused(tmp_path):
