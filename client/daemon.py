@@ -102,19 +102,16 @@ def serve(
     """Serve until stopped by a signal (or ``stop``), under one roster after another.
 
     Parameters  as_json: short for ``log=LogOptions("json")``; view: show a picture of what goes on instead of lines
-    Raises      KeyFileError, ForeignState, ConfigError for a device that is not here, before anything is sent;
-                WrongAuthority or NodeRefused where the coordinator is not the pinned one or does not know this
-                department; HasLeft; DataError soon after, where the table cannot be read
+    Raises      KeyFileError, ForeignState before anything is sent; WrongAuthority or NodeRefused where the coordinator
+                is not the pinned one or does not know this department; HasLeft; DataError soon after, where the table
+                cannot be read, and ConfigError, where the device is not here
     """
     stop = stop or threading.Event()
     stop_on_signals(stop)
     folder = DepartmentFolder(root)
     folder.data  # noqa: B018 - said here and now where it is missing
     with ExitStack() as undo:
-        if folder.config.device != "cpu":
-            from commonroot.client.accelerator import computing_on  # torch takes its time to load
-
-            undo.enter_context(computing_on(folder.config.device))
+        device = undo.enter_context(ExitStack())
         terminal = _terminal(folder, undo) if view else None
         tell = undo.enter_context(telling(log or LogOptions("json" if as_json else "text"), view=terminal))
         seen = _unseen if terminal is None else terminal.losses
@@ -124,7 +121,7 @@ def serve(
             stop.set()
             membership.over.set()
 
-        learner = LearnerInWaiting(lambda: _loaded(folder, tell), on_failure=end)
+        learner = LearnerInWaiting(lambda: _loaded(folder, tell, device), on_failure=end)
         roster = _first_roster(folder, membership, stop)
         followed = False
         undo.enter_context(membership)
@@ -204,13 +201,18 @@ def _serve_epoch(
             carry_out(folder, store, wait=_GOODBYE, on_event=tell)
 
 
-def _loaded(folder: DepartmentFolder, tell: Tell) -> Learner:
-    """The learner, its table read once: one that cannot be read is said at the start, and not in a log later."""
+def _loaded(folder: DepartmentFolder, tell: Tell, device: ExitStack) -> Learner:
+    """The learner, its table read once: one that cannot be read is said at the start, and not in a log later.
+
+    device  keeps the device that it computes on
+    """
     import torch
 
+    from commonroot.client.accelerator import computing_on
     from commonroot.client.checking import describe
 
     torch.set_num_threads(1)  # departments of one machine must not fight over its cores
+    device.enter_context(computing_on(folder.config.device))
     learner = learner_of(folder)
     describe(folder.data, folder.root)
     tell("loaded", {"department": folder.config.name})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commonroot.client import evaluated
+from commonroot.client.accelerator import failing_plainly
 from commonroot.client.alone_memory import AloneMemory, Basis
 from commonroot.client.contribution import Local, Tensors, Trained
 from commonroot.client.data import DataConfig, Pin, Prepared, prepare
@@ -106,6 +107,7 @@ class DepartmentLearner:
         trainer.check(method.initial(charter), rows.train)
         self._facing(charter, method, 0)
 
+    @failing_plainly()
     def train(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> Trained:
         """Carry out the strategy's plan on the training rows, or gather from them."""
         strategy = self._method(charter)
@@ -137,6 +139,7 @@ class DepartmentLearner:
         rows = self._rows(charter)
         return sum(part.x.nbytes + part.y.nbytes for part in (rows.train, rows.validation, rows.test))
 
+    @failing_plainly()
     def finish(self, charter: Charter, received: Tensors, version: int, local: Local | None) -> str:
         """Fine-tune, compare with training alone, choose, store; the name of the predictor's folder.
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from commonroot.client.accelerator import PROCESSOR, where
+from commonroot.client.accelerator import PROCESSOR, seed_device, where
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
 from commonroot.client.perceptron import Perceptron
@@ -87,11 +87,7 @@ class Source:
 def own_dice(*words: int) -> Iterator[None]:
     """Let whatever draws from torch's generator (dropout) draw from a seed of its own, and nobody notice outside."""
     seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
-    if (device := where()) != PROCESSOR:
-        with torch.random.fork_rng([device.index or 0], device_type=device.type):
-            torch.manual_seed(seed)
-            yield
-        return
+    put_back = seed_device(seed) if where() != PROCESSOR else None
     dice = torch.default_generator  # torch.manual_seed would ask every accelerator too, which takes milliseconds
     before = dice.get_state()
     try:
@@ -99,6 +95,8 @@ def own_dice(*words: int) -> Iterator[None]:
         yield
     finally:
         dice.set_state(before)
+        if put_back is not None:
+            put_back()
 
 
 class Flat:

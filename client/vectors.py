@@ -22,7 +22,7 @@ class Vector:
         """``whole``: that of another network, whose values these tensors take; their own where it is None."""
         self.tensors: list[nn.Parameter] = list(tensors.values())
         if whole is None:
-            none = torch.zeros(0, device=where())
+            none = torch.zeros(0, device=self.tensors[0].device if self.tensors else where())
             whole = torch.cat([none, *(tensor.detach().reshape(-1) for tensor in self.tensors)])
         self.whole = whole
         for tensor, view in zip(self.tensors, self._views(whole), strict=True):

@@ -189,6 +189,13 @@ class DownloadFailed(UsageError):
     hint = "try again; the publisher's page is in the dataset's description"
 
 
+class DeviceFailed(UsageError):
+    """The device that networks are computed on failed: its memory is full, or no way that it has is repeatable."""
+
+    code = "CR73"
+    hint = "fewer workers share the device's memory; without a device everything is computed on processors"
+
+
 class BackboneMissing(UsageError):
     """The charter's backbone needs a package, a library or a checkpoint that this machine does not have."""
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from commonroot.client.accelerator import where
 from commonroot.client.data import DataConfig
 from commonroot.client.setup import approve
 from commonroot.common.charter import Draft, Method
-from commonroot.common.errors import ConfigError
+from commonroot.common.errors import ConfigError, DeviceFailed
 from commonroot.files import atomic_write
 from commonroot.logs import Tell
 from commonroot.server.folder import CoordinatorFolder
@@ -137,6 +138,8 @@ def run_federated(
     last = None if finish else arm.draft.rounds
 
     def on_department(name: str, kind: str, facts: dict[str, Any]) -> None:
+        if facts.get("code") == DeviceFailed.code:  # in deployment it would give zeros, and nobody could tell
+            raise _DeviceGone
         tell(kind, facts | {"department": name})
 
     def on_event(kind: str, facts: dict[str, Any]) -> None:
@@ -180,6 +183,9 @@ def run_federated(
     except Paused:
         if _version(federation, arm) == last:
             _finished(federation, arm)
+    except _DeviceGone:
+        hint = f"{DeviceFailed.hint}; with --sum ring the message says at what it failed"
+        raise DeviceFailed(f"{where()} failed while a department trained", hint=hint) from None
     finally:
         simulated.close()
     return report_of(federation.coordinator, _roots(federation), arm, scenario)
@@ -261,6 +267,10 @@ def _counted(federation: Federation, arm: Arm, backbone: Path | None) -> Federat
 
 class Paused(Exception):
     """An arm is left off on purpose."""
+
+
+class _DeviceGone(Exception):
+    """A department could not train, for no fault of its data: none of the errors that a session answers by itself."""
 
 
 def _run_of(journal: Journal, arm: Arm) -> int:

@@ -123,7 +123,7 @@ def simulate(
                 "--workers: an app for Flower has the workers that `flwr run` starts",
                 hint=f"leave it out, and add init-args-num-cpus={workers} to what --federation-config says",
             )
-        if device != "cpu":
+        if not device.startswith("cpu"):
             raise ConfigError("--device: departments under Flower's engine compute on processors", hint="leave it out")
         _write_app(
             file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, data=data, json=json

@@ -124,7 +124,11 @@ class MemoryNetwork:
             if not self._moment and (not self._events or self._events[0].at > deadline):
                 self._now = max(self._now, deadline)
                 return []
-            self._deliver(self._next())
+            try:
+                self._deliver(self._next())
+            except BaseException:
+                self._moment.clear()  # it ends here: nobody is to work on before it is heard of
+                raise
 
     def forget(self, tickets: Collection[str]) -> None:
         """Replies to these are not wanted any more."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from commonroot.client.accelerator import PROCESSOR, computing_on, where
+from commonroot.client.accelerator import PROCESSOR, computing_on, failing_plainly, kind_of, named, where
 from commonroot.client.data import DataConfig
 from commonroot.client.learner import DepartmentLearner
 from commonroot.common.charter import Draft
@@ -99,12 +99,13 @@ def simulate(
         from commonroot.simulations.flower_app.here import refuse_without_ray
 
         refuse_without_ray()
-    if engine != OWN and device != "cpu":
+    if engine != OWN and named(device) != PROCESSOR:
         raise ConfigError(
             f"--device {device}: departments under Flower's engine compute on processors", hint="leave one of them out"
         )
     with (
         computing_on(device),
+        failing_plainly(),
         prepared(path, arms=arms, folder=folder, sum=sum, data=data, unmasked=engine != OWN) as ready,
     ):
         scenario = ready.scenario
@@ -114,13 +115,13 @@ def simulate(
                 _run(ready, arm, tell, workers=workers, finish=finish, alone=alone, engine=hired) for arm in ready.arms
             ]
 
-        reports = _under(engine, run_all, departments=len(scenario.names), workers=workers)
+        reports, on = _under(engine, run_all, departments=len(scenario.names), workers=workers), str(where())
     return {
         "federation": scenario.charter.federation,
         "charter": scenario.charter.name,
         "seed": scenario.seed,
         "sum": scenario.sum,
-        "device": device,
+        "device": on,
         "rounds_wanted": scenario.charter.rounds,
         "table": table_rows(scenario.names, reports),
         "arms": reports,
@@ -282,7 +283,7 @@ def _same_simulation(root: Path, scenario: Scenario, sections: dict[str, DataCon
     if engine != OWN:
         ours["engine"] = engine  # each keeps private states in its own way
     if where() != PROCESSOR:
-        ours["device"] = where().type  # a run that goes on elsewhere would end like neither
+        ours["device"] = kind_of(where())  # a run that goes on elsewhere would end like neither
     contents = Contents()
     for name, data in sections.items():
         record = {"data": data.model_dump(mode="json"), "sha256": [contents.of(path) for path in tables_of(data)]}

@@ -100,9 +100,10 @@ def _registered() -> None:
     module.is_available = lambda: True
     module.current_device = lambda: 0
     module._is_in_bad_fork = lambda: False
-    module.manual_seed_all = lambda seed: None  # it draws from the processor's generator, which is seeded besides
+    module.manual_seed_all = module.manual_seed = lambda seed: None  # it draws from the processor's generator
     module.get_rng_state = lambda device=0: torch.get_rng_state()
     module.set_rng_state = lambda state, device=0: torch.set_rng_state(state)
+    module.get_device_name = lambda device: "made of memory"
     torch._register_device_module(NAME, module)
 
 

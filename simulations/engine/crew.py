@@ -20,7 +20,7 @@ from commonroot.client import contribution
 from commonroot.client.contribution import Tensors
 from commonroot.client.data import DataConfig
 from commonroot.common.charter import Charter
-from commonroot.common.errors import CommonrootError, ConfigError, DataError, StorageFull
+from commonroot.common.errors import CommonrootError, ConfigError, DataError, DeviceFailed, StorageFull
 from commonroot.common.secure_sum.codec import Bounds
 from commonroot.common.secure_sum.lanes import Words, Words64
 from commonroot.simulations.behaviour.learners import learner_for
@@ -117,7 +117,7 @@ class Crew:
             seat = self._seats[number]
 
             def failed(error: Exception, name: str = seat.name) -> str:
-                if isinstance(error, StorageFull):
+                if isinstance(error, StorageFull | DeviceFailed):
                     raise error
                 code = error.code if isinstance(error, CommonrootError) else type(error).__name__
                 self._on_abstained(name, code)

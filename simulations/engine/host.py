@@ -25,7 +25,7 @@ from commonroot.client.daemon import open_session
 from commonroot.client.folder import DepartmentFolder
 from commonroot.client.session import Session
 from commonroot.client.store import DepartmentStore
-from commonroot.common.errors import CommonrootError
+from commonroot.common.errors import CommonrootError, UsageError
 from commonroot.common.parcel import Parcel
 from commonroot.files import unforced
 from commonroot.simulations.behaviour.learners import acts_from_json, learner_in
@@ -45,6 +45,9 @@ class _Host:
 
     def answer(self, asked: dict[str, Any], blobs: list[bytes]) -> None:
         name = asked["name"]
+        if asked["do"] != "start" and name not in self._held:  # it could not be started, and that was said
+            self._write({"name": name, "failed": UsageError.code, "why": f"department {name!r} was not started"})
+            return
         try:
             if asked["do"] == "start":
                 self._held[name] = self._start(name, Path(asked["root"]), acts_from_json(asked["acts"]))

@@ -3,7 +3,8 @@
 Everything that befalls a parcel is decided here, in the order of one process: a session elsewhere is a handler that
 takes its time.  What several departments are asked at one moment of the simulated clock they work on at once, and their
 replies are taken in the order in which one process would have made them; without weather each as soon as it is its
-turn, so that the coordinator works meanwhile.  So the number of processes changes nothing.
+turn, so that the coordinator works meanwhile.  So the number of processes changes nothing of what comes out; an error
+that ends a run may find more of its last moment counted and kept than one process would have got to.
 """
 
 from __future__ import annotations

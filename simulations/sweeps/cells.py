@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from commonroot.client.accelerator import kind_of, usable
 from commonroot.client.data import DataConfig
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
@@ -102,7 +103,7 @@ def key_of(scenario: Scenario, *, quick: bool, device: str, contents: Contents) 
         "scenario": values_of(_with_published(scenario), lambda path: f"sha256 {contents.of(path)}"),
         "images": [contents.of_images(data, scenario.charter) for data in _sections(scenario)],
         "quick": quick,
-        "device": device,
+        "device": kind_of(usable(device)),
         "program": program_digest(),
         "libraries": libraries(),
     }
@@ -164,7 +165,7 @@ def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind,
             scenario,
             folder=work / "run",
             finish=not request["quick"],
-            alone=folder / "alone" / f"{program_digest()[:16]}-{request['device'].replace(':', '-')}",
+            alone=folder / "alone" / _decided(program_digest(), kind_of(usable(request["device"]))),
             device=request["device"],
             tell=lambda arm, kind, facts: tell(kind, facts),
         )
@@ -189,6 +190,10 @@ def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind,
     atomic_write(folder / f"{key}.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
     shutil.rmtree(work, ignore_errors=True)
     return found
+
+
+def _decided(*by: str) -> str:
+    return hashlib.sha256("\n".join(by).encode()).hexdigest()[:16]
 
 
 def without_seed(setting: Setting) -> Setting:

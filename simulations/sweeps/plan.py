@@ -125,7 +125,7 @@ def make_plan(
     Raises ConfigError for a device that is not here, and one that lists every wrong axis and every setting that no
     scenario takes.
     """
-    usable(device)
+    usable(device)  # said once, and not of every setting
     listed = axes_of(axes, where=where)
     base = without_masks(base)
     if random_draws is None:

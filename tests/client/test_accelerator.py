@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -184,6 +185,45 @@ def test_a_device_that_is_not_here_is_one_clear_error(name, words):
     with pytest.raises(ConfigError, match=words) as caught:
         usable(name)
     assert caught.value.hint
+
+
+def choices():
+    """Of the process, that bits depend on."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    digits = [one.fp32_precision for one in (matmul, cudnn.conv, cudnn.rnn)]
+    return [torch.get_deterministic_debug_mode(), cudnn.benchmark, *digits, os.environ.get("CUBLAS_WORKSPACE_CONFIG")]
+
+
+@pytest.mark.parametrize("workspace", [None, ":0:0"])
+def test_whatever_the_process_had_chosen_bits_are_the_same_and_its_choices_come_back(monkeypatch, workspace):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    if workspace is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = choices()
+        with a_device_apart() as name:
+            with computing_on(name):
+                assert choices() == [2, False, "ieee", "ieee", "ieee", ":4096:8"]
+            with pytest.raises(ConfigError), computing_on("meta"):
+                pass
+        assert choices() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_dice_on_a_device_are_its_own_and_nobody_notices():
+    with a_device_apart() as name, computing_on(name):
+        before = torch.get_rng_state()
+        with steps.own_dice(1, 2):
+            first = torch.rand(3)
+        with steps.own_dice(1, 2):
+            assert torch.equal(first, torch.rand(3))
+        assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_processor_is_one_device_whatever_its_number():

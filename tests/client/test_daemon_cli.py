@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from commonroot.cli import app
 from commonroot.client import daemon
 from commonroot.client.accelerator import PROCESSOR, where
 from commonroot.client.daemon import serve
+from commonroot.client.folder import DepartmentFolder
 from commonroot.common.errors import ConfigError, DataError
 from commonroot.common.roster import SignedRoster
 from commonroot.server.folder import CoordinatorFolder
@@ -152,23 +154,20 @@ def on(folder: Path, device: str) -> None:
     path.write_text(f'device = "{device}"\n{path.read_text()}')
 
 
-def test_a_daemon_whose_device_is_not_there_says_so_before_anything_else(alone, monkeypatch):
+def test_a_daemon_whose_device_is_not_there_says_so_and_ends(alone):
     on(alone, "meta")
-    monkeypatch.setattr(daemon, "_serve_epoch", lambda *_, **__: pytest.fail("it was served"))
     with pytest.raises(ConfigError, match="'meta' computes nothing"):
         serve(alone, stop=threading.Event())
 
 
-def test_a_daemon_computes_where_its_configuration_says(alone, monkeypatch):
-    seen, stop = [], threading.Event()
-    monkeypatch.setattr(daemon, "_serve_epoch", lambda *_, **__: (seen.append(where().type), stop.set()))
+def test_a_daemon_computes_where_its_configuration_says_until_it_ends(alone):
     for device in ("cpu", "apart"):
-        stop.clear()
         if device == "apart":
             on(alone, device)
-        with a_device_apart():
-            serve(alone, stop=stop)
-    assert seen == ["cpu", "apart"] and where() == PROCESSOR
+        with a_device_apart(), ExitStack() as undo:
+            daemon._loaded(DepartmentFolder(alone), lambda kind, facts: None, undo)
+            assert where().type == device
+        assert where() == PROCESSOR
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -8,7 +8,8 @@ from device_apart import a_device_apart
 from small_world import quick_last_steps, scenario
 
 from commonroot.client.accelerator import PROCESSOR, where
-from commonroot.common.errors import ConfigError
+from commonroot.client.trainer import Trainer
+from commonroot.common.errors import ConfigError, DeviceFailed
 from commonroot.simulations.comparison import on_device
 from commonroot.simulations.simulate import simulate
 from commonroot.simulations.sweeps.cells import request_of, run_cell
@@ -31,8 +32,8 @@ def test_a_simulation_there_is_the_one_here_where_both_compute_alike(tmp_path, s
     assert where() == PROCESSOR
     assert there["arms"][0]["backbone"] == here["arms"][0]["backbone"]
     assert there["table"] == here["table"]
-    assert (here["device"], there["device"]) == ("cpu", name)
-    assert (on_device(here), on_device(there)) == ("", f", on {name}")
+    assert (here["device"], there["device"]) == ("cpu", f"{name}:0")
+    assert (on_device(here), on_device(there)) == ("", f", on {name}:0")
 
 
 def test_a_kept_simulation_goes_on_where_it_began(tmp_path):
@@ -40,6 +41,37 @@ def test_a_kept_simulation_goes_on_where_it_began(tmp_path):
     simulate(path, sum="ring", folder=kept, finish=False)
     with a_device_apart() as name, pytest.raises(ConfigError, match="what differs: device"):
         simulate(path, sum="ring", folder=kept, finish=False, device=name)
+
+
+def test_a_device_of_another_make_is_another_device(tmp_path, monkeypatch):
+    path, kept = scenario(tmp_path, rounds=2), tmp_path / "kept"
+    with a_device_apart() as name:
+        for run in range(2):  # it goes on where it is the same
+            simulate(path, sum="ring", folder=kept, finish=run == 1, device=name)
+        monkeypatch.setattr(getattr(torch, name), "get_device_name", lambda device: "newer")
+        with pytest.raises(ConfigError, match="what differs: device"):
+            simulate(path, sum="ring", folder=kept, device=f"{name}:0")
+
+
+@pytest.mark.parametrize("sum", ["ring", "exact"])
+def test_a_device_that_fails_ends_the_run_where_a_department_that_fails_does_not(tmp_path, monkeypatch, sum):
+    """In deployment both give zeros; here nobody's rows are to be kept from the one who runs it."""
+    path, real = scenario(tmp_path, rounds=2), Trainer.train
+    calls = []
+
+    def train(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory\nand more")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    assert simulate(path, sum=sum, finish=False)["arms"][0]["state"] == "finished"
+    calls.clear()
+    with a_device_apart() as name, pytest.raises(DeviceFailed, match=f"{name}:0") as caught:
+        simulate(path, sum=sum, finish=False, device=name)
+    assert sum == "exact" or str(caught.value) == f"{name}:0: out of memory"
+    assert len(calls) == 3
 
 
 def test_workers_are_told_where_to_compute(tmp_path):
@@ -61,7 +93,7 @@ def test_a_cell_of_a_sweep_is_computed_there_and_kept_apart(tmp_path):
         [there] = read_plan(file).cells
         found = run_cell(request_of(there), tmp_path / "cells")
     assert here.key != there.key
-    assert found["report"]["device"] == name
+    assert found["report"]["device"] == f"{name}:0"
     same = run_cell(request_of(here), tmp_path / "cells")
     assert found["report"]["arms"][0]["backbone"] == same["report"]["arms"][0]["backbone"]
 

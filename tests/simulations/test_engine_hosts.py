@@ -14,9 +14,9 @@ from queue import SimpleQueue
 import pytest
 from small_world import STORM, quick_last_steps, scenario, started
 
-from commonroot.common.errors import ProcessDied
+from commonroot.common.errors import DataError, ProcessDied
 from commonroot.common.parcel import Parcel
-from commonroot.simulations.engine.hosts import _Elsewhere
+from commonroot.simulations.engine.hosts import _Elsewhere, _Host
 from commonroot.simulations.network import MemoryNetwork, delay, drop
 from commonroot.simulations.simulate import simulate
 
@@ -33,14 +33,18 @@ def arm(path: Path, **options):
     return simulate(path, sum="exact", **options)["arms"][0]
 
 
-def test_the_number_of_processes_changes_nothing(tmp_path):
-    """Neither what is summed nor the order in which departments tell what they do."""
-    path = scenario(tmp_path, more=STORM + LEAVES)
+@pytest.mark.parametrize("weather", [STORM, ""], ids=["storm", "clear"])
+def test_the_number_of_processes_changes_nothing(tmp_path, weather):
+    """Neither what is summed nor the order in which departments tell what they do.
+
+    Under a clear sky the coordinator takes what they send while others still work, and tells of it meanwhile.
+    """
+    path = scenario(tmp_path, more=weather + LEAVES)
     seen: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
 
     def run(workers):
         def tell(_arm, kind, facts):
-            if "department" in facts:
+            if "department" in facts and (weather or not kind.startswith("run-")):
                 seen[workers].append((kind, facts["department"]))
 
         return arm(path, finish=False, workers=workers, tell=tell)
@@ -164,6 +168,38 @@ def test_nothing_is_begun_by_a_department_that_is_gone(weather):
     ticket = network.send("a", Parcel("train"))
     assert network.collect([ticket], 1.0) == []
     assert seen == []
+
+
+@pytest.mark.parametrize("weather", [[], [drop(0.0)]], ids=["clear", "weather"])
+def test_whoever_fails_is_heard_before_the_others_of_its_moment_work(weather):
+    network, seen = MemoryNetwork(weather=weather), []
+
+    def fail(request):
+        raise KeyboardInterrupt
+
+    network.attach("a", "a", fail, begin=lambda request: None)
+    network.attach("b", "b", lambda request: seen.append("b") or request, begin=lambda request: None)
+    tickets = [network.send(name, Parcel("train")) for name in "ab"]
+    with pytest.raises(KeyboardInterrupt):
+        network.collect(tickets, 1.0)
+    network.forget(tickets)
+    assert not seen
+
+
+def test_a_department_that_could_not_be_started_is_heard_and_not_what_its_process_makes_of_it(tmp_path):
+    """Its request is on its way already, and the process goes on for the others."""
+    host = _Host(tmp_path / "log")
+    told = []
+    sessions = [_Elsewhere(host, name, tmp_path / name, [], lambda *one: told.append(one)) for name in "ab"]
+    try:
+        for session in sessions:
+            session.begin(Parcel("train"))
+        for session in sessions:
+            with pytest.raises(DataError, match="is not a department's folder"):
+                session.handle(Parcel("train"))
+    finally:
+        host.close()
+    assert not told
 
 
 class Replying:
