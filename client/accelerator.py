@@ -107,11 +107,12 @@ def _put(device: torch.device) -> None:
 def _repeatable(undo: ExitStack) -> None:
     """Every choice of the process that bits depend on, until ``undo``."""
     undo.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
+    cudnn: Any = torch.backends.cudnn
     for owner, name, value in (
-        (torch.backends.cudnn, "benchmark", False),
+        (cudnn, "benchmark", False),
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.cudnn.rnn, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (cudnn.rnn, "fp32_precision", "ieee"),
     ):
         undo.callback(setattr, owner, name, getattr(owner, name))
         setattr(owner, name, value)
