@@ -109,6 +109,7 @@ def _repeatable(undo: ExitStack) -> None:
     undo.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
     cudnn: Any = torch.backends.cudnn
     for owner, name, value in (
+        (torch.utils.deterministic, "fill_uninitialized_memory", False),  # nobody reads it, and filling takes its time
         (cudnn, "benchmark", False),
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
         (cudnn.conv, "fp32_precision", "ieee"),
