@@ -36,7 +36,7 @@ from commonroot.common.errors import (
 from commonroot.common.evidence import Exhibit, round_of
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
-from commonroot.files import atomic_write, private_file, read_bytes, sqlite_synchronous, take_ownership
+from commonroot.files import atomic_write, is_forced, private_file, read_bytes, sqlite_synchronous, take_ownership
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -469,6 +469,8 @@ class DepartmentStore:
 
         A command that reads at this moment can hold it up, and so can a full disk; then the next commit empties it.
         """
+        if not is_forced():
+            return
         with self._lock, suppress(sqlite3.OperationalError):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -38,8 +38,9 @@ _forced: ContextVar[bool] = ContextVar("forced", default=True)
 @contextlib.contextmanager
 def unforced() -> Iterator[None]:
     """Inside, nothing is forced to the disk: what was written outlives the process, but not a machine that fails.
+    Nor is what was replaced overwritten at once.
 
-    For simulations alone: they wait for nobody's disk, and can be run again.
+    For simulations alone: they wait for nobody's disk, can be run again, and keep every department's keys in one place.
     """
     before = _forced.set(False)
     try:
@@ -52,6 +53,11 @@ def force(handle: int) -> None:
     """Have the disk hold what was written to an open file or folder, but for ``unforced``."""
     if _forced.get():
         os.fsync(handle)
+
+
+def is_forced() -> bool:
+    """Is it, here and now?"""
+    return _forced.get()
 
 
 def sqlite_synchronous() -> str:

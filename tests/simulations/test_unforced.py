@@ -46,6 +46,24 @@ def test_a_store_waits_unless_it_was_opened_by_a_simulation(tmp_path):
     assert pragma(tmp_path / "deployed") == full
 
 
+def left_in_the_log(folder: Path, key: bytes) -> bool:
+    """After another memory was put in the place of one that held a key."""
+    store = DepartmentStore(folder, federation="f", department="d", owner=True)
+    try:
+        for number, memory in enumerate((key, bytes(len(key))), start=1):
+            store.begin_epoch(number, roster=bytes(32), setup=b"", memory=memory, facts={})
+        return key in (folder / "state.db-wal").read_bytes()
+    finally:
+        store.close()
+
+
+def test_what_was_replaced_is_overwritten_at_once_unless_by_a_simulation(tmp_path):
+    key = os.urandom(64)
+    assert not left_in_the_log(tmp_path / "deployed", key)
+    with unforced():
+        assert left_in_the_log(tmp_path / "simulated", key)
+
+
 def test_threads_begin_with_waiting(tmp_path, forced):
     with unforced():
         thread = threading.Thread(target=atomic_write, args=(tmp_path / "a", b"text"))
