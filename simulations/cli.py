@@ -106,6 +106,7 @@ def simulate(
     import torch
     from rich.console import Console
 
+    from commonroot.client.accelerator import PROCESSOR, named
     from commonroot.common.errors import RoundLost
     from commonroot.simulations.comparison import save, show
     from commonroot.simulations.progress import ArmsProgress
@@ -123,7 +124,7 @@ def simulate(
                 "--workers: an app for Flower has the workers that `flwr run` starts",
                 hint=f"leave it out, and add init-args-num-cpus={workers} to what --federation-config says",
             )
-        if not device.startswith("cpu"):
+        if named(device) != PROCESSOR:
             raise ConfigError("--device: departments under Flower's engine compute on processors", hint="leave it out")
         _write_app(
             file, write_flower_app, arms=arm or (), sum=sum, quick=quick, keep=folder, out=out, data=data, json=json
