@@ -197,6 +197,8 @@ def test_a_department_that_could_not_be_started_is_heard_and_not_what_its_proces
         for session in sessions:
             with pytest.raises(DataError, match="is not a department's folder"):
                 session.handle(Parcel("train"))
+        with pytest.raises(DataError, match="is not a department's folder"):
+            _Elsewhere(host, "c", tmp_path / "c", [], lambda *one: told.append(one)).handle(Parcel("train"))
     finally:
         host.close()
     assert not told
