@@ -90,6 +90,11 @@ def _of_training(charter: Charter) -> list[str]:
             f"Each round this department adds {manifest.length('fixed16')} numbers of model update and the quantities "
             f"{scalars} to an encrypted sum."
         ),
+        *(
+            [f"Of these, held_out is 0 but in one of {training.held_out_every} rounds and in the last."]
+            if training.held_out_every > 1
+            else []
+        ),
         "After each round central IT reads the sums of these over all departments in it, and no single one of them.",
         f"Your update is clipped to length {training.update_clip} before it is weighted and masked.",
         weight,

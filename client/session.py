@@ -52,6 +52,7 @@ from commonroot.common.secure_sum.precompute import Background, Prepared
 from commonroot.common.secure_sum.primitives import Identity, Random, sha256
 from commonroot.files import read_backbone
 from commonroot.strategies import build, check_roster, check_sealed
+from commonroot.strategies.averaging import losses_of
 from commonroot.strategies.warm_start import first_state
 
 _log = logging.getLogger(__name__)
@@ -424,7 +425,7 @@ class Session:
     def _train(self, charter: Charter, received: Tensors, version: int) -> Trained:
         local = self._store.head_before(charter.digest.hex(), version)
         trained = contribution.train(self._learner, charter, received, version, local, self._abstained)
-        if trained.abstained is None and (own := _losses(trained.terms)):
+        if trained.abstained is None and (own := _losses(charter, version, trained.terms)):
             self._on_losses(version, own)
         return trained
 
@@ -530,7 +531,8 @@ class Session:
         return charter
 
 
-def _losses(terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
+def _losses(charter: Charter, version: int, terms: Mapping[str, NDArray[np.floating]]) -> dict[str, float]:
     """This department's own losses in multiples of the chance loss, where the method has any; else empty."""
     weight = float(terms["weight"]) if "weight" in terms and "loss" in terms else 0.0
-    return {name: float(terms[name]) / weight for name in ("loss", "held_out") if weight > 0 and name in terms}
+    names = losses_of(charter, version)
+    return {name: float(terms[name]) / weight for name in names if weight > 0 and name in terms}

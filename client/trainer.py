@@ -122,7 +122,8 @@ class Trainer:
         """Carry out a plan from a broadcast.
 
         rows      training rows
-        held_out  rows on which the *received* network is scored; None or empty scores it on ``rows``
+        held_out  rows on which the *received* network is scored, where the charter has this version scored; None or
+                  empty scores it on ``rows``
         version   of the broadcast; any number that is never reused for other contents
 
         Raises TrainingDiverged where a loss or tensor is not finite; DataError where rows do not fit the backbone.
@@ -134,7 +135,7 @@ class Trainer:
         scored = Source(model, self.task, held_out) if held_out is not None and len(held_out) else source
         dice = (0x747261696E, self.secret, version)
         loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
-        before = loop.mean_loss(scored) if self.labelled else 0.0
+        before = loop.mean_loss(scored) if self.labelled and self.draft.scores(version) else 0.0
         label_losses = None
         if self.form.label_evidence and version == self.draft.rounds - 1:
             phases, label_losses = (), self._label_losses(model, held_out)

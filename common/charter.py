@@ -67,6 +67,8 @@ class Training(_Frozen):
     seed           of the first backbone; each department mixes in a secret of its own for everything else
     warm_start     SHA-256 of a safetensors file that the first backbone comes from instead of from the seed: a stored
                    version of an earlier run, or anybody's checkpoint with the backbone's tensors by name
+    held_out_every versions from one whose loss on held-out rows is summed to the next; the first and the last always
+                   are (``Draft.scores``).  It costs each department a pass over its held-out rows
     """
 
     batch: Annotated[int, Field(ge=1, le=65_536)] = 16
@@ -79,11 +81,13 @@ class Training(_Frozen):
     weight_cap: Annotated[int, Field(ge=1)] = 10_000
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     warm_start: Hex32 | None = None
+    held_out_every: Annotated[int, Field(ge=1)] = 1
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A charter that starts from its seed has the bytes it had before there was anything else."""
-        return {name: value for name, value in handler(self).items() if (name, value) != ("warm_start", None)}
+        """A charter that uses none of these has the bytes it had before there were any."""
+        unused = (("warm_start", None), ("held_out_every", 1))
+        return {name: value for name, value in handler(self).items() if (name, value) not in unused}
 
 
 class Family(_Frozen):
@@ -229,6 +233,13 @@ class Draft(_Frozen):
                 hint='give family = "factors", items and width',
             )
         return self.backbone
+
+    def scores(self, version: int) -> bool:
+        """Do departments score this version on their held-out rows when they receive it for a round?
+
+        Where not, ``held_out`` is 0 in what they add, and reports have none.
+        """
+        return version % self.training.held_out_every == 0 or version == self.rounds - 1
 
     @classmethod
     def from_toml(cls, text: str, *, path: str = "the charter") -> Draft:

@@ -240,8 +240,10 @@ def status(folder: Folder, json: Json = False) -> None:
             if one["advice"]:
                 say(f"  what to do: {one['advice']}")
             for r in one["rounds"][-5:]:
-                loss = r["report"].get("held_out")
-                told = f"loss {loss:.3f}" if loss is not None else r["reason"]
+                told = r["reason"]
+                for name, words in (("loss", "trained to"), ("held_out", "loss")):  # not every version is scored
+                    if (loss := r["report"].get(name)) is not None:
+                        told = f"{words} {loss:.3f}"
                 say(f"  round {r['round']:<5} {r['state']:<7} {told}")
         if restored := facts["restored"]:
             when, made = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(restored[name])) for name in ("at", "made_at"))

@@ -50,7 +50,7 @@ def close_round(
     Returns the version and the round's report, which besides ``report`` holds the mean losses that were summed.
     """
     following = build(charter).combine(charter, dict(state), opened.values)
-    told = report | mean_losses(opened.values)
+    told = report | mean_losses(charter, version.version, opened.values)
     file, digest = backbones.write(version.run, version.version + 1, following)
     bounds = np.asarray(opened.next_bounds, dtype="<f4").tobytes()
     made = Version(version.run, version.version + 1, file, digest, bounds, time.time())

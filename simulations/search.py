@@ -126,12 +126,12 @@ def better_half(arms: Sequence[Arm], losses: dict[str, float | None]) -> list[Ar
 
 
 def _held_out(report: Report) -> float | None:
-    """The held-out loss in the newest sum; infinite where no round succeeded, None for a method without any."""
+    """The newest held-out loss of a sum; infinite where no round succeeded, None for a method without any."""
     history = report["history"]
     if not history:
         return math.inf
-    loss = history[-1]["held_out"]
-    return None if loss is None else float(loss)
+    known = [row["held_out"] for row in history if row["held_out"] is not None]
+    return float(known[-1]) if known else None
 
 
 def _dropped(arm: Arm) -> dict[str, Any]:

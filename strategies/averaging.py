@@ -160,14 +160,19 @@ def check_step(
         )
 
 
-def mean_losses(sums: Sums) -> dict[str, float]:
+def losses_of(draft: Draft, version: int) -> tuple[str, ...]:
+    """The losses that are summed when departments train on this version."""
+    return ("loss", "held_out") if draft.scores(version) else ("loss",)
+
+
+def mean_losses(draft: Draft, version: int, sums: Sums) -> dict[str, float]:
     """The weighted mean losses of the departments that were summed, in multiples of the chance loss.
 
-    ``loss`` of the last training epoch, ``held_out`` of the model as it was received; empty for a sum without weight.
-    Who has no labels has no losses, and no part in these means.
+    ``loss`` of the last training epoch, ``held_out`` of the model as it was received, where the charter has this
+    version scored; empty for a sum without weight.  Who has no labels has no losses, and no part in these means.
     """
     weight = float(sums.get(LABELLED, sums.get("weight", 0.0)))  # a gathering has none
-    return {name: float(sums[name]) / weight for name in ("loss", "held_out")} if weight > 0 else {}
+    return {name: float(sums[name]) / weight for name in losses_of(draft, version)} if weight > 0 else {}
 
 
 class AveragedBackbone(ServerStep):

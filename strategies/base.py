@@ -91,7 +91,8 @@ class LocalResult:
     shared      the trained tensors whose names the broadcast lists
     rows        training rows
     loss        mean training loss of the last epoch divided by the task's chance loss
-    held_out    mean loss of the *received* model on the private validation rows, divided by the chance loss
+    held_out    mean loss of the *received* model on the private validation rows, divided by the chance loss; 0 where
+                the charter has this version not scored
     centre      mean representation of the training rows in the last pass, (network.outputs,); None unless the form
                 asks for it
     labelled    whether the rows have labels; both losses are 0 where not

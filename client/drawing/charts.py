@@ -254,7 +254,8 @@ _HATCH = (
 
 
 def losses(history: Sequence[Row], name: str = "losses") -> str:
-    """Training and held-out loss of the federation over rounds; a round that was lost leaves a gap."""
+    """Training and held-out loss of the federation over rounds; a round that was lost leaves a gap, one whose held-out
+    rows were not scored none."""
     names = (("loss", "training", "l"), ("held_out", "held out", "h"))
     known = [float(row[key]) for row in history for key, _, _ in names if row.get(key) is not None]
     axis = Axis(known, _BOTTOM, _TOP)
@@ -265,7 +266,7 @@ def losses(history: Sequence[Row], name: str = "losses") -> str:
         for at, row in enumerate(history):
             value = row.get(key)
             if value is None or not math.isfinite(value):
-                pen = "M"
+                pen = "M" if row.get("loss") is None or value is not None else pen
                 continue
             last = (across(at), axis(value))
             path.append(f"{pen}{last[0]} {last[1]}")

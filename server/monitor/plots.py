@@ -78,7 +78,8 @@ def _closed(run: Run | None) -> list[Mapping[str, Any]]:
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float | None], colour: str, *, step: bool = False) -> Options:
-    points = [[at, None if value is None else float(f"{value:.5g}")] for at, value in zip(x, y, strict=True)]
+    # drawn through what is not known
+    points = [[at, float(f"{value:.5g}")] for at, value in zip(x, y, strict=True) if value is not None]
     return {
         "name": name,
         "type": "line",

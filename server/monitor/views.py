@@ -140,14 +140,14 @@ def run_tiles(facts: Facts, run: Run | None) -> str:
     closed = [one for one in run["rounds"] if one["state"] == "closed"]
     last = closed[-1]["report"] if closed else {}
     took = [one["report"]["seconds"] for one in closed]
-    loss, held_out = last.get("loss"), last.get("held_out")
+    loss, held_out = last.get("loss"), _scored(run)
     received = sum(row["bytes"] for row in facts["received"])
     faults = sum(facts["fault_counts"].values())
     return tiles(
         [
             ("Rounds closed", f"{run['closed']}", f"{run['lost']} lost"),
             ("Loss", "–" if loss is None else f"{loss:.3f}", "mean, from the sum; 1 is chance"),
-            ("Held out", "–" if held_out is None else f"{held_out:.3f}", "of the backbone as received"),
+            ("Held out", "–" if held_out is None else f"{held_out:.3f}", "of a backbone as received"),
             ("In the last sum", f"{len(last['survivors'])} of {len(last['cohort'])}" if last else "–", "departments"),
             ("Clipped", f"{100 * last['clipped_share']:.1f} %" if last else "–", "of the numbers, last round"),
             ("A round", words.lasting(statistics.median(took)) if took else "–", "median"),
@@ -268,9 +268,15 @@ def runs(facts: Facts) -> str:
     return "<h2>Runs</h2>" + table("All runs", heads, rows, numbers=(4, 5, 7))
 
 
+def _scored(run: Run) -> float | None:
+    """The newest loss on held-out rows; a charter may have few of its versions scored."""
+    known = [one["report"]["held_out"] for one in run["rounds"] if one["report"].get("held_out") is not None]
+    return known[-1] if known else None
+
+
 def _last_loss(run: Run) -> str:
-    closed = [one["report"].get("held_out") for one in run["rounds"] if one["state"] == "closed"]
-    return "–" if not closed or closed[-1] is None else f"{closed[-1]:.3f}"
+    held_out = _scored(run)
+    return "–" if held_out is None else f"{held_out:.3f}"
 
 
 def rounds(facts: Facts, run: Run) -> str:

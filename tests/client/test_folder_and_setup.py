@@ -194,6 +194,13 @@ def test_a_charter_is_approved_by_its_hash(tmp_path):
         assert store.ledger()[-1].kind == "approved"
 
 
+def test_plain_words_say_how_often_held_out_rows_are_scored(tmp_path):
+    charter = small.founded(tmp_path).charter.charter
+    assert "in the last." not in " ".join(plain_words(charter))
+    seldom = charter.model_copy(update={"training": charter.training.model_copy(update={"held_out_every": 5})})
+    assert "held_out is 0 but in one of 5 rounds and in the last." in " ".join(plain_words(seldom))
+
+
 def test_plain_words_name_what_leaves_and_what_stays(tmp_path):
     """6·8 + 8 + 8·4 + 4 = 92 numbers of update."""
     words = " ".join(plain_words(small.founded(tmp_path).charter.charter))

@@ -163,6 +163,23 @@ def test_held_out_is_the_loss_of_what_was_received():
     assert found.result.loss < 0.5 and found.result.rows == 20
 
 
+@pytest.mark.parametrize("every, scored", [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (3, [0, 3, 4]), (99, [0, 4])])
+def test_held_out_rows_are_scored_as_often_as_the_charter_says(every, scored):
+    """the first and the last version always; steps are the same whether or not"""
+    draft = draft_of(held_out_every=every).model_copy(update={"rounds": 5})
+    plain = draft_of().model_copy(update={"rounds": 5})
+    for version in range(5):
+        one, other = (
+            trained([Phase(parts=BOTH, epochs=2)], draft=each, held_out=rows_of(9, seed=2), version=version)[2]
+            for each in (draft, plain)
+        )
+        assert draft.scores(version) == (version in scored)
+        assert one.result.held_out == (other.result.held_out if version in scored else 0.0)
+        assert one.result.loss == other.result.loss and other.result.held_out > 0.1
+        for name, array in other.result.shared.items():
+            np.testing.assert_array_equal(one.result.shared[name], array)
+
+
 def test_training_and_held_out_losses_are_on_one_scale():
     """at a rate of nearly nothing, over the same rows, they are the same number"""
     result = trained([Phase(parts=BOTH, epochs=1)], draft=draft_of(learning_rate=1e-12))[2].result

@@ -49,6 +49,18 @@ def test_a_ring_sum_gives_the_backbone_of_the_whole_protocol_bit_for_bit(tmp_pat
     ]
 
 
+def test_what_was_not_scored_is_told_by_nobody(tmp_path):
+    path = scenario(tmp_path)
+    text = path.read_text()
+    assert text.count("{ batch = 8 }") == 1
+    path.write_text(text.replace("{ batch = 8 }", "{ batch = 8, held_out_every = 3 }"))
+    exact, ring = arm(path, sum="exact"), arm(path, sum="ring", finish=False)
+    assert ring["backbone"] == exact["backbone"]
+    assert [row["held_out"] for row in ring["history"]] == [row["held_out"] for row in exact["history"]]
+    assert [row["held_out"] is not None for row in ring["history"]] == [True, False, False, True]
+    assert all(row["loss"] is not None for row in ring["history"])
+
+
 def test_events_befall_departments_alike(tmp_path):
     more = '[[events]]\nround = 2\nkill = "east"\n[[events]]\nround = 4\nstart = "east"\n'
     path = scenario(tmp_path, more=more)

@@ -225,6 +225,12 @@ def test_a_lost_round_leaves_a_gap_in_the_lines():
     assert [path.count("M") for path in paths] == [2, 2]
 
 
+def test_a_round_whose_held_out_rows_were_not_scored_leaves_none():
+    history = [round_(1), round_(2, held_out=None), round_(3)]
+    paths = [node.get("d") for node in ElementTree.fromstring(losses(history)).iter("path")]
+    assert [(path.count("M"), path.count("L")) for path in paths] == [(1, 2), (1, 1)]
+
+
 def test_a_round_without_everybody_is_hatched():
     root = ElementTree.fromstring(seconds(REPORT["history"]))
     bars = [node.get("class") for node in root.iter("rect") if node.find("title") is not None]

@@ -181,7 +181,7 @@ def test_a_department_without_labels_is_in_no_loss_and_in_no_share():
     sums = opened(draft, strategy, state, found)
     assert float(sums[LABELLED]) == 2.0
     assert float(sums["weight"]) == 2.5  # version 2 of 4: half is trusted
-    assert mean_losses(sums)["loss"] == pytest.approx((found[0].loss + found[1].loss) / 2)
+    assert mean_losses(draft, 2, sums)["loss"] == pytest.approx((found[0].loss + found[1].loss) / 2)
     np.testing.assert_allclose(strategy.combine(draft, state, sums)[SHARES], [0.5, 0.5], atol=1e-6)
 
 

@@ -149,7 +149,7 @@ def test_a_round_nobody_answered_leaves_the_state_as_it_was(draft):
     for name, array in state.items():
         np.testing.assert_array_equal(following[name], array)
         assert following[name].dtype == np.float32
-    assert mean_losses(nothing) == {}
+    assert mean_losses(draft, 0, nothing) == {}
 
 
 def test_the_order_of_departments_does_not_matter(draft):
@@ -194,7 +194,10 @@ def test_losses_are_weighted_means(draft):
     more = adapting(draft, strategy, np.random.default_rng(1))
     results = [LocalResult(shared, 4, 1.0, 3.0, centre, **more), LocalResult(shared, 36, 2.0, 1.0, centre, **more)]
     sums = add([strategy.contribute(draft, state, result) for result in results])
-    assert mean_losses(sums) == pytest.approx({"loss": 1.75, "held_out": 1.5})
+    assert mean_losses(draft, 0, sums) == pytest.approx({"loss": 1.75, "held_out": 1.5})
+    seldom = draft.model_copy(update={"rounds": 9, "training": Training(held_out_every=5)})
+    assert [version for version in range(9) if "held_out" in mean_losses(seldom, version, sums)] == [0, 5, 8]
+    assert mean_losses(seldom, 1, sums) == pytest.approx({"loss": 1.75})
 
 
 def test_a_state_restored_from_its_broadcast_goes_on_alike(draft):

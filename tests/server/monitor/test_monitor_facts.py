@@ -241,6 +241,17 @@ def test_a_plot_has_a_point_for_every_round_that_closed(finished):
     assert [y for _, y in plots.members(run)["series"][1]["data"]] == [3, 3, 3]
 
 
+def test_what_was_not_scored_is_drawn_through_and_the_newest_score_is_told(finished):
+    run = watcher(finished).facts()["runs"][0]
+    first, *others = run["rounds"]
+    seldom = run | {"rounds": [first, *(r | {"report": {**r["report"], "held_out": None}} for r in others)]}
+    training, held_out = plots.loss(seldom)["series"]
+    assert [x for x, _ in training["data"]] == [1, 2, 3] and [x for x, _ in held_out["data"]] == [1]
+    told = f"{first['report']['held_out']:.3f}"
+    assert told in views.run_tiles(watcher(finished).facts(), seldom)
+    assert told in views.runs(watcher(finished).facts() | {"runs": [seldom]})
+
+
 def test_a_plot_without_points_says_why(finished):
     run = watcher(finished).facts()["runs"][0]
     bare = run | {"rounds": [r | {"report": {**r["report"], "loss": None, "held_out": None}} for r in run["rounds"]]}
