@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from commonroot.client.accelerator import PROCESSOR, seed_device, where
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, as_batch, block_rows, check_rows
-from commonroot.client.perceptron import Perceptron
 from commonroot.client.tasks import Task
 from commonroot.client.unlabelled import Critic
 from commonroot.client.vectors import Vector
+from commonroot.client.written_out import WrittenOut
 from commonroot.common.charter import Training
 from commonroot.strategies.base import Part, Phase
 
@@ -187,7 +187,7 @@ class Loop:
             self.centre = torch.zeros(model.spec.outputs, device=model.device)
         self._target = target
         self._critic, self._labelled = critic, labelled
-        self._chain = Perceptron.of(model, task)
+        self._written = WrittenOut.of(model, task)
         self._confusion = 0.0
         self._moving: list[Flat] = []
         self._anchor = 0.0
@@ -204,9 +204,10 @@ class Loop:
                 tensor.requires_grad_(part in phase.parts)
             if part in phase.parts and flat.part.tensors:
                 self._moving.append(flat)
-        if self._chain is not None:
+        if self._written is not None:
             moving = [flat.part for flat in self._moving]
-            self._chain.ask({id(a): slope for one in moving for a, slope in zip(one.tensors, one.slopes, strict=True)})
+            pairs = (pair for one in moving for pair in zip(one.tensors, one.slopes, strict=True))
+            self._written.ask({id(tensor): slope for tensor, slope in pairs})
         self._anchor = phase.anchor
         self._pull = phase.pull
         self._confusion = 0.0 if self._critic is None else phase.confusion
@@ -244,7 +245,7 @@ class Loop:
 
     def mean_loss(self, source: Source) -> float:
         """Mean loss over rows, in multiples of chance; nothing moves."""
-        outputs = self.model if self._chain is None else self._chain.outputs
+        outputs = self.model if self._written is None else self._written.outputs
         total = 0.0
         with torch.inference_mode():
             for x, y in source.blocks():
@@ -259,11 +260,12 @@ class Loop:
     @property
     def draws(self) -> bool:
         """May steps draw from torch's generator?"""
-        return self._chain is None  # a chain has no dropout
+        return self._written is None  # none that is written out has dropout
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One step on one batch; its loss as the task has it, without penalties."""
-        loss = self._recorded(x, y) if self._chain is None or self._records else self._written_out(self._chain, x, y)
+        written = None if self._records else self._written
+        loss = self._recorded(x, y) if written is None else self._written_out(written, x, y)
         if self._moving:
             self._clip()
             for flat in self._moving:
@@ -288,11 +290,11 @@ class Loop:
     @property
     def _records(self) -> bool:
         """Does PyTorch find the slopes?"""
-        return self._chain is None or not self._labelled or bool(self._confusion)
+        return self._written is None or not self._labelled or bool(self._confusion)
 
-    def _written_out(self, chain: Perceptron, x: Tensor, y: Tensor) -> Tensor:
+    def _written_out(self, written: WrittenOut, x: Tensor, y: Tensor) -> Tensor:
         """The loss; slopes lie in the gradients of what moves."""
-        loss, mean = chain.slopes(x, y, centre=self.centre is not None, target=self._target, pull=self._pull)
+        loss, mean = written.slopes(x, y, centre=self.centre is not None, target=self._target, pull=self._pull)
         if self.centre is not None and mean is not None:
             self.centre.add_(mean, alpha=len(x))
         return loss

@@ -126,7 +126,7 @@ class Job:
                 "method": {"name": "fedavg", "options": method},
                 "backbone": backbone,
                 "training": {"batch": self.batch, "learning_rate": RATE, "momentum": MOMENTUM, "weight_decay": DECAY,
-                             "gradient_clip": CLIP, "held_out_every": max(2, self.rounds)},
+                             "gradient_clip": CLIP},
             }
         )  # fmt: skip
 

@@ -9,7 +9,9 @@ from commonroot.client.backbones.parts import ChannelLevel, conv2d
 from commonroot.common.backbone import RescnnSpec
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
+    """A pre-activation residual block."""
+
     def __init__(self, inputs: int, outputs: int, *, halve: bool) -> None:
         super().__init__()
         stride = 2 if halve else 1
@@ -18,6 +20,7 @@ class _Stage(nn.Module):
         self.shortcut = conv2d(inputs, outputs, 1, stride=stride) if halve else None
 
     def forward(self, image: Tensor) -> Tensor:
+        """(n, inputs, height, width) to (n, outputs, …), of half the size where it halves."""
         ready = torch.relu(self.before(image))
         carried = image if self.shortcut is None else self.shortcut(ready)
         out: Tensor = carried + self.second(torch.relu(self.between(self.first(ready))))
@@ -31,7 +34,7 @@ class Rescnn(nn.Module):
         super().__init__()
         widths = (spec.stages[0], *spec.stages)
         self.entry = conv2d(spec.channels, spec.stages[0], 3)
-        self.stages = nn.ModuleList(_Stage(widths[at], widths[at + 1], halve=at > 0) for at in range(len(spec.stages)))
+        self.stages = nn.ModuleList(Stage(widths[at], widths[at + 1], halve=at > 0) for at in range(len(spec.stages)))
         self.last = ChannelLevel(spec.stages[-1])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from commonroot.client.data import Rows
-from commonroot.client.perceptron import Perceptron
 from commonroot.client.steps import Loop
 from commonroot.client.tasks import Binary, Classification, Regression
 from commonroot.client.trainer import Trainer
+from commonroot.client.written_out import WrittenOut
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Draft, Method, Training
 from commonroot.strategies import build
@@ -84,7 +84,7 @@ def test_every_bit_is_that_of_pytorch_s_own_derivatives(method, options, backbon
     """Over two rounds of every phase of a method, whose batches differ in size"""
     draft = draft_of(method, options, backbone, training)
     written = rounds(draft, task, n)
-    monkeypatch.setattr(Perceptron, "of", lambda model, task: None)
+    monkeypatch.setattr(WrittenOut, "of", lambda model, task: None)
     for one, other in zip(written, rounds(draft, task, n), strict=True):
         for left, right in ((one.result.shared, other.result.shared), (one.private, other.private)):
             assert left.keys() == right.keys()
@@ -98,7 +98,7 @@ def test_every_bit_is_that_of_pytorch_s_own_derivatives(method, options, backbon
     ("backbone", "written"),
     [(ODD, True), (BENT, True), (ADAPTED, True), (BackboneSpec(family="resmlp", inputs=5, width=8, blocks=1), False)],
 )
-def test_chains_are_written_out_and_other_networks_are_left_to_pytorch(backbone, written, monkeypatch):
+def test_chains_are_written_out_and_other_networks_of_rows_are_left_to_pytorch(backbone, written, monkeypatch):
     recorded = []
     step = Loop._recorded
 
