@@ -34,7 +34,7 @@ from commonroot.common.enrolment import Application
 from commonroot.common.errors import ConfigError, KeyFileError
 from commonroot.common.roster import Hex32, Name, Roster, checked_roster
 from commonroot.common.secure_sum.primitives import Identity, Random
-from commonroot.files import read_bytes, read_secret, read_text, sync_folder, write_secret
+from commonroot.files import as_it_is, read_bytes, read_secret, read_text, sync_folder, write_secret
 
 
 class GuardConfig(BaseModel):
@@ -202,12 +202,17 @@ class DepartmentFolder:
     def approved(self, digest: bytes) -> Charter | None:
         """The approved charter of that hash, or None."""
         path = self.charter_path(digest)
-        if not path.is_file():
-            return None
-        return _parsed(read_bytes(path, what="the charter"))
+        found = as_it_is(path)
+        return None if found is None else _charter(path, found)
+
+
+@lru_cache(maxsize=1024)
+def _charter(path: Path, _as_it_is: tuple[int, ...]) -> Charter:
+    """Read once as long as the file stays as it is: it is asked for with every request."""
+    return _parsed(read_bytes(path, what="the charter"))
 
 
 @lru_cache(maxsize=8)
 def _parsed(data: bytes) -> Charter:
-    """The charter of a file with these bytes, parsed once: it is asked for with every request."""
+    """One charter for all departments that one process holds."""
     return SignedCharter.from_json(data).charter

@@ -8,7 +8,6 @@ what was approved before stays approved, until it is withdrawn.
 from __future__ import annotations
 
 import re
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from commonroot.common.charter import Charter, Positive, model_from_toml
 from commonroot.common.manifest import Manifest
 from commonroot.common.roster import Roster
 from commonroot.common.secure_sum.primitives import sha256
-from commonroot.files import read_text
+from commonroot.files import as_it_is, read_text
 from commonroot.strategies import GATHERINGS, STRATEGIES
 from commonroot.strategies.evaluation import Evaluation
 from commonroot.strategies.whole_roster import fewest_summed
@@ -150,11 +149,8 @@ class StoredPolicy:
 def read_policy(root: Path) -> StoredPolicy | None:
     """The policy of a department's folder; None where there is none.  ConfigError names every wrong field."""
     path = root / FILE
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return _stored(path, (found.st_ino, found.st_mtime_ns, found.st_size)) if stat.S_ISREG(found.st_mode) else None
+    found = as_it_is(path)
+    return None if found is None else _stored(path, found)
 
 
 @lru_cache(maxsize=1024)

@@ -75,6 +75,8 @@ class DepartmentStore:
         self.folder = folder
         self._blobs = folder / "blobs"
         self._blobs.mkdir(parents=True, exist_ok=True)
+        #: Names of the blobs that may lie there; None until the folder was looked at.
+        self._written: set[str] | None = None
         self._lock = threading.RLock()
         with ExitStack() as undo:  # what was opened is closed again where something below refuses
             self._owner_lock = take_ownership(folder) if owner else None
@@ -196,9 +198,9 @@ class DepartmentStore:
         upload_blob = f"upload-{epoch}-{round}.bin"
         head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors" if local else NOTHING_PRIVATE
         try:
-            atomic_write(self._blobs / upload_blob, body, mode=0o600)
+            self._write_blob(upload_blob, body)
             if local:
-                atomic_write(self._blobs / head_blob, save(_contiguous(local)), mode=0o600)
+                self._write_blob(head_blob, save(_contiguous(local)))
             with self._transaction() as db:
                 self._require_consent(db, charter)
                 db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
@@ -217,6 +219,12 @@ class DepartmentStore:
             self._sweep()  # a full disk must not fill up further with blobs that nothing names
             raise
         self._sweep()
+
+    def _write_blob(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        with self._lock:
+            if self._written is not None:
+                self._written.add(name)
+        atomic_write(self._blobs / name, data, mode=0o600)
 
     def commit_ready(self, *, round: int, request: bytes, facts: dict[str, Fact]) -> None:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
@@ -526,9 +534,11 @@ class DepartmentStore:
         """Remove blobs that no committed transaction names: litter of a crash, or superseded."""
         with self._lock:
             named = {r[0] for r in self._db.execute("SELECT blob FROM uploads UNION SELECT blob FROM heads")}
-        for path in self._blobs.iterdir():
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+            if self._written is None:  # what an earlier process left
+                self._written = {path.name for path in self._blobs.iterdir()}
+            for name in self._written - named:
+                (self._blobs / name).unlink(missing_ok=True)
+            self._written &= named
 
 
 def _contiguous(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:

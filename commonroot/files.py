@@ -12,6 +12,7 @@ import fcntl
 import getpass
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -78,17 +79,39 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
+#: What ``tempfile`` gives a file that it makes.
+_MADE: Final = 0o600
+
+
+def _write(handle: int, part: bytes | bytearray | memoryview) -> None:
+    """All of it: one call writes two gigabytes at most."""
+    rest = memoryview(part).cast("B")
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def as_it_is(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from what it is after any change; None where there is no regular file."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+
 def atomic_write(path: Path, *parts: bytes | bytearray | memoryview, mode: int = 0o644) -> None:
     """Replace ``path`` by the parts, durably.  Raises StorageFull, leaving the old contents and no litter."""
     with storage_errors(path):
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(file.fileno(), mode)
+            try:
+                if mode != _MADE:
+                    os.fchmod(handle, mode)
                 for part in parts:
-                    file.write(part)
-                file.flush()
-                force(file.fileno())
+                    _write(handle, part)
+                force(handle)
+            finally:
+                os.close(handle)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

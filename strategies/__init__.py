@@ -87,6 +87,12 @@ GATHERINGS: Final = MappingProxyType(
 )
 
 
+#: Names of those that look at the roster; of others the protocol is not asked for, which takes long.
+_MIND_ROSTER: Final = frozenset(
+    name for name, kind in {**STRATEGIES, **GATHERINGS}.items() if issubclass(kind, MindsRoster)
+)
+
+
 def build(draft: Draft) -> Strategy | Gathering:
     """The draft's method with its options checked.
 
@@ -158,7 +164,7 @@ def check_roster(charter: Draft, roster: Enrolled) -> None:
     """
     check_families(charter, roster)
     method = build(charter)
-    if isinstance(method, MindsRoster):
+    if method.name in _MIND_ROSTER and isinstance(method, MindsRoster):
         method.check_roster(charter, roster)
 
 
@@ -172,7 +178,7 @@ def repeats_itself(charter: Draft) -> bool:
     """Does the method sum the same rows exactly, round after round, so that zeros in one of them would show whose are
     missing from it?"""
     method = build(charter)
-    return gathers(method) and isinstance(method, MindsRoster)
+    return gathers(method) and method.name in _MIND_ROSTER
 
 
 def _nearest(word: str, known: object) -> str:
