@@ -34,6 +34,10 @@ class Perceptron:
         self._lowest = min(asked, default=len(self._maps))
         return bool(asked)
 
+    def represent(self, x: Tensor) -> Tensor:
+        """As ``Body`` has it."""
+        return self.forward(x)[0]
+
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(n, columns) to the representation, and what each map reads, the representation last."""
         seen = [x]

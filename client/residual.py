@@ -222,9 +222,20 @@ class Residual:
         parts: tuple[_Pair | _Block, ...] = (self._entry, *self._blocks, self._last)
         return sum(part.ask(places) for part in parts) > 0  # each is told
 
+    def represent(self, x: Tensor) -> Tensor:
+        """As ``Body`` has it; what was passed on the way is let go of, so that many rows fit."""
+        hidden = self._entry.forward(self._image(x))
+        for block in self._blocks:
+            hidden = block.forward(hidden)[0]
+        return self._last.forward(hidden).out.mean(dim=(2, 3))
+
+    def _image(self, x: Tensor) -> Tensor:
+        """(n, channels, height, width), from flat rows in C order too."""
+        return x.reshape(len(x), *self._shape) if x.dim() == 2 else x
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, list[_Seen], _Active]]:
-        """(n, channels, height, width), or flat rows in C order, to (n, stages[-1])."""
-        image = x.reshape(len(x), *self._shape)
+        """As ``Body`` has it: (n, channels, height, width), or flat rows, to (n, stages[-1])."""
+        image = self._image(x)
         hidden, stages = self._entry.forward(image), []
         for block in self._blocks:
             hidden, seen = block.forward(hidden)

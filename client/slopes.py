@@ -50,8 +50,11 @@ class Body(Protocol):
     def ask(self, places: Places) -> bool:
         """Say whose slopes ``back`` is to find; whether there are any below the head."""
 
+    def represent(self, x: Tensor) -> Tensor:
+        """Rows to their representation (n, outputs)."""
+
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        """Rows to their representation (n, outputs), and what ``back`` needs to know of the way."""
+        """The same, and what ``back`` needs to know of the way."""
 
     def back(self, slope: Tensor, seen: Any) -> None:
         """From the slope over the representation, which may be overwritten, write those that are asked for."""

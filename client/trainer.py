@@ -33,6 +33,7 @@ from commonroot.client.tasks import Classes, Task
 from commonroot.client.unlabelled import Critic, trusted_labels
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError, TrainingDiverged
+from commonroot.strategies.averaging import LOSS_LIMIT
 from commonroot.strategies.base import PLAIN, Form, LocalResult, Part, Phase, Tensors
 from commonroot.strategies.consensus import KNOWN, MEAN
 from commonroot.strategies.families import family_tensors
@@ -136,6 +137,8 @@ class Trainer:
         dice = (0x747261696E, self.secret, version)
         loop = self._loop(model, received, dice, private.get(HEAD_MOMENTUM))
         before = loop.mean_loss(scored) if self.labelled and self.draft.scores(version) else 0.0
+        if not math.isfinite(before):  # hopeless; whether to train must not depend on which versions are scored
+            before = LOSS_LIMIT
         label_losses = None
         if self.form.label_evidence and version == self.draft.rounds - 1:
             phases, label_losses = (), self._label_losses(model, held_out)
@@ -147,7 +150,7 @@ class Trainer:
         after = _carried_out(loop, [phase for phase in phases if not phase.copy and len(source)], source, dice)
         if after is None:
             after = loop.mean_loss(source) if self.labelled else 0.0
-        _finite(before, after, loop)
+        _finite(after, loop)
         kept = model.export_private()
         if self.draft.training.optimizer == "sgd" and loop.head.part.tensors:
             # the backbone's momentum is dropped: the sum moves on from elsewhere
@@ -235,7 +238,7 @@ class Trainer:
         loop = self._loop(copy, received, dice, None)
         loop.backbone.hold_near(received, copy.shared)
         loss = _carried_out(loop, phases, Source(copy, self.task, rows), dice)
-        _finite(0.0, 0.0 if loss is None else loss, loop)
+        _finite(0.0 if loss is None else loss, loop)
         return copy
 
     def _family(self, received: Tensors) -> tuple[str, str] | None:
@@ -315,7 +318,7 @@ def train_alone(
             done = goal
             if held_out is not None:
                 curve.append(evaluate(model, held_out.x))
-    _finite(loss, loss, loop)
+    _finite(loss, loop)
     return Twin(tuple(sorted(epochs)), tuple(curve), exported(model))
 
 
@@ -349,7 +352,7 @@ def train_pooled(
                 loss = float(loops[at].step(*sources[at].take(batch)))
     for loop in loops:
         loop.model.eval()
-        _finite(loss, loss, loop)
+        _finite(loss, loop)
     return tuple(exported(loop.model) for loop in loops)
 
 
@@ -361,6 +364,6 @@ def _fresh(draft: Draft, task: Task, rows: Rows, *, secret: int) -> DepartmentMo
     return loaded(draft, task, first, columns)
 
 
-def _finite(before: float, after: float, loop: Loop) -> None:
-    if not (math.isfinite(before) and math.isfinite(after) and loop.finite):
+def _finite(loss: float, loop: Loop) -> None:
+    if not (math.isfinite(loss) and loop.finite):
         raise TrainingDiverged("local training ended in values that are not finite; nothing was sent")

@@ -69,7 +69,7 @@ class WrittenOut:
 
     def outputs(self, x: Tensor) -> Tensor:
         """(n, …) to (n, outputs)."""
-        return self._answers(self._read(self._body.forward(x)[0]))
+        return self._answers(self._read(self._body.represent(x)))
 
     def _read(self, represented: Tensor) -> Tensor:
         """What the head reads."""

@@ -3,8 +3,8 @@
 Every arm is a federation of its own, as in ``simulate``.  Once its run has ended, an evaluation charter is signed,
 approved and run in it, and only what that opens is compared: no test row, and no department's own report, decides.
 
-With halving, arms are dropped on the way by the held-out loss that every round's sum carries anyway: of those still
-there after a quarter of the rounds, and after half of them, the better half goes on (Jamieson, Talwalkar, 2016,
+With halving, arms are dropped on the way by the held-out loss that rounds' sums carry anyway: of those still there
+after a quarter of the rounds, and after half of them, the better half goes on (Jamieson, Talwalkar, 2016,
 arXiv:1502.07943).  That loss is of the shared model as it is received, before fine-tuning, so a method which lives on
 that is judged too harshly; methods without rounds of training have none and are never dropped.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from commonroot.client.setup import approve
+from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
 from commonroot.server.search import best, compared, results_of, sign_evaluation
@@ -25,6 +26,7 @@ from commonroot.simulations.arms import Arm, Report, run_federated
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, reopen
 from commonroot.simulations.network import MemoryNetwork
+from commonroot.simulations.outcome import newest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import Ready, TellArm, prepared
 from commonroot.strategies import seal
@@ -101,7 +103,7 @@ def _raced(ready: Ready, tell: TellArm, *, halving: bool, counts: bool) -> list[
         if len(running) < 2:
             break
         for arm in running:
-            run(arm, max(1, math.ceil(share * arm.draft.rounds)))
+            run(arm, rounds_to_judge(arm.draft, share))
         running = better_half(running, {arm.label: _held_out(reports[arm.label]) for arm in running})
     rows = {}
     for arm in running:
@@ -118,6 +120,13 @@ def _raced(ready: Ready, tell: TellArm, *, halving: bool, counts: bool) -> list[
     ]
 
 
+def rounds_to_judge(draft: Draft, share: float) -> int:
+    """After how many rounds a charter is judged at a rung: the first, from that share of them on, that scored what
+    earlier ones had trained.  Version 0 is the same under every method."""
+    first = max(2, math.ceil(share * draft.rounds))
+    return next((rounds for rounds in range(first, draft.rounds) if draft.scores(rounds - 1)), draft.rounds)
+
+
 def better_half(arms: Sequence[Arm], losses: dict[str, float | None]) -> list[Arm]:
     """The half with the lower losses, rounded up, in the same order; one without a loss always stays."""
     judged = sorted((arm.label for arm in arms if losses[arm.label] is not None), key=lambda name: losses[name] or 0.0)
@@ -130,8 +139,7 @@ def _held_out(report: Report) -> float | None:
     history = report["history"]
     if not history:
         return math.inf
-    known = [row["held_out"] for row in history if row["held_out"] is not None]
-    return float(known[-1]) if known else None
+    return newest(history, "held_out")
 
 
 def _dropped(arm: Arm) -> dict[str, Any]:

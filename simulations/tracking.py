@@ -22,6 +22,7 @@ from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import storage_errors
 from commonroot.simulations.arms import parse_arm
+from commonroot.simulations.outcome import newest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import TellArm
 
@@ -182,7 +183,7 @@ def _ended(report: Mapping[str, Any]) -> dict[str, float]:
         if gains:
             found[f"mean gain {kind}"] = sum(gains.values()) / len(gains)
     history = report["history"]
-    last = {f"last {name}": history[-1].get(name) for name in ("held_out", "loss")} if history else {}
+    last = {f"last {name}": newest(history, name) for name in ("held_out", "loss")}
     costs = {"seconds": report["wall_seconds"], "received bytes": report["bytes_received"]}
     return _numbers(found | last | costs | {"lost rounds": report["lost_rounds"]})
 

@@ -14,6 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from commonroot.server.monitor.rounds import closed, newest
+
 #: Name as exported → (kind, labels, meaning).
 METRICS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "commonroot_info": ("gauge", ("federation", "version"), "Always 1; which federation, which version of the program"),
@@ -33,7 +35,7 @@ METRICS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "commonroot_run_number": ("gauge", (), "The run that the metrics below are of: in progress, or else the newest"),
     "commonroot_run_version": ("gauge", (), "Newest version of its backbone"),
     "commonroot_run_rounds_wanted": ("gauge", (), "Rounds that its charter asks for"),
-    "commonroot_run_loss": ("gauge", ("of",), "Mean loss of its last closed round, from sums: training, held_out"),
+    "commonroot_run_loss": ("gauge", ("of",), "Newest mean loss from its sums: training, held_out"),
     "commonroot_run_clipped_share": ("gauge", (), "Share of numbers that were clipped in that round"),
     "commonroot_run_cohort": ("gauge", (), "Departments that were asked in that round"),
     "commonroot_run_survivors": ("gauge", (), "Departments in the sum of that round"),
@@ -132,10 +134,10 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("commonroot_run_number", {(): run["run"]})
     yield _gauge("commonroot_run_version", {(): run["version"]})
     yield _gauge("commonroot_run_rounds_wanted", {(): run["rounds_wanted"]})
-    report = next((one["report"] for one in reversed(run["rounds"]) if one["state"] == "closed"), None)
+    report = next((one["report"] for one in reversed(closed(run))), None)
     if report is None:
         return
-    losses = {("training",): report.get("loss"), ("held_out",): report.get("held_out")}
+    losses = {("training",): newest(run, "loss"), ("held_out",): newest(run, "held_out")}
     yield _gauge("commonroot_run_loss", {label: value for label, value in losses.items() if value is not None})
     yield _gauge("commonroot_run_clipped_share", {(): report["clipped_share"]})
     yield _gauge("commonroot_run_cohort", {(): len(report["cohort"])})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from commonroot.server.monitor.rounds import closed, having
+
 Options = dict[str, Any]
 
 _GREEN, _BLUE, _SAND, _GREY = "#3d9079", "#5b8bd0", "#c99a45", "#8594a3"
@@ -18,29 +20,28 @@ Run = Mapping[str, Any]
 
 def loss(run: Run | None) -> Options:
     """Mean losses of the sums, over versions of the backbone."""
-    closed = _closed(run)
-    versions = [one["version"] + 1 for one in closed]
     lines = []
     for name, label, colour in (("loss", "training", _BLUE), ("held_out", "held out", _GREEN)):
-        values = [one["report"].get(name) for one in closed]
-        if any(value is not None for value in values):
-            lines.append(_line(label, versions, values, colour))
-    return _chart(lines, nothing="No losses are summed by this method." if closed else _NO_ROUND)
+        # not every version is scored on held-out rows; lines are drawn through those that are not
+        if known := _some(having(closed(run), name)):
+            versions = [one["version"] + 1 for one in known]
+            lines.append(_line(label, versions, [one["report"][name] for one in known], colour))
+    return _chart(lines, nothing="No losses are summed by this method." if closed(run) else _NO_ROUND)
 
 
 def seconds(run: Run | None) -> Options:
     """How long rounds took."""
-    closed = _closed(run)
-    points = [one["version"] + 1 for one in closed], [one["report"]["seconds"] for one in closed]
+    shown = _some(closed(run))
+    points = [one["version"] + 1 for one in shown], [one["report"]["seconds"] for one in shown]
     return _chart([_line("seconds", *points, _SAND)])
 
 
 def members(run: Run | None) -> Options:
     """Departments that were asked, and those in the sum."""
-    closed = _closed(run)
-    versions = [one["version"] + 1 for one in closed]
-    asked = [len(one["report"]["cohort"]) for one in closed]
-    inside = [len(one["report"]["survivors"]) for one in closed]
+    shown = _some(closed(run))
+    versions = [one["version"] + 1 for one in shown]
+    asked = [len(one["report"]["cohort"]) for one in shown]
+    inside = [len(one["report"]["survivors"]) for one in shown]
     chart = _chart(
         [_line("asked", versions, asked, _GREY, step=True), _line("in the sum", versions, inside, _GREEN, step=True)],
     )
@@ -50,8 +51,8 @@ def members(run: Run | None) -> Options:
 
 def clipped(run: Run | None) -> Options:
     """Share of the numbers that were clipped, in percent."""
-    closed = _closed(run)
-    points = [one["version"] + 1 for one in closed], [100 * one["report"]["clipped_share"] for one in closed]
+    shown = _some(closed(run))
+    points = [one["version"] + 1 for one in shown], [100 * one["report"]["clipped_share"] for one in shown]
     chart = _chart([_line("clipped", *points, _BLUE)])
     chart["yAxis"] |= {"min": 0}
     return chart
@@ -71,15 +72,14 @@ def _said(text: str) -> Options:
     return {"type": "text", "left": "center", "top": "middle", "style": style}
 
 
-def _closed(run: Run | None) -> list[Mapping[str, Any]]:
-    closed = [one for one in (run["rounds"] if run is not None else []) if one["state"] == "closed"]
-    step = -(-len(closed) // _MOST) or 1
-    return closed[::-1][::step][::-1]  # the newest is always among them
+def _some(rounds: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All of them, or so many that a plot can show; the newest is always among them."""
+    step = -(-len(rounds) // _MOST) or 1
+    return rounds[::-1][::step][::-1]
 
 
-def _line(name: str, x: Sequence[float], y: Sequence[float | None], colour: str, *, step: bool = False) -> Options:
-    # drawn through what is not known
-    points = [[at, float(f"{value:.5g}")] for at, value in zip(x, y, strict=True) if value is not None]
+def _line(name: str, x: Sequence[float], y: Sequence[float], colour: str, *, step: bool = False) -> Options:
+    points = [[at, float(f"{value:.5g}")] for at, value in zip(x, y, strict=True)]
     return {
         "name": name,
         "type": "line",

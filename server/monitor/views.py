@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from commonroot.common.errors import all_errors
 from commonroot.server.monitor import words
+from commonroot.server.monitor.rounds import newest
 
 Facts = Mapping[str, Any]
 Run = Mapping[str, Any]
@@ -140,7 +141,7 @@ def run_tiles(facts: Facts, run: Run | None) -> str:
     closed = [one for one in run["rounds"] if one["state"] == "closed"]
     last = closed[-1]["report"] if closed else {}
     took = [one["report"]["seconds"] for one in closed]
-    loss, held_out = last.get("loss"), _scored(run)
+    loss, held_out = last.get("loss"), newest(run, "held_out")
     received = sum(row["bytes"] for row in facts["received"])
     faults = sum(facts["fault_counts"].values())
     return tiles(
@@ -268,14 +269,8 @@ def runs(facts: Facts) -> str:
     return "<h2>Runs</h2>" + table("All runs", heads, rows, numbers=(4, 5, 7))
 
 
-def _scored(run: Run) -> float | None:
-    """The newest loss on held-out rows; a charter may have few of its versions scored."""
-    known = [one["report"]["held_out"] for one in run["rounds"] if one["report"].get("held_out") is not None]
-    return known[-1] if known else None
-
-
 def _last_loss(run: Run) -> str:
-    held_out = _scored(run)
+    held_out = newest(run, "held_out")
     return "–" if held_out is None else f"{held_out:.3f}"
 
 

@@ -24,6 +24,7 @@ from commonroot.simulations.arms import parse_arm
 from commonroot.simulations.contents import Contents
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
+from commonroot.simulations.outcome import newest
 from commonroot.simulations.provenance import kept_result, libraries, program_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate
@@ -182,7 +183,7 @@ def run_cell(request: Mapping[str, Any], folder: Path, tell: Tell = lambda kind,
         "state": one["state"],
         "reason": one["reason"],
         "rounds": one["rounds"],
-        "held_out": history[-1].get("held_out") if history else None,
+        "held_out": newest(history, "held_out"),
         "validation": validation,
         "seconds": one["wall_seconds"],
         "report": report,

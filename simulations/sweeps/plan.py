@@ -239,11 +239,15 @@ def _meant(base: Scenario, field: str) -> str:
     """What a field that does not exist may have been meant to be."""
     *way, last = field.split(".")
     at: Any = base.model_dump()
+    model: Any = base
     for part in way:
         at = at.get(part) if isinstance(at, Mapping) else None
+        model = getattr(model, part, None)
     if not isinstance(at, Mapping) or last in at:
         return ""
-    names = [str(name) for name in at]
+    # fields are left out of a charter as long as they say nothing
+    silent = [name for name in type(model).model_fields if name not in at] if isinstance(model, BaseModel) else []
+    names = [*map(str, at), *silent]
     close = [name for name in names if last in name] or difflib.get_close_matches(last, names, n=1)
     return f"; did you mean {'.'.join([*way, close[0]])}?" if close else f"; there are {', '.join(names[:20])}"
 

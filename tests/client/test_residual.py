@@ -28,7 +28,8 @@ ODD = RescnnSpec(channels=3, height=9, width=7, stages=(4, 6, 10))
 WIDE = RescnnSpec(channels=2, height=8, width=12, stages=(32, 48))
 LOW = RescnnSpec(channels=1, height=1, width=5, stages=(2, 3))
 ONE = RescnnSpec(channels=2, height=6, width=6, stages=(6,))
-NETWORKS = [DIGITS, ODD, WIDE, LOW, ONE]
+DEEP = RescnnSpec(channels=1, height=4, width=5, stages=(4, 4, 6, 2))
+NETWORKS = [DIGITS, ODD, WIDE, LOW, ONE, DEEP]
 
 
 def draft_of(spec, method="fedper", options=None, **training):

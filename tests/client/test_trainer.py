@@ -12,6 +12,7 @@ from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Draft, Method, Training
 from commonroot.common.errors import ConfigError, TrainingDiverged
 from commonroot.strategies import Phase, build
+from commonroot.strategies.averaging import LOSS_LIMIT
 from commonroot.strategies.fedavg import COMMON_HEAD_BIAS, COMMON_HEAD_WEIGHT
 
 BOTH, HEAD, BACKBONE = frozenset({"backbone", "head"}), frozenset({"head"}), frozenset({"backbone"})
@@ -199,6 +200,15 @@ def test_extreme_values_stop_training_by_name():
         trained([Phase(parts=BOTH, epochs=1)], rows=Rows(np.full_like(rows.x, 3e38), rows.y))
     with pytest.raises(TrainingDiverged):
         trained([Phase(parts=BOTH, epochs=60)], draft=draft_of(learning_rate=1e6, gradient_clip=1e6))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_held_out_rows_beyond_all_numbers_keep_nobody_from_training(every):
+    """else those sums would tell, by turns, with this department and without it"""
+    far = rows_of(9, seed=2)
+    far = Rows(np.full_like(far.x, 3e38), far.y)
+    found = trained([Phase(parts=BOTH, epochs=1)], draft=draft_of(held_out_every=every), held_out=far, version=0)[2]
+    assert found.result.held_out == LOSS_LIMIT and found.result.loss < 2
 
 
 def test_a_shared_head_comes_from_the_broadcast_and_goes_back():

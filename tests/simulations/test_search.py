@@ -15,7 +15,7 @@ from commonroot.common.errors import ConfigError
 from commonroot.server.search import in_words
 from commonroot.simulations.arms import Arm, parse_arm
 from commonroot.simulations.scenario import read_scenario
-from commonroot.simulations.search import better_half, search
+from commonroot.simulations.search import better_half, rounds_to_judge, search
 from commonroot.simulations.simulate import simulate
 
 CHARTER = """
@@ -151,10 +151,10 @@ def test_other_test_rows_change_nothing_that_departments_give(searched):
 
 
 def test_halving_drops_the_worse_arms_on_the_way_and_evaluates_the_rest(tmp_path):
-    """Two rounds, so that both halvings come after the first: of three arms two are left, and then one."""
-    result = search(works(tmp_path / "data", rounds=2), arms=["fedper", "fedavg", "local"], halving=True)
+    """Of three arms two are left after a quarter of the rounds, and after half of them one."""
+    result = search(works(tmp_path / "data", rounds=8), arms=["fedper", "fedavg", "local"], halving=True)
     done = {row["arm"]: row["rounds_done"] for row in result["charters"]}
-    assert sorted(done.values()) == [1, 1, 2]
+    assert sorted(done.values()) == [2, 4, 8]
     (last,) = [row for row in result["charters"] if row["state"] == "finished"]
     assert last["arm"] == result["best"]
     assert [row["state"] for row in result["charters"][1:]] == ["dropped"] * 2
@@ -170,3 +170,17 @@ def test_the_better_half_keeps_ties_in_order_and_those_without_a_loss():
 def test_an_arm_that_no_federation_can_choose_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no federation can choose it"):
         search(works(tmp_path), arms=["fedper", "pooled"])
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "share", "judged"),
+    [(20, 1, 0.25, 5), (20, 5, 0.25, 6), (20, 10, 0.25, 11), (20, 10, 0.5, 11), (20, 99, 0.25, 20), (4, 1, 0.25, 2),
+     (2, 1, 0.5, 2), (1, 1, 0.25, 1)],
+)  # fmt: skip
+def test_nobody_is_dropped_by_a_loss_that_no_training_has_part_in(rounds, every, share, judged):
+    """after rounds that scored version judged - 1, which is not the first unless there is no other"""
+    draft = Draft.from_toml(
+        f'federation = "f"\nname = "n"\nrounds = {rounds}\ntraining = {{ held_out_every = {every} }}\n'
+    )
+    assert rounds_to_judge(draft, share) == judged
+    assert draft.scores(judged - 1)

@@ -117,6 +117,7 @@ def test_wrong_axes_are_told_all_at_once(axes, told, tmp_path):
 def test_wrong_settings_are_told_once_each_with_the_axis_that_is_to_blame(tmp_path):
     axes = """seed = [1, -2]
 charter.training.rate = [0.1, 0.2]
+charter.training.held_out = [1, 2]
 charter.training.momentum = [0.9, 1.5]
 charter.method = [{ name = "fedper", options = { anchr = 1 } }, { name = "fedavgg" }]
 departments.nroth.data.test = [0.1]
@@ -128,6 +129,7 @@ network.drop = [0.1, 2.0]
     assert sorted(lines) == [
         "charter.method = fedavgg: no method 'fedavgg'; did you mean 'fedavg'?",
         "charter.method = fedper:anchr=1: method 'fedper' has 1 wrong option(s): anchr: did you mean 'anchor'?",
+        "charter.training.held_out: there is no such field; did you mean charter.training.held_out_every?",
         "charter.training.momentum = 1.5: Input should be less than 1",
         "charter.training.rate: there is no such field; did you mean charter.training.learning_rate?",
         "departments.nroth.data.test: no 'nroth' in that list; there are north, east, south, west",

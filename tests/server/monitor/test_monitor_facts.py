@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from commonroot import __version__
 from commonroot.common import errors
 from commonroot.server.journal import Journal
+from commonroot.server.monitor.rounds import newest
 from commonroot.server.monitor import plots, views
 from commonroot.server.monitor.board import Board
 from commonroot.server.monitor.facts import Sources, Watcher
@@ -250,6 +251,24 @@ def test_what_was_not_scored_is_drawn_through_and_the_newest_score_is_told(finis
     told = f"{first['report']['held_out']:.3f}"
     assert told in views.run_tiles(watcher(finished).facts(), seldom)
     assert told in views.runs(watcher(finished).facts() | {"runs": [seldom]})
+    assert told == f"{newest(seldom, 'held_out'):.3f}" and newest(None, "held_out") is None
+    [family] = [one for one in exported(watcher(finished).facts() | {"runs": [seldom]}).values() if "loss" in one.name]
+    values = {sample.labels["of"]: sample.value for sample in family.samples}
+    assert values == {"held_out": first["report"]["held_out"], "training": others[-1]["report"]["loss"]}
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 10])
+def test_of_many_rounds_so_many_are_drawn_as_a_plot_can_show(finished, every):
+    [one, *_] = watcher(finished).facts()["runs"][0]["rounds"]
+    count = 3 * plots._MOST + 1
+    rounds = [
+        one | {"version": at, "report": one["report"] | {"held_out": 0.5 if at % every == 0 else None}}
+        for at in range(count)
+    ]
+    training, held_out = plots.loss({"rounds": rounds})["series"]
+    assert plots._MOST / 2 <= len(training["data"]) <= plots._MOST and training["data"][-1][0] == count
+    scored = -(-count // every)
+    assert min(scored, plots._MOST / 2) <= len(held_out["data"]) <= plots._MOST
 
 
 def test_a_plot_without_points_says_why(finished):
