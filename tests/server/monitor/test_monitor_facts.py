@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from commonroot import __version__
 from commonroot.common import errors
 from commonroot.server.journal import Journal
-from commonroot.server.monitor.rounds import newest
 from commonroot.server.monitor import plots, views
 from commonroot.server.monitor.board import Board
 from commonroot.server.monitor.facts import Sources, Watcher
 from commonroot.server.monitor.metrics import METRICS, exporter
+from commonroot.server.monitor.rounds import newest
 from commonroot.server.status import Books, advice, status_of
 
 ROOT = Path(__file__).resolve().parents[3]
