@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from commonroot.client.model import DepartmentModel
 from commonroot.client.slopes import Linear, Places
@@ -42,7 +41,7 @@ class Perceptron:
         """(n, columns) to the representation, and what each map reads, the representation last."""
         seen = [x]
         for layer in self._maps:
-            out = F.linear(seen[-1], layer.weight, layer.bias)
+            out = layer.forward(seen[-1])
             seen.append(self._activation(out) if layer.active else out)
         return seen[-1], seen
 
@@ -54,4 +53,4 @@ class Perceptron:
                 slope = _through_relu(slope, seen[at + 1], 0) if self._relu else _through_tanh(slope, seen[at + 1])
             layer.tell(slope, seen[at])
             if at > self._lowest:
-                slope = slope.mm(layer.weight)
+                slope = slope.mm(layer.first)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from commonroot.client.backbones.parts import ChannelLevel
 from commonroot.client.backbones.rescnn import Rescnn, Stage
 from commonroot.client.model import DepartmentModel
-from commonroot.client.slopes import Places
+from commonroot.client.slopes import Pair, Places
 from commonroot.common.backbone import RescnnSpec
 
 _normalised = torch.ops.aten.native_group_norm.default
@@ -52,21 +52,6 @@ class _Told:
             torch._foreach_copy_(self._places, self._found)
 
 
-class _Pair:
-    """Two tensors of a layer that nobody records, and where their slopes are to lie."""
-
-    def __init__(self, first: nn.Parameter, second: nn.Parameter) -> None:
-        self._held = first, second
-        self.first, self.second = first.detach(), second.detach()
-        self.of_first: Tensor | None = None
-        self.of_second: Tensor | None = None
-
-    def ask(self, places: Places) -> bool:
-        """Take note of where the slopes are to lie; whether any are asked for."""
-        self.of_first, self.of_second = (places.get(id(tensor)) for tensor in self._held)
-        return self.of_first is not None or self.of_second is not None
-
-
 class _Active(NamedTuple):
     """What a normalisation with its ReLU read, how it scaled that, and what came out."""
 
@@ -76,7 +61,7 @@ class _Active(NamedTuple):
     out: Tensor
 
 
-class _Norm(_Pair):
+class _Norm(Pair):
     """A normalisation and the ReLU behind it."""
 
     def __init__(self, layer: ChannelLevel) -> None:
@@ -104,7 +89,7 @@ class _Norm(_Pair):
         return found
 
 
-class _Conv(_Pair):
+class _Conv(Pair):
     """A 3 × 3 map.  What it gives lies row by row whatever the library chose: everything else reads it faster so."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -138,7 +123,7 @@ class _Conv(_Pair):
         return out
 
 
-class _Shortcut(_Pair):
+class _Shortcut(Pair):
     """A 1 × 1 map of every second place."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -183,7 +168,7 @@ class _Block:
         self._between, self._second = _Norm(stage.between), _Conv(stage.second)
         self._shortcut = None if stage.shortcut is None else _Shortcut(stage.shortcut)
         pairs = (self._before, self._first, self._between, self._second, self._shortcut)
-        self._pairs: list[_Pair] = [pair for pair in pairs if pair is not None]
+        self._pairs: list[Pair] = [pair for pair in pairs if pair is not None]
 
     def ask(self, places: Places) -> bool:
         return sum(pair.ask(places) for pair in self._pairs) > 0  # each is told
@@ -219,7 +204,7 @@ class Residual:
 
     def ask(self, places: Places) -> bool:
         """As ``Body`` has it."""
-        parts: tuple[_Pair | _Block, ...] = (self._entry, *self._blocks, self._last)
+        parts: tuple[Pair | _Block, ...] = (self._entry, *self._blocks, self._last)
         return sum(part.ask(places) for part in parts) > 0  # each is told
 
     def represent(self, x: Tensor) -> Tensor:

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 #: Where the slopes of tensors are to lie, by the tensors' ``id``; who is not in it has none.
 Places = Mapping[int, Tensor]
 
 
-@dataclass(slots=True)
-class Linear:
-    """A linear map and where its slopes are to lie; None where nobody asks for them.
+class Pair:
+    """Two tensors of a layer that nobody records, and where their slopes are to lie; None where nobody asks for them.
 
     It reads the memory that the layer's tensors have when it is made; they must not be put elsewhere.
     """
 
-    layer: nn.Linear = field(repr=False)
-    active: bool = True
-    #: What the layer holds, as tensors that nobody records.
-    weight: Tensor = field(init=False, repr=False)
-    bias: Tensor = field(init=False, repr=False)
-    of_weight: Tensor | None = field(default=None, init=False, repr=False)
-    of_bias: Tensor | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.weight, self.bias = self.layer.weight.detach(), self.layer.bias.detach()
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        self._layer = first, second
+        self.first, self.second = first.detach(), second.detach()
+        self.of_first: Tensor | None = None
+        self.of_second: Tensor | None = None
 
     def ask(self, places: Places) -> bool:
         """Take note of where the slopes are to lie; whether any are asked for."""
-        self.of_weight, self.of_bias = places.get(id(self.layer.weight)), places.get(id(self.layer.bias))
-        return self.of_weight is not None or self.of_bias is not None
+        self.of_first, self.of_second = (places.get(id(tensor)) for tensor in self._layer)
+        return self.of_first is not None or self.of_second is not None
+
+
+class Linear(Pair):
+    """A linear map: its weight and its bias."""
+
+    def __init__(self, layer: nn.Linear, *, active: bool = True) -> None:
+        super().__init__(layer.weight, layer.bias)
+        self.active = active
+
+    def forward(self, read: Tensor) -> Tensor:
+        """(n, inputs) to (n, outputs)."""
+        return F.linear(read, self.first, self.second)
 
     def tell(self, slope: Tensor, read: Tensor) -> None:
         """Write the slopes that are asked for, from that of the output and what was read."""
-        if self.of_weight is not None:
-            torch.mm(slope.t(), read, out=self.of_weight)
-        if self.of_bias is not None:
-            torch.sum(slope, 0, out=self.of_bias)
+        if self.of_first is not None:
+            torch.mm(slope.t(), read, out=self.of_first)
+        if self.of_second is not None:
+            torch.sum(slope, 0, out=self.of_second)
 
 
 class Body(Protocol):

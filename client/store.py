@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from commonroot.client import exhibits, ledger_table, statements, store_layout
+from commonroot.client.blobs import Blobs
 from commonroot.client.statements import Consent, Statement
 from commonroot.common import ledger, parcel
 from commonroot.common.errors import (
@@ -36,7 +37,7 @@ from commonroot.common.errors import (
 from commonroot.common.evidence import Exhibit, round_of
 from commonroot.common.ledger import Entry, Fact, Head
 from commonroot.common.secure_sum.primitives import Identity
-from commonroot.files import atomic_write, is_forced, private_file, read_bytes, sqlite_synchronous, take_ownership
+from commonroot.files import atomic_write, is_forced, private_file, sqlite_synchronous, take_ownership
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -73,10 +74,7 @@ class DepartmentStore:
 
     def __init__(self, folder: Path, *, federation: str, department: str, owner: bool = False) -> None:
         self.folder = folder
-        self._blobs = folder / "blobs"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        #: Names of the blobs that may lie there; None until the folder was looked at.
-        self._written: set[str] | None = None
+        self._blobs = Blobs(folder / "blobs")
         self._lock = threading.RLock()
         with ExitStack() as undo:  # what was opened is closed again where something below refuses
             self._owner_lock = take_ownership(folder) if owner else None
@@ -198,9 +196,9 @@ class DepartmentStore:
         upload_blob = f"upload-{epoch}-{round}.bin"
         head_blob = f"head-{charter[:16]}-{version}-{round}.safetensors" if local else NOTHING_PRIVATE
         try:
-            self._write_blob(upload_blob, body)
+            self._blobs.write(upload_blob, body)
             if local:
-                self._write_blob(head_blob, save(_contiguous(local)))
+                self._blobs.write(head_blob, save(_contiguous(local)))
             with self._transaction() as db:
                 self._require_consent(db, charter)
                 db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (epoch, memory))
@@ -220,12 +218,6 @@ class DepartmentStore:
             raise
         self._sweep()
 
-    def _write_blob(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        with self._lock:
-            if self._written is not None:
-                self._written.add(name)
-        atomic_write(self._blobs / name, data, mode=0o600)
-
     def commit_ready(self, *, round: int, request: bytes, facts: dict[str, Fact]) -> None:
         """Before an answer to a request to train leaves: the ledger's entry, and the head of the request."""
         with self._transaction() as db:
@@ -237,7 +229,7 @@ class DepartmentStore:
         row = self._one("SELECT head, blob FROM uploads WHERE epoch = ? AND round = ?", epoch, round)
         if row is None:
             return None
-        return StoredUpload(row[0], read_bytes(self._blobs / row[1], what="the stored upload"))
+        return StoredUpload(row[0], self._blobs.read(row[1], what="the stored upload"))
 
     def commit_answer(
         self,
@@ -272,7 +264,7 @@ class DepartmentStore:
             return None
         if row[0] == NOTHING_PRIVATE:
             return {}
-        return dict(load(read_bytes(self._blobs / row[0], what="the stored head")))
+        return dict(load(self._blobs.read(row[0], what="the stored head")))
 
     def head_versions(self, charter: str) -> list[int]:
         """Backbone versions for which this department holds a head, oldest first."""
@@ -534,11 +526,7 @@ class DepartmentStore:
         """Remove blobs that no committed transaction names: litter of a crash, or superseded."""
         with self._lock:
             named = {r[0] for r in self._db.execute("SELECT blob FROM uploads UNION SELECT blob FROM heads")}
-            if self._written is None:  # what an earlier process left
-                self._written = {path.name for path in self._blobs.iterdir()}
-            for name in self._written - named:
-                (self._blobs / name).unlink(missing_ok=True)
-            self._written &= named
+            self._blobs.sweep(named)
 
 
 def _contiguous(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:

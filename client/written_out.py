@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from commonroot.client.model import DepartmentModel
 from commonroot.client.perceptron import Perceptron
@@ -69,14 +68,11 @@ class WrittenOut:
 
     def outputs(self, x: Tensor) -> Tensor:
         """(n, …) to (n, outputs)."""
-        return self._answers(self._read(self._body.represent(x)))
+        return self._head.forward(self._read(self._body.represent(x)))
 
     def _read(self, represented: Tensor) -> Tensor:
         """What the head reads."""
         return represented if self._beta is None else represented + self._beta
-
-    def _answers(self, read: Tensor) -> Tensor:
-        return F.linear(read, self._head.weight, self._head.bias)
 
     def slopes(
         self, x: Tensor, y: Tensor, *, centre: bool, target: Tensor | None, pull: float
@@ -89,12 +85,12 @@ class WrittenOut:
         """
         represented, seen = self._body.forward(x)
         read = self._read(represented)
-        loss, slope = self._loss(self._answers(read), y)
+        loss, slope = self._loss(self._head.forward(read), y)
         mean = represented.mean(dim=0) if centre else None
         self._head.tell(slope, read)
         if not self._below and self._of_shift is None:
             return loss, mean
-        slope = slope.mm(self._head.weight)
+        slope = slope.mm(self._head.first)
         if self._of_shift is not None:
             torch.sum(slope, 0, out=self._of_shift)
         if target is not None and pull:

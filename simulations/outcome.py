@@ -7,7 +7,6 @@ simulation).  In deployment every department reads its own and nobody reads them
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +63,3 @@ def kept_models(departments: Path, charter: str) -> dict[str, Path]:
     """The same of every department below a folder that chose one."""
     found = {folder.name: kept_model(folder, charter) for folder in sorted(departments.iterdir())}
     return {name: path for name, path in found.items() if path is not None}
-
-
-def newest(history: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """The newest value of that name in a run's history; not every version is scored on held-out rows."""
-    known = [row[name] for row in history if row.get(name) is not None]
-    return float(known[-1]) if known else None

@@ -21,12 +21,12 @@ from commonroot.client.setup import approve
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write
+from commonroot.server.reports import newest
 from commonroot.server.search import best, compared, results_of, sign_evaluation
 from commonroot.simulations.arms import Arm, Report, run_federated
 from commonroot.simulations.federation import SimulatedFederation
 from commonroot.simulations.founding import Federation, reopen
 from commonroot.simulations.network import MemoryNetwork
-from commonroot.simulations.outcome import newest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import Ready, TellArm, prepared
 from commonroot.strategies import seal

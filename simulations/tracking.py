@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol, Self
 from commonroot.common.charter import Draft
 from commonroot.common.errors import ConfigError
 from commonroot.files import storage_errors
+from commonroot.server.reports import newest
 from commonroot.simulations.arms import parse_arm
-from commonroot.simulations.outcome import newest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import TellArm
 

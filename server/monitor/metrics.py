@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from commonroot.server.monitor.rounds import closed, newest
+from commonroot.server.reports import closed, newest
 
 #: Name as exported → (kind, labels, meaning).
 METRICS: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
@@ -134,10 +134,11 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("commonroot_run_number", {(): run["run"]})
     yield _gauge("commonroot_run_version", {(): run["version"]})
     yield _gauge("commonroot_run_rounds_wanted", {(): run["rounds_wanted"]})
-    report = next((one["report"] for one in reversed(closed(run))), None)
-    if report is None:
+    reports = [one["report"] for one in closed(run)]
+    if not reports:
         return
-    losses = {("training",): newest(run, "loss"), ("held_out",): newest(run, "held_out")}
+    report = reports[-1]
+    losses = {("training",): newest(reports, "loss"), ("held_out",): newest(reports, "held_out")}
     yield _gauge("commonroot_run_loss", {label: value for label, value in losses.items() if value is not None})
     yield _gauge("commonroot_run_clipped_share", {(): report["clipped_share"]})
     yield _gauge("commonroot_run_cohort", {(): len(report["cohort"])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from commonroot.server.monitor.rounds import closed, having
+from commonroot.server.reports import closed, having
 
 Options = dict[str, Any]
 

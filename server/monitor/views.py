@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from commonroot.common.errors import all_errors
 from commonroot.server.monitor import words
-from commonroot.server.monitor.rounds import newest
+from commonroot.server.reports import closed, newest
 
 Facts = Mapping[str, Any]
 Run = Mapping[str, Any]
@@ -138,10 +138,10 @@ def run_tiles(facts: Facts, run: Run | None) -> str:
     """A run in six numbers."""
     if run is None:
         return ""
-    closed = [one for one in run["rounds"] if one["state"] == "closed"]
-    last = closed[-1]["report"] if closed else {}
-    took = [one["report"]["seconds"] for one in closed]
-    loss, held_out = last.get("loss"), newest(run, "held_out")
+    reports = [one["report"] for one in closed(run)]
+    last = reports[-1] if reports else {}
+    took = [one["seconds"] for one in reports]
+    loss, held_out = last.get("loss"), newest(reports, "held_out")
     received = sum(row["bytes"] for row in facts["received"])
     faults = sum(facts["fault_counts"].values())
     return tiles(
@@ -270,7 +270,7 @@ def runs(facts: Facts) -> str:
 
 
 def _last_loss(run: Run) -> str:
-    held_out = newest(run, "held_out")
+    held_out = newest([one["report"] for one in closed(run)], "held_out")
     return "–" if held_out is None else f"{held_out:.3f}"
 
 

@@ -20,11 +20,11 @@ from commonroot.client.data import DataConfig
 from commonroot.common.errors import ConfigError
 from commonroot.files import atomic_write, storage_errors
 from commonroot.logs import Tell
+from commonroot.server.reports import newest
 from commonroot.simulations.arms import parse_arm
 from commonroot.simulations.contents import Contents
 from commonroot.simulations.datasets import find, get
 from commonroot.simulations.given import values_of
-from commonroot.simulations.outcome import newest
 from commonroot.simulations.provenance import kept_result, libraries, program_digest
 from commonroot.simulations.scenario import Scenario
 from commonroot.simulations.simulate import simulate

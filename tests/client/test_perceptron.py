@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
+from two_rounds import two_rounds
 
 from commonroot.client.data import Rows
 from commonroot.client.steps import Loop
 from commonroot.client.tasks import Binary, Classification, Regression
-from commonroot.client.trainer import Trainer
 from commonroot.client.written_out import WrittenOut
 from commonroot.common.backbone import BackboneSpec
 from commonroot.common.charter import Draft, Method, Training
-from commonroot.strategies import build
-from commonroot.strategies.consensus import KNOWN, MEAN
 
 ODD = BackboneSpec(inputs=5, widths=(12, 7))
 WIDE = BackboneSpec(inputs=64, widths=(64, 32))
@@ -51,31 +49,10 @@ def rows_of(n, columns, task, seed=1):
     return Rows(x.astype(np.float32), y.astype(np.float32 if task is VALUE else np.int64))
 
 
-def broadcasts(draft):
-    """Two versions: as a method begins, and with every value moved and a mean representation that is known."""
-    first = build(draft).initial(draft)
-    random = np.random.default_rng(1)
-    moved = {name: (a + 0.1 * random.normal(size=a.shape)).astype(np.float32) for name, a in first.items()}
-    if KNOWN in moved:
-        moved[KNOWN] = np.ones_like(first[KNOWN])
-        moved[MEAN] = np.linspace(0, 1, moved[MEAN].size, dtype=np.float32)
-    return first, moved
-
-
 def rounds(draft, task, n):
     """What two rounds of one department give."""
-    strategy = build(draft).as_department("a")
     columns = 4 if draft.network.adapter else draft.network.input.shape[0]
-    trainer = Trainer(draft, task, 5, strategy.shares_head, columns, strategy.form(draft))
-    private, found = trainer.start(), []
-    for version, received in enumerate(broadcasts(draft)):
-        trained = trainer.train(
-            strategy.plan(draft), received, private, rows_of(n, columns, task), rows_of(9, columns, task),
-            version=version,
-        )  # fmt: skip
-        private = trained.private
-        found.append(trained)
-    return found
+    return two_rounds(draft, task, rows_of(n, columns, task), rows_of(9, columns, task), columns=columns)
 
 
 @pytest.mark.parametrize("n", [3, 41])

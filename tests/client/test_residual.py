@@ -5,19 +5,17 @@ import copy
 import numpy as np
 import pytest
 import torch
+from two_rounds import broadcasts, two_rounds
 
 from commonroot.client.data import Rows
 from commonroot.client.model import DepartmentModel, evaluate
 from commonroot.client.slopes import Places
 from commonroot.client.steps import Loop
 from commonroot.client.tasks import Classification, Regression
-from commonroot.client.trainer import Trainer
 from commonroot.client.written_out import WrittenOut
 from commonroot.common.backbone import RescnnSpec
 from commonroot.common.charter import Draft, Method, Training
-from commonroot.strategies import build
 from commonroot.strategies.base import Form
-from commonroot.strategies.consensus import KNOWN, MEAN
 
 THREE = Classification(("a", "b", "c"))
 BALANCED = Classification(("a", "b", "c"), (0.5, 1.0, 1.5))
@@ -136,30 +134,9 @@ CASES = [
 ]
 
 
-def broadcasts(draft):
-    """Two versions: as a method begins, and with every value moved and a mean representation that is known."""
-    first = build(draft).initial(draft)
-    random = np.random.default_rng(1)
-    moved = {name: (a + 0.1 * random.normal(size=a.shape)).astype(np.float32) for name, a in first.items()}
-    if KNOWN in moved:
-        moved[KNOWN] = np.ones_like(first[KNOWN])
-        moved[MEAN] = np.linspace(0, 1, moved[MEAN].size, dtype=np.float32)
-    return first, moved
-
-
 def rounds(draft, task):
     """What two rounds of one department give."""
-    strategy = build(draft).as_department("a")
-    trainer = Trainer(draft, task, 5, strategy.shares_head, None, strategy.form(draft))
-    private, found = trainer.start(), []
-    for version, received in enumerate(broadcasts(draft)):
-        trained = trainer.train(
-            strategy.plan(draft), received, private, rows_of(draft.network, task), rows_of(draft.network, task, 9),
-            version=version,
-        )  # fmt: skip
-        private = trained.private
-        found.append(trained)
-    return found
+    return two_rounds(draft, task, rows_of(draft.network, task), rows_of(draft.network, task, 9))
 
 
 @pytest.mark.parametrize(("method", "options", "spec", "task", "training"), CASES)

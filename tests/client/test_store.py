@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commonroot.client import blobs as blobs_module
 from commonroot.client import ledger_table, statements
-from commonroot.client import store as module
 from commonroot.client.statements import Statement
 from commonroot.client.store import HEADS_KEPT, DepartmentStore, Tensors
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
@@ -111,6 +111,12 @@ def test_where_nothing_is_private_no_file_is_made_for_it(store):
     assert (store.head_before("c" * 64, 1), blobs(store)) == ({}, {"upload-1-3.bin"})
 
 
+def test_blobs_that_were_removed_are_not_looked_for_again(store):
+    for round in range(1, HEADS_KEPT + 4):
+        upload(store, round)
+        assert store._blobs._written == blobs(store)
+
+
 def test_a_version_trained_again_replaces_its_head(store):
     upload(store, 1, 0)
     upload(store, 2, 0)
@@ -179,8 +185,10 @@ def test_a_failure_in_the_middle_of_a_transaction_takes_all_of_it_back(store, mo
 
 def test_a_blob_is_durable_before_the_transaction_that_names_it(store, monkeypatch):
     order: list[str] = []
-    write, append = module.atomic_write, ledger_table.append
-    monkeypatch.setattr(module, "atomic_write", lambda path, *a, **k: (write(path, *a, **k), order.append(path.name)))
+    write, append = blobs_module.atomic_write, ledger_table.append
+    monkeypatch.setattr(
+        blobs_module, "atomic_write", lambda path, *a, **k: (write(path, *a, **k), order.append(path.name))
+    )
     monkeypatch.setattr(ledger_table, "append", lambda *a: (append(*a), order.append("transaction")))
     upload(store, 1)
     assert order == ["upload-1-1.bin", f"head-{'c' * 16}-0-1.safetensors", "transaction"]

@@ -13,12 +13,14 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from federation import small
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from commonroot.client.session import _losses
 from commonroot.client.terminal import Terminal, sparkline
 from commonroot.logs import LogOptions, telling
 from commonroot.simulations.processes import free_port
@@ -178,3 +180,11 @@ def test_on_a_terminal_the_daemon_draws_and_with_plain_it_tells(tmp_path):
         assert word in said
         assert ("╭" in said) is (not option)
         assert process.returncode == 0
+
+
+def test_a_version_that_was_not_scored_has_no_held_out_loss_of_its_own(tmp_path):
+    charter = small.founded(tmp_path).charter.charter
+    seldom = charter.model_copy(update={"training": charter.training.model_copy(update={"held_out_every": 2})})
+    terms = {"weight": np.array(0.5), "loss": np.array(0.25), "held_out": np.array(0.0)}
+    assert _losses(seldom, 1, terms) == {"loss": 0.5}
+    assert _losses(seldom, 2, terms) == _losses(charter, 1, terms) == {"loss": 0.5, "held_out": 0.0}

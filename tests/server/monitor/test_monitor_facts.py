@@ -19,7 +19,7 @@ from commonroot.server.monitor import plots, views
 from commonroot.server.monitor.board import Board
 from commonroot.server.monitor.facts import Sources, Watcher
 from commonroot.server.monitor.metrics import METRICS, exporter
-from commonroot.server.monitor.rounds import newest
+from commonroot.server.reports import newest
 from commonroot.server.status import Books, advice, status_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -251,7 +251,8 @@ def test_what_was_not_scored_is_drawn_through_and_the_newest_score_is_told(finis
     told = f"{first['report']['held_out']:.3f}"
     assert told in views.run_tiles(watcher(finished).facts(), seldom)
     assert told in views.runs(watcher(finished).facts() | {"runs": [seldom]})
-    assert told == f"{newest(seldom, 'held_out'):.3f}" and newest(None, "held_out") is None
+    assert newest([one["report"] for one in seldom["rounds"]], "held_out") == first["report"]["held_out"]
+    assert newest([], "held_out") is None
     [family] = [one for one in exported(watcher(finished).facts() | {"runs": [seldom]}).values() if "loss" in one.name]
     values = {sample.labels["of"]: sample.value for sample in family.samples}
     assert values == {"held_out": first["report"]["held_out"], "training": others[-1]["report"]["loss"]}
