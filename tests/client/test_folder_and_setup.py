@@ -14,6 +14,7 @@ from commonroot.client.folder import DepartmentFolder
 from commonroot.client.setup import approve, create, data_section, join, plain_words
 from commonroot.common.errors import (
     BadSignature,
+    CommonrootError,
     ConfigError,
     KeyFileError,
     NotApproved,
@@ -192,6 +193,18 @@ def test_a_charter_is_approved_by_its_hash(tmp_path):
     assert folder.approved(digest) == federation.charter.charter
     with small.store_of(folder) as store:
         assert store.ledger()[-1].kind == "approved"
+
+
+def test_a_charter_is_read_anew_once_its_file_is_another(tmp_path):
+    made = small.founded(tmp_path)
+    folder, digest = made.departments["ash"], made.charter.charter.digest
+    assert folder.approved(digest).digest == digest
+    path = folder.charter_path(digest)
+    path.write_bytes(b"damaged")
+    with pytest.raises(CommonrootError):
+        folder.approved(digest)
+    path.unlink()
+    assert folder.approved(digest) is None
 
 
 def test_plain_words_say_how_often_held_out_rows_are_scored(tmp_path):

@@ -101,6 +101,13 @@ def test_outputs_are_the_network_s_own(spec):
     np.testing.assert_array_equal(written.outputs(x.flatten(1)).numpy(), written.outputs(x).numpy())  # flat rows
 
 
+def test_images_that_lie_otherwise_are_read_as_the_network_reads_them():
+    model, x = model_of(ODD), torch.from_numpy(rows_of(ODD, THREE).x).transpose(2, 3)
+    written = WrittenOut.of(model, THREE)
+    with torch.inference_mode():
+        torch.testing.assert_close(written.outputs(x), model(x), atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "asked", ["entry.weight", "stages.1.shortcut.weight", "stages.0.first.bias", "last.gain", "head"]
 )

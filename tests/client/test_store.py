@@ -19,6 +19,7 @@ from commonroot.client.store import HEADS_KEPT, DepartmentStore, Tensors
 from commonroot.common.errors import ConfigError, ForeignState, Malformed, StorageFull
 from commonroot.common.ledger import verify
 from commonroot.common.messages import Open
+from commonroot.files import atomic_write
 
 
 @pytest.fixture
@@ -370,3 +371,12 @@ def test_the_newest_predictor_is_the_one_that_is_used(store):
     assert store.latest_predictor() == store.folder / "predictors" / "second"
     assert store.closed("c", 3) == "first"
     assert store.closed("c", 4) is None
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_is_whole_however_little_one_call_writes_and_has_its_permissions(tmp_path, monkeypatch, mode):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:3]))
+    atomic_write(tmp_path / "file", b"one and", bytearray(b" another"), b"", mode=mode)
+    assert (tmp_path / "file").read_bytes() == b"one and another"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
